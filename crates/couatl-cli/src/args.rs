@@ -1,0 +1,243 @@
+//! What the command line may say.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use couatl_core::{Error, Result};
+use tonic::transport::Uri;
+
+const EXAMPLES: &str = "\
+Examples:
+  couatl serve                                   a server on this machine, for every Flight SQL client
+  couatl sql \"SELECT 1\"                          one statement, in this process
+  couatl sql --file clock.sql                    a file of statements
+  couatl sql --connect grpc://127.0.0.1:50051 \"SHOW STREAMS\"";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  couatl serve
+  couatl serve --listen '[::1]:0' --grace 2.5
+
+The first line on standard output says where it listens. The log goes to standard error; COUATL_LOG chooses what is in
+it: COUATL_LOG=debug, COUATL_LOG=couatl=trace. SIGINT and SIGTERM end it; a second one ends it at once.";
+
+const SQL_EXAMPLES: &str = "\
+Examples:
+  couatl sql \"SELECT 1; SELECT 2\"
+  couatl sql --file clock.sql
+  couatl sql --format csv \"SELECT * FROM 'rides.parquet'\" > rides.csv
+  echo 'SHOW QUERIES' | couatl sql --connect grpc://127.0.0.1:50051
+
+Ctrl-C cancels the query and keeps the rows so far; a second one ends at once. In csv and json, standard output holds
+rows alone: what else there is to say goes to standard error.";
+
+/// Python functions as SQL tables, over Arrow Flight SQL.
+#[derive(Debug, Parser)]
+#[command(name = "couatl", bin_name = "couatl", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve streams and tables over Flight SQL.
+    Serve(ServeArgs),
+    /// Run SQL statements, in this process or on a server.
+    Sql(SqlArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub(crate) struct ServeArgs {
+    /// Where to listen, on this machine alone; port 0 picks a free one.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
+    pub(crate) listen: String,
+
+    /// For how many seconds running queries may go on once the server was asked to end.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) grace: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = SQL_EXAMPLES)]
+pub(crate) struct SqlArgs {
+    /// The server to run them on, grpc://HOST:PORT; without it they run in this process.
+    #[arg(long, value_name = "URL", value_parser = endpoint)]
+    pub(crate) connect: Option<Endpoint>,
+
+    /// How rows are printed.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+
+    /// A file of statements; - is standard input.
+    #[arg(long, value_name = "PATH", conflicts_with = "statements")]
+    file: Option<PathBuf>,
+
+    /// Statements, separated by semicolons; without them (or as -), standard input.
+    #[arg(value_name = "STATEMENTS")]
+    statements: Option<String>,
+}
+
+impl SqlArgs {
+    /// The text of the statements, wherever it is to come from.
+    pub(crate) fn text(&self) -> Result<String> {
+        match (&self.statements, &self.file) {
+            (Some(text), _) if text != "-" => Ok(text.clone()),
+            (None, Some(path)) if path != Path::new("-") => std::fs::read_to_string(path).map_err(|error| {
+                Error::invalid_argument(format!("cannot read '{}': {error}", path.display())).with_source(error)
+            }),
+            _ => standard_input(),
+        }
+    }
+}
+
+fn standard_input() -> Result<String> {
+    if io::stdin().is_terminal() {
+        let _ = writeln!(io::stderr(), "statements, separated by semicolons, then Ctrl-D:");
+    }
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text).map_err(|error| {
+        Error::invalid_argument(format!("cannot read standard input: {error}")).with_source(error)
+    })?;
+    Ok(text)
+}
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns under a header, for people.
+    Table,
+    /// A header and a line per row; nested values as JSON.
+    Csv,
+    /// A JSON object per row and line.
+    Json,
+}
+
+/// The address of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// `HOST:PORT`.
+    pub(crate) authority: String,
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    const EXPECTED: &str = "expected grpc://HOST:PORT";
+    let uri: Uri = text.parse().map_err(|_| EXPECTED.to_owned())?;
+    match uri.scheme_str() {
+        Some("grpc" | "grpc+tcp") => {}
+        Some("grpc+tls" | "grpcs") => return Err("TLS is not offered yet, use grpc://HOST:PORT".into()),
+        _ => return Err(EXPECTED.into()),
+    }
+    match uri.authority() {
+        Some(authority) if uri.port_u16().is_some() && matches!(uri.path(), "" | "/") => {
+            Ok(Endpoint { authority: authority.to_string() })
+        }
+        _ => Err(EXPECTED.into()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "expected a number of seconds, zero or more".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(args: &str, expected: Expect) {
+        let shown = match Args::try_parse_from(args.split_whitespace()) {
+            Ok(args) => format!("{:#?}\n", args.command),
+            Err(error) => error.to_string().lines().next().unwrap().to_owned() + "\n",
+        };
+        expected.assert_eq(&shown);
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_has_defaults() {
+        check(
+            "couatl serve",
+            expect![[r#"
+                Serve(
+                    ServeArgs {
+                        listen: "127.0.0.1:50051",
+                        grace: 10s,
+                    },
+                )
+            "#]],
+        );
+    }
+
+    #[test]
+    fn sql_takes_everything() {
+        check(
+            "couatl sql --connect grpc://[::1]:50051 --format json -",
+            expect![[r#"
+                Sql(
+                    SqlArgs {
+                        connect: Some(
+                            Endpoint {
+                                authority: "[::1]:50051",
+                            },
+                        ),
+                        format: Json,
+                        file: None,
+                        statements: Some(
+                            "-",
+                        ),
+                    },
+                )
+            "#]],
+        );
+    }
+
+    #[test]
+    fn misfits_are_refused() {
+        for (args, expected) in [
+            ("couatl serve --grace -1", expect![[r#"
+                error: unexpected argument '-1' found
+            "#]]),
+            ("couatl serve --grace=-1", expect![[r#"
+                error: invalid value '-1' for '--grace <SECONDS>': expected a number of seconds, zero or more
+            "#]]),
+            ("couatl serve --grace soon", expect![[r#"
+                error: invalid value 'soon' for '--grace <SECONDS>': expected a number of seconds
+            "#]]),
+            ("couatl sql --connect localhost:50051", expect![[r#"
+                error: invalid value 'localhost:50051' for '--connect <URL>': expected grpc://HOST:PORT
+            "#]]),
+            ("couatl sql --connect grpc://localhost", expect![[r#"
+                error: invalid value 'grpc://localhost' for '--connect <URL>': expected grpc://HOST:PORT
+            "#]]),
+            ("couatl sql --connect grpc+tls://localhost:1", expect![[r#"
+                error: invalid value 'grpc+tls://localhost:1' for '--connect <URL>': TLS is not offered yet, use grpc://HOST:PORT
+            "#]]),
+            ("couatl sql --file a.sql b", expect![[r#"
+                error: the argument '--file <PATH>' cannot be used with '[STATEMENTS]'
+            "#]]),
+            ("couatl sql --format xml b", expect![[r#"
+                error: invalid value 'xml' for '--format <FORMAT>'
+            "#]]),
+        ] {
+            check(args, expected);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let args = SqlArgs { connect: None, format: Format::Table, file: Some("no/such.sql".into()), statements: None };
+        expect!["cannot read 'no/such.sql': No such file or directory (os error 2)"]
+            .assert_eq(&args.text().unwrap_err().to_string());
+    }
+}

@@ -1,0 +1,59 @@
+//! The `couatl` command.
+//!
+//! A library without a binary: the wheel's entry point calls [`run`], so that the command lives in the user's own
+//! environment, with every package that the bodies of their streams want. Nothing here knows Python, and only this
+//! crate installs signal handlers.
+//!
+//! ```text
+//!   run --> args --> serve: the engine's session behind a listener, until a signal
+//!                '-> sql:   statement --> Connection --------> Renderer --> stdout
+//!                                         engine | client      Progress --> stderr
+//! ```
+
+mod args;
+mod client;
+mod connection;
+mod engine;
+mod log;
+mod progress;
+mod render;
+mod runtime;
+mod serve;
+mod signals;
+mod sql;
+mod table;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+/// Runs the command with its arguments, the first of which is its own name, and gives the exit code of the process.
+///
+/// It takes the thread until the command is over: a caller from Python has released the interpreter and given SIGINT
+/// back its default action, since the handlers installed here call those that were there before. A second SIGINT or
+/// SIGTERM ends the process without returning.
+///
+/// ```
+/// assert_eq!(couatl_cli::run(["couatl".into(), "--version".into()]), 0);
+/// ```
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Nobody is left to tell where not even this can be printed.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    let ended = match args.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Sql(args) => sql::run(&args),
+    };
+    ended.unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "error: {error}");
+        1
+    })
+}

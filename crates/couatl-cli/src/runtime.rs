@@ -1,0 +1,41 @@
+//! The runtimes of the command.
+//!
+//! Queries never share one with the network or with the waiting for signals: a Python function inside a poll may take
+//! its thread for as long as it likes, and the server still answers, and a cancel still arrives.
+//!
+//! Each is lent to a closure and then left behind with whatever still blocks on it: dropping it would wait, for ever if
+//! need be.
+
+use std::time::Duration;
+
+use couatl_core::{Error, Result};
+use tokio::runtime::{Builder, Runtime};
+
+/// How long threads may take to notice that everything is over.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// Lends the runtime on which queries run.
+pub(crate) fn queries<T>(run: impl FnOnce(&Runtime) -> Result<T>) -> Result<T> {
+    lend(Builder::new_multi_thread().thread_name("couatl-query"), run)
+}
+
+/// Lends the runtime on which the server speaks to its clients.
+pub(crate) fn network<T>(run: impl FnOnce(&Runtime) -> Result<T>) -> Result<T> {
+    lend(Builder::new_multi_thread().thread_name("couatl-net"), run)
+}
+
+/// Lends a runtime of the calling thread, to wait for signals, for rows and for time to pass; what prints blocks a
+/// thread beside it.
+pub(crate) fn control<T>(run: impl FnOnce(&Runtime) -> Result<T>) -> Result<T> {
+    lend(Builder::new_current_thread().thread_name("couatl-print"), run)
+}
+
+fn lend<T>(builder: &mut Builder, run: impl FnOnce(&Runtime) -> Result<T>) -> Result<T> {
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|error| Error::internal(format!("cannot start threads: {error}")).with_source(error))?;
+    let result = run(&runtime);
+    runtime.shutdown_timeout(LINGER);
+    result
+}

@@ -1,0 +1,152 @@
+//! `couatl serve`: an engine behind a Flight SQL listener, until a signal.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use couatl::Engine;
+use couatl_core::{Error, ErrorKind, Result};
+use couatl_datafusion::Session;
+use couatl_flight::{Server, ServerConfig};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::args::ServeArgs;
+use crate::signals::Signals;
+use crate::{log, runtime};
+
+/// How long the cleanup of cancelled queries may take after the grace. The server bounds it by itself; this is for the
+/// case that it does not.
+const CLEANUP: Duration = Duration::from_secs(10);
+
+/// Serves until a signal, and gives the exit code: 0 where everything ended in good order.
+pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
+    log::install(LevelFilter::INFO)?;
+    runtime::queries(|queries| {
+        runtime::network(|network| {
+            network.block_on(async {
+                let listener = listen(&args.listen).await?;
+                let engine = {
+                    let _guard = queries.enter();
+                    Engine::builder().build()?
+                };
+                serve(engine.session().clone(), queries.handle().clone(), listener, args.grace).await
+            })
+        })
+    })
+}
+
+async fn serve(session: Session, queries: Handle, listener: TcpListener, grace: Duration) -> Result<u8> {
+    // Installed before the address is known to anyone: who reads it may send a signal.
+    let mut signals = Signals::install()?;
+    announce(&listener)?;
+    let stop = CancellationToken::new();
+    let server = Server::new(session, queries).with_config(ServerConfig { grace, ..ServerConfig::default() });
+    let mut serving = std::pin::pin!(server.serve(listener, stop.clone().cancelled_owned()));
+    tokio::select! {
+        served = &mut serving => return served.map(|()| 0),
+        signal = signals.first() => {
+            tracing::info!(signal = signal.name, "a second signal ends at once");
+            stop.cancel();
+        }
+    }
+    let Ok(served) = tokio::time::timeout(grace.saturating_add(CLEANUP), serving).await else {
+        return Err(Error::new(ErrorKind::Timeout, "queries went on after they were cancelled; left them behind"));
+    };
+    served.map(|()| 0)
+}
+
+/// Opens a listener on this machine alone.
+async fn listen(address: &str) -> Result<TcpListener> {
+    let resolved: Vec<_> = tokio::net::lookup_host(address)
+        .await
+        .map_err(|error| {
+            Error::invalid_argument(format!("cannot listen on '{address}', expected HOST:PORT: {error}"))
+                .with_source(error)
+        })?
+        .collect();
+    loopback(address, &resolved)?;
+    TcpListener::bind(&*resolved).await.map_err(|error| {
+        let reason = match error.kind() {
+            io::ErrorKind::AddrInUse => "another process listens there already; port 0 picks a free one".to_owned(),
+            _ => error.to_string(),
+        };
+        Error::new(ErrorKind::Unavailable, format!("cannot listen on '{address}': {reason}")).with_source(error)
+    })
+}
+
+/// Refuses an address that other machines reach.
+fn loopback(address: &str, resolved: &[SocketAddr]) -> Result<()> {
+    let Some(open) = resolved.iter().find(|resolved| !resolved.ip().to_canonical().is_loopback()) else {
+        return Ok(());
+    };
+    let is = if open.to_string() == address { String::new() } else { format!(", which is {open}") };
+    Err(Error::new(
+        ErrorKind::PermissionDenied,
+        format!(
+            "will not listen on '{address}'{is}: other machines would reach it, whoever reaches it may run Python here, \
+             and there is no authentication yet; listen on a loopback address, such as 127.0.0.1:50051, and let others \
+             in through a tunnel"
+        ),
+    ))
+}
+
+/// Says where the server listens, for people and for the programs that start it.
+fn announce(listener: &TcpListener) -> Result<()> {
+    let address = listener.local_addr().map_err(|error| Error::internal(error.to_string()).with_source(error))?;
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = writeln!(stdout, "listening on grpc://{address}").and_then(|()| stdout.flush()) {
+        // Clients do not need the line.
+        tracing::warn!(%error, %address, "cannot write the address to standard output");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    async fn check(address: &str, expected: Expect) {
+        let shown = match listen(address).await {
+            Ok(listener) => listener.local_addr().unwrap().ip().to_string(),
+            Err(error) => format!("{}: {error}", error.kind()),
+        };
+        expected.assert_eq(&shown);
+    }
+
+    #[tokio::test]
+    async fn this_machine_alone() {
+        check("127.0.0.1:0", expect!["127.0.0.1"]).await;
+        check("127.9.9.9:0", expect!["127.9.9.9"]).await;
+        check("0.0.0.0:0", expect!["permission-denied: will not listen on '0.0.0.0:0': other machines would reach it, whoever reaches it may run Python here, and there is no authentication yet; listen on a loopback address, such as 127.0.0.1:50051, and let others in through a tunnel"]).await;
+        for open in ["[::]:0", "192.0.2.1:50051", "[::ffff:192.0.2.1]:50051"] {
+            assert_eq!(listen(open).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_address_is_refused() {
+        check("127.0.0.1", expect!["invalid-argument: cannot listen on '127.0.0.1', expected HOST:PORT: invalid socket address"]).await;
+        check("127.0.0.1:99999", expect!["invalid-argument: cannot listen on '127.0.0.1:99999', expected HOST:PORT: invalid port value"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_said() {
+        let taken = listen("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let error = listen(&address).await.unwrap_err().to_string().replace(&address, "HOST:PORT");
+        expect!["cannot listen on 'HOST:PORT': another process listens there already; port 0 picks a free one"].assert_eq(&error);
+    }
+
+    #[test]
+    fn every_address_of_a_name_counts() {
+        let resolved = |texts: &[&str]| -> Vec<SocketAddr> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        assert!(loopback("localhost:1", &resolved(&["[::1]:1", "127.0.0.1:1", "[::ffff:127.0.0.1]:1"])).is_ok());
+        let error = loopback("box:1", &resolved(&["127.0.0.1:1", "192.0.2.1:1"])).unwrap_err();
+        assert!(error.to_string().starts_with("will not listen on 'box:1', which is 192.0.2.1:1: "), "{error}");
+    }
+}

@@ -1,0 +1,142 @@
+//! What `CREATE EXTERNAL STREAM` says, as plain data.
+//!
+//! A definition is complete on its own: it can be kept, compared, printed as a statement and sent to another process.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+
+/// A stream as its statement defines it. Nothing here has been checked against a host yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamDefinition {
+    /// The stream's name, without catalog or schema; the default name of its read function.
+    pub name: String,
+    /// The declared columns. Extension types and enum codes are field metadata, see [`crate::type_spelling`].
+    pub schema: SchemaRef,
+    /// The program text.
+    pub body: Body,
+    /// Which functions of the body do what.
+    pub functions: Functions,
+    /// The shape that the read function returns, and so what a planner may assume.
+    pub mode: Mode,
+    /// The most rows in one batch, read or written.
+    pub batch_rows: NonZeroUsize,
+    /// The shortest time between two deliveries of a batch that is not full.
+    pub linger: Duration,
+    /// How the write function receives a column.
+    pub write_format: WriteFormat,
+}
+
+impl StreamDefinition {
+    /// The batch size of a stream that does not set one, in rows.
+    pub const DEFAULT_BATCH_ROWS: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+    /// The linger of a stream that does not set one.
+    pub const DEFAULT_LINGER: Duration = Duration::from_millis(5);
+
+    /// A definition with default settings.
+    pub fn new(name: impl Into<String>, schema: SchemaRef, body: Body) -> Self {
+        Self {
+            name: name.into(),
+            schema,
+            body,
+            functions: Functions::default(),
+            mode: Mode::default(),
+            batch_rows: Self::DEFAULT_BATCH_ROWS,
+            linger: Self::DEFAULT_LINGER,
+            write_format: WriteFormat::default(),
+        }
+    }
+
+    /// The name of the function that reads: as set, else the stream's name.
+    pub fn read_function(&self) -> &str {
+        self.functions.read.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The name of the function that writes: as set, else the name of the function that reads.
+    pub fn write_function(&self) -> &str {
+        self.functions.write.as_deref().unwrap_or_else(|| self.read_function())
+    }
+}
+
+/// The program text of a stream, and where it stands in its statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    /// The text between the dollar quotes, to the letter.
+    pub text: Arc<str>,
+    /// The line of the statement on which the text begins, from 1. Tracebacks and syntax errors count from it.
+    pub first_line: u32,
+}
+
+impl Body {
+    /// A body that is its own statement: line 1 is its first line.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self { text: text.into(), first_line: 1 }
+    }
+}
+
+/// The functions that a definition names. What is `None` was not named: defaults apply.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Functions {
+    /// `read_function_name`
+    pub read: Option<String>,
+    /// `write_function_name`
+    pub write: Option<String>,
+    /// `init_function_name` and `init_function_parameters`
+    pub init: Option<Init>,
+    /// `deinit_function_name`
+    pub deinit: Option<String>,
+}
+
+/// The function that is called once before reading or writing begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Init {
+    /// Its name in the body.
+    pub function: String,
+    /// Its only argument; without one (or with an empty one) it is called with none.
+    pub parameters: Option<String>,
+}
+
+/// The shape that a read function returns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Any of the shapes of the other two, found out at run time.
+    #[default]
+    Auto,
+    /// A generator, an iterator or a connector object: unbounded.
+    Streaming,
+    /// A list, or one Arrow object: bounded.
+    Batch,
+}
+
+impl Mode {
+    /// The word for it in a statement.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Auto => "auto",
+            Mode::Streaming => "streaming",
+            Mode::Batch => "batch",
+        }
+    }
+}
+
+/// How a write function receives a column.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WriteFormat {
+    /// A list of Python values.
+    #[default]
+    List,
+    /// A pyarrow array over the same memory.
+    Arrow,
+}
+
+impl WriteFormat {
+    /// The word for it in a statement.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WriteFormat::List => "list",
+            WriteFormat::Arrow => "arrow",
+        }
+    }
+}

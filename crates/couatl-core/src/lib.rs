@@ -1,0 +1,29 @@
+//! The contracts of Couatl: what a stream is, how it is read and written, and how any of that fails.
+//!
+//! Every other crate speaks these types to its neighbours, so they know nothing of Python, SQL, DataFusion or the
+//! network: Arrow and futures only.
+//!
+//! ```text
+//!   StreamDefinition --Host::stream--> Stream { source, sink }
+//!                                        |        |
+//!                        Source::open <--'        '--> Sink::open
+//!                             |                            |
+//!                        [Partition]                   SinkWriter
+//!              next_batch … close                  write … commit | abort
+//! ```
+
+mod definition;
+mod error;
+mod host;
+mod metrics;
+mod sink;
+mod source;
+mod spelling;
+
+pub use definition::{Body, Functions, Init, Mode, StreamDefinition, WriteFormat};
+pub use error::{Error, ErrorKind, Result};
+pub use host::{Host, Stream};
+pub use metrics::{Metrics, MetricsSnapshot};
+pub use sink::{Sink, SinkWriter, WriteRequest};
+pub use source::{Finish, Partition, ScanRequest, Source};
+pub use spelling::{ENUM_METADATA_KEY, enum_codes, enum_metadata, is_json, is_uuid, quoted, type_spelling};

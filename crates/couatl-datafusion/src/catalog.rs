@@ -1,0 +1,167 @@
+//! The catalog of a session: streams and tables by name, views that follow what they read, and `system`.
+//!
+//! ```text
+//!   couatl.public    streams, tables, views        ManagedSchema
+//!   couatl.system    queries                       SystemSchema
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use datafusion::catalog::memory::MemoryCatalogProvider;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::common::exec_err;
+use datafusion::datasource::{TableType, ViewTable};
+use datafusion::error::Result;
+use datafusion::execution::{SessionState, TaskContext};
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::sql::ResolvedTableReference;
+use parking_lot::RwLock;
+
+use crate::query::{Queries, Query};
+use crate::show;
+use crate::statement::datafusion_statement;
+use crate::table::StreamTable;
+
+/// The default catalog of a session.
+pub(crate) const CATALOG: &str = "couatl";
+/// The default schema, where streams live.
+pub(crate) const SCHEMA: &str = "public";
+
+/// A session's own state, as its catalog reaches it: the state owns the catalog, so the way back is weak.
+pub(crate) type StateRef = Arc<RwLock<Option<Weak<RwLock<SessionState>>>>>;
+
+/// The catalog of a new session.
+pub(crate) fn new_catalog(queries: Arc<Queries>, state: StateRef) -> Result<Arc<dyn CatalogProvider>> {
+    let catalog = Arc::new(MemoryCatalogProvider::new());
+    catalog.register_schema(SCHEMA, Arc::new(ManagedSchema { tables: RwLock::default(), state }))?;
+    catalog.register_schema("system", Arc::new(SystemSchema { queries }))?;
+    Ok(catalog)
+}
+
+/// The stream of a name, if there is one and it lives in a schema of ours.
+pub(crate) fn stream(catalogs: &dyn CatalogProviderList, name: &ResolvedTableReference) -> Option<Arc<dyn TableProvider>> {
+    let schema = catalogs.catalog(&name.catalog)?.schema(&name.schema)?;
+    let table = schema.downcast_ref::<ManagedSchema>()?.tables.read().get(&*name.table)?.clone();
+    table.downcast_ref::<StreamTable>().is_some().then_some(table)
+}
+
+/// Whether the name belongs to a schema of ours.
+pub(crate) fn is_managed(catalogs: &dyn CatalogProviderList, name: &ResolvedTableReference) -> bool {
+    let schema = catalogs.catalog(&name.catalog).and_then(|catalog| catalog.schema(&name.schema));
+    schema.is_some_and(|schema| schema.downcast_ref::<ManagedSchema>().is_some())
+}
+
+/// Tables by name. A view is planned anew, from its text, each time it is looked up, and so reads what its names mean
+/// then.
+#[derive(Debug)]
+pub(crate) struct ManagedSchema {
+    tables: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
+    state: StateRef,
+}
+
+impl ManagedSchema {
+    /// Puts a table in the place of whatever has its name.
+    pub(crate) fn replace(&self, name: String, table: Arc<dyn TableProvider>) {
+        self.tables.write().insert(name, table);
+    }
+
+    async fn planned_anew(&self, definition: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let state = self.state.read().as_ref().and_then(Weak::upgrade);
+        let Some(state) = state.map(|state| state.read().clone()) else { return Ok(None) };
+        let plan = state.statement_to_plan(datafusion_statement(definition)?).await?;
+        let LogicalPlan::Ddl(DdlStatement::CreateView(view)) = plan else { return Ok(None) };
+        let table = ViewTable::new(Arc::unwrap_or_clone(view.input), Some(definition.to_owned()));
+        Ok(Some(Arc::new(table)))
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for ManagedSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.tables.read().keys().cloned().collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(table) = self.tables.read().get(name).cloned() else { return Ok(None) };
+        if let Some(view) = table.downcast_ref::<ViewTable>()
+            && let Some(definition) = view.definition()
+            && let Some(view) = self.planned_anew(definition).await?
+        {
+            return Ok(Some(view));
+        }
+        Ok(Some(table))
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        // A view need not be planned to be known as one.
+        Ok(self.tables.read().get(name).map(|table| table.table_type()))
+    }
+
+    fn register_table(&self, name: String, table: Arc<dyn TableProvider>) -> Result<Option<Arc<dyn TableProvider>>> {
+        let mut tables = self.tables.write();
+        if tables.contains_key(&name) {
+            return exec_err!("'{name}' already exists");
+        }
+        Ok(tables.insert(name, table))
+    }
+
+    fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        Ok(self.tables.write().remove(name))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.read().contains_key(name)
+    }
+}
+
+/// What the server says of itself.
+#[derive(Debug)]
+struct SystemSchema {
+    queries: Arc<Queries>,
+}
+
+#[async_trait]
+impl SchemaProvider for SystemSchema {
+    fn table_names(&self) -> Vec<String> {
+        vec!["queries".into()]
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if name != "queries" {
+            return Ok(None);
+        }
+        let rows = Arc::new(QueryRows { queries: self.queries.clone(), schema: show::queries_schema() });
+        Ok(Some(Arc::new(StreamingTable::try_new(show::queries_schema(), vec![rows])?)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        name == "queries"
+    }
+}
+
+/// The rows of `system.queries`: every query but the one that asks.
+#[derive(Debug)]
+struct QueryRows {
+    queries: Arc<Queries>,
+    schema: arrow::datatypes::SchemaRef,
+}
+
+impl PartitionStream for QueryRows {
+    fn schema(&self) -> &arrow::datatypes::SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let asking = Query::of(&context);
+        let mut queries = self.queries.list();
+        queries.retain(|query| asking.as_ref().is_none_or(|asking| asking.id() != query.query_id));
+        let batch = show::queries(&queries).map_err(crate::into_datafusion);
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::iter([batch])))
+    }
+}

@@ -1,0 +1,80 @@
+//! Between DataFusion's errors and ours.
+
+use couatl_core::{Error, ErrorKind};
+use datafusion::arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+
+/// Our error on its way through DataFusion.
+pub fn into_datafusion(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// The Couatl error that travels inside a DataFusion error, else one of the kind that fits.
+pub fn from_datafusion(error: DataFusionError) -> Error {
+    match error {
+        DataFusionError::External(inner) => match inner.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(inner) => match inner.downcast::<DataFusionError>() {
+                Ok(inner) => from_datafusion(*inner),
+                Err(inner) => Error::internal(inner.to_string()).with_source(inner),
+            },
+        },
+        DataFusionError::ArrowError(inner, backtrace) => match *inner {
+            ArrowError::ExternalError(inner) => from_datafusion(DataFusionError::External(inner)),
+            inner => foreign(DataFusionError::ArrowError(Box::new(inner), backtrace)),
+        },
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => from_datafusion(*inner),
+        DataFusionError::Shared(shared) => match std::sync::Arc::try_unwrap(shared) {
+            Ok(inner) => from_datafusion(inner),
+            Err(shared) => Error::new(kind(&shared), message(&shared)),
+        },
+        DataFusionError::Collection(mut errors) if !errors.is_empty() => from_datafusion(errors.swap_remove(0)),
+        error => foreign(error),
+    }
+}
+
+fn foreign(error: DataFusionError) -> Error {
+    Error::new(kind(&error), message(&error)).with_source(error)
+}
+
+/// DataFusion's words, without its label and its backtrace.
+fn message(error: &DataFusionError) -> String {
+    if let Some(inner) = ours(error) {
+        return inner.to_string();
+    }
+    let text = error.message();
+    text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default().trim_end().to_owned()
+}
+
+fn ours(error: &DataFusionError) -> Option<&Error> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(ours) = error.downcast_ref::<Error>() {
+            return Some(ours);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn kind(error: &DataFusionError) -> ErrorKind {
+    if let Some(inner) = ours(error) {
+        return inner.kind();
+    }
+    match error.find_root() {
+        DataFusionError::SQL(..) => ErrorKind::InvalidSyntax,
+        DataFusionError::NotImplemented(_) => ErrorKind::Unsupported,
+        DataFusionError::ResourcesExhausted(_) => ErrorKind::ResourcesExhausted,
+        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => ErrorKind::NotFound,
+        DataFusionError::Plan(text) if text.contains("not found") => ErrorKind::NotFound,
+        DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::Configuration(_)
+        | DataFusionError::ArrowError(..)
+        | DataFusionError::ParquetError(_) => ErrorKind::InvalidArgument,
+        // "Table 'x' already exists" comes as one of these.
+        DataFusionError::Execution(text) if text.contains("already exists") => ErrorKind::AlreadyExists,
+        DataFusionError::Execution(_) => ErrorKind::InvalidArgument,
+        _ => ErrorKind::Internal,
+    }
+}

@@ -1,0 +1,34 @@
+//! Streams in DataFusion: tables, plan nodes, the streaming planner, the catalog, and the session that runs statements.
+//!
+//! ```text
+//!   text ──> Session ──> couatl-sql ──> ours: catalog, queries     the rest: DataFusion's planner
+//!                                                                              │
+//!                                          Planner: streams by name, streaming settings, the root
+//!                                                                              │
+//!   QueryExec (cancel, cleanup, counts) ──> … PromptFilterExec … ──> StreamScanExec ──> Source
+//!                                                            DataSinkExec ──> StreamSink ──> Sink
+//! ```
+//!
+//! It knows sources and sinks by their contracts alone: never Python, never the network.
+
+mod analyze;
+mod catalog;
+mod error;
+mod filter;
+mod planner;
+mod query;
+mod scan;
+mod session;
+mod show;
+mod sink;
+mod statement;
+mod table;
+mod uuid_text;
+mod wire;
+
+pub use error::{from_datafusion, into_datafusion};
+pub use planner::install_streaming;
+pub use query::{Queries, QueryInfo};
+pub use session::Session;
+pub use statement::{Outcome, Prepared};
+pub use table::StreamTable;

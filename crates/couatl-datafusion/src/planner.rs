@@ -1,0 +1,207 @@
+//! From logical plans to physical ones, for plans that read or write streams.
+//!
+//! Stock planning is right for tables that are at rest. Above a stream it would hold rows back and scramble their
+//! order, so a plan with a stream in it (any but a `batch` one) is made without parallelism of the operators, and its
+//! filters are replaced by prompt ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use couatl_core::Mode;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::source_as_provider;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{DmlStatement, LogicalPlan, TableScan, TableSource};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::analyze::AnalyzeExec;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
+use datafusion::physical_plan::explain::ExplainExec;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use datafusion::sql::TableReference;
+
+use crate::analyze::TimeBoxExec;
+use crate::filter::PromptFilterExec;
+use crate::query::{Queries, QueryExec};
+use crate::scan::StreamScanExec;
+use crate::table::StreamTable;
+
+/// How long `EXPLAIN ANALYZE` watches a stream.
+const ANALYZE_TIME: Duration = Duration::from_secs(5);
+
+/// Gives a session of your own the behaviour that streams need: rows leave filters at once, joins and aggregates over
+/// streams are planned without repartitioning.
+///
+/// ```
+/// use datafusion::execution::SessionStateBuilder;
+/// use datafusion::prelude::SessionContext;
+///
+/// let state = couatl_datafusion::install_streaming(SessionStateBuilder::new().with_default_features()).build();
+/// let context = SessionContext::new_with_state(state);
+/// ```
+pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
+    builder.with_query_planner(Arc::new(Planner { queries: None })).with_physical_optimizer_rule(Arc::new(PromptFilters))
+}
+
+/// The planner of a session that keeps a list of its queries.
+pub(crate) fn install_session(builder: SessionStateBuilder, queries: Arc<Queries>) -> SessionStateBuilder {
+    install_streaming(builder).with_query_planner(Arc::new(Planner { queries: Some(queries) }))
+}
+
+/// The text of a statement, on its way to the query that it becomes.
+#[derive(Debug)]
+pub(crate) struct StatementText(pub(crate) String);
+
+#[derive(Debug)]
+struct Planner {
+    queries: Option<Arc<Queries>>,
+}
+
+#[async_trait]
+impl QueryPlanner for Planner {
+    async fn create_physical_plan(
+        &self,
+        logical_plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(state) = session.as_any().downcast_ref::<SessionState>() else {
+            return Err(DataFusionError::Internal("the session has no SessionState".into()));
+        };
+        let logical_plan = with_current_streams(logical_plan, state)?;
+        let streaming = reads_streams(&logical_plan)?;
+        let adjusted = streaming.then(|| streaming_state(state));
+        let state = adjusted.as_ref().unwrap_or(state);
+        let plan = DefaultPhysicalPlanner::default().create_physical_plan(&logical_plan, state).await?;
+        let plan = if streaming { time_boxed(plan)? } else { plan };
+        let Some(queries) = &self.queries else { return Ok(plan) };
+        if plan.downcast_ref::<ExplainExec>().is_some() {
+            return Ok(plan);
+        }
+        let sql = state.config().get_extension::<StatementText>().map_or_else(String::new, |text| text.0.clone());
+        let plan = match plan.output_partitioning().partition_count() {
+            1 => plan,
+            _ => Arc::new(CoalescePartitionsExec::new(plan)),
+        };
+        Ok(Arc::new(QueryExec::new(plan, queries.clone(), sql)))
+    }
+}
+
+/// A plan may be older than its streams (a prepared statement, a `DataFrame`): each is looked up by its name again.
+fn with_current_streams(plan: &LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
+    let current = |name: &TableReference, source: &Arc<dyn TableSource>| -> Result<Option<Arc<dyn TableSource>>> {
+        let Some(old) = stream_table(source) else { return Ok(None) };
+        let resolved = state.resolve_table_ref(name.clone());
+        let new = crate::catalog::stream(state.catalog_list().as_ref(), &resolved);
+        match new {
+            // A stream that is not in a catalog of ours was registered by hand and is what it is.
+            None if crate::catalog::is_managed(state.catalog_list().as_ref(), &resolved) => {
+                Err(DataFusionError::Plan(format!("stream '{name}' was not found: it has been dropped")))
+            }
+            None => Ok(None),
+            Some(new) if std::ptr::eq(old, new.as_ref()) => Ok(None),
+            Some(new) if new.schema() != old.schema() => Err(DataFusionError::Plan(format!(
+                "stream '{name}' has been replaced by one with other columns; prepare the statement again"
+            ))),
+            Some(new) => Ok(Some(datafusion::datasource::provider_as_source(new))),
+        }
+    };
+    let refreshed = plan.clone().transform_down_with_subqueries(|node| match node {
+        LogicalPlan::TableScan(scan) => match current(&scan.table_name, &scan.source)? {
+            Some(source) => Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan }))),
+            None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
+        },
+        LogicalPlan::Dml(dml) => match current(&dml.table_name, &dml.target)? {
+            Some(target) => Ok(Transformed::yes(LogicalPlan::Dml(DmlStatement { target, ..dml }))),
+            None => Ok(Transformed::no(LogicalPlan::Dml(dml))),
+        },
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(refreshed.data)
+}
+
+fn stream_table(source: &Arc<dyn TableSource>) -> Option<&StreamTable> {
+    // `source_as_provider` would give a new reference; what is asked for is inside this one.
+    let source = source.downcast_ref::<datafusion::datasource::DefaultTableSource>()?;
+    source.table_provider.downcast_ref::<StreamTable>()
+}
+
+/// Whether rows of the plan may come slowly.
+fn reads_streams(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(table) = provider.downcast_ref::<StreamTable>()
+            && table.definition().mode != Mode::Batch
+        {
+            found = true;
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+fn streaming_state(state: &SessionState) -> SessionState {
+    let mut config = state.config().clone();
+    let options = config.options_mut();
+    options.execution.target_partitions = 1;
+    options.optimizer.enable_round_robin_repartition = false;
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    options.optimizer.allow_symmetric_joins_without_pruning = false;
+    SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build()
+}
+
+fn time_boxed(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    if plan.downcast_ref::<AnalyzeExec>().is_none() {
+        return Ok(plan);
+    }
+    let boxed: Vec<Arc<dyn ExecutionPlan>> =
+        plan.children().into_iter().map(|input| Arc::new(TimeBoxExec::new(input.clone(), ANALYZE_TIME)) as _).collect();
+    plan.replace_children(boxed, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+}
+
+/// Replaces the filters above streams.
+#[derive(Debug)]
+struct PromptFilters;
+
+impl PhysicalOptimizerRule for PromptFilters {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let replaced = plan.transform_up(|node| {
+            let Some(filter) = node.downcast_ref::<FilterExec>() else { return Ok(Transformed::no(node)) };
+            if !is_above_stream(&node)? {
+                return Ok(Transformed::no(node));
+            }
+            let prompt: Arc<dyn ExecutionPlan> = Arc::new(PromptFilterExec::new(filter));
+            Ok(Transformed::yes(prompt))
+        })?;
+        Ok(replaced.data)
+    }
+
+    fn name(&self) -> &str {
+        "prompt_filters"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+fn is_above_stream(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+    let mut found = false;
+    plan.apply(|node| {
+        if node.downcast_ref::<StreamScanExec>().is_some_and(StreamScanExec::is_streaming) {
+            found = true;
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}

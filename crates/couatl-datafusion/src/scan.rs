@@ -1,0 +1,195 @@
+//! The plan node that reads a stream.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use couatl_core::{Finish, Metrics, Mode, Partition, ScanRequest, Source};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::coop::make_cooperative;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType};
+use datafusion::physical_plan::metrics::{Count, Metric, MetricValue, MetricsSet, Time};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
+};
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use crate::into_datafusion;
+use crate::query::Query;
+
+/// Reads a source: one lane, in which all its partitions run at once.
+#[derive(Debug)]
+pub(crate) struct StreamScanExec {
+    source: Arc<dyn Source>,
+    projection: Vec<usize>,
+    fetch: Option<usize>,
+    schema: SchemaRef,
+    properties: Arc<PlanProperties>,
+    metrics: Arc<Metrics>,
+}
+
+impl StreamScanExec {
+    pub(crate) fn try_new(source: Arc<dyn Source>, projection: Vec<usize>, fetch: Option<usize>) -> Result<Self> {
+        let schema = Arc::new(source.schema().project(&projection)?);
+        let boundedness = match (source.mode(), fetch) {
+            (Mode::Streaming, None) => Boundedness::Unbounded { requires_infinite_memory: false },
+            _ => Boundedness::Bounded,
+        };
+        let equivalence = EquivalenceProperties::new(schema.clone());
+        let partitioning = Partitioning::UnknownPartitioning(1);
+        let properties = PlanProperties::new(equivalence, partitioning, EmissionType::Incremental, boundedness)
+            .with_scheduling_type(SchedulingType::Cooperative);
+        let metrics = Arc::new(Metrics::default());
+        Ok(Self { source, projection, fetch, schema, properties: Arc::new(properties), metrics })
+    }
+
+    /// Whether rows may come slowly, so that nothing above should wait for more of them.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.source.mode() != Mode::Batch
+    }
+}
+
+impl DisplayAs for StreamScanExec {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns: Vec<_> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let (name, mode, columns) = (self.source.name(), self.source.mode().as_str(), columns.join(", "));
+        match format {
+            DisplayFormatType::TreeRender => write!(f, "stream={name}\nmode={mode}\ncolumns={columns}")?,
+            _ => write!(f, "StreamScanExec: stream={name}, mode={mode}, columns=[{columns}]")?,
+        }
+        match self.fetch {
+            Some(fetch) if format == DisplayFormatType::TreeRender => write!(f, "\nfetch={fetch}"),
+            Some(fetch) => write!(f, ", fetch={fetch}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ExecutionPlan for StreamScanExec {
+    fn name(&self) -> &str {
+        "StreamScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    #[expect(deprecated, reason = "the trait still requires it")]
+    fn with_new_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn supports_limit_pushdown(&self) -> bool {
+        false
+    }
+
+    fn fetch(&self) -> Option<usize> {
+        self.fetch
+    }
+
+    fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        let scan = Self::try_new(self.source.clone(), self.projection.clone(), limit).ok()?;
+        Some(Arc::new(scan))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        let now = self.metrics.snapshot();
+        let mut set = MetricsSet::new();
+        let rows = Count::new();
+        rows.add(now.rows as usize);
+        set.push(Arc::new(Metric::new(MetricValue::OutputRows(rows), Some(0))));
+        let batches = Count::new();
+        batches.add(now.batches as usize);
+        set.push(Arc::new(Metric::new(MetricValue::OutputBatches(batches), Some(0))));
+        let mut push_time = |name: &'static str, duration: Duration| {
+            let time = Time::new();
+            time.add_duration(duration);
+            set.push(Arc::new(Metric::new(MetricValue::Time { name: name.into(), time }, Some(0))));
+        };
+        push_time("python_time", now.python);
+        push_time("convert_time", now.convert);
+        push_time("gil_wait_time", now.gil_wait);
+        push_time("blocked_time", now.blocked);
+        Some(set)
+    }
+
+    fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let query = Query::of(&context);
+        let request = ScanRequest {
+            projection: self.projection.clone(),
+            fetch: self.fetch,
+            metrics: self.metrics.clone(),
+            finish: query.map_or_else(Finish::ignore, |query| query.work()),
+        };
+        let source = self.source.clone();
+        let partitions = stream::once(async move { source.open(request).await.map_err(into_datafusion) });
+        let batches = partitions
+            .map_ok(|partitions| stream::select_all(partitions.into_iter().map(|partition| Box::pin(rows(partition)))))
+            .try_flatten();
+        let batches = limited(batches, self.fetch);
+        Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))))
+    }
+}
+
+/// What a partition gives, its cleanup before its end.
+fn rows(partition: Box<dyn Partition>) -> impl futures::Stream<Item = Result<RecordBatch>> + Send {
+    stream::try_unfold(partition, |mut partition| async move {
+        match partition.next_batch().await {
+            Ok(Some(batch)) => Ok(Some((batch, partition))),
+            Ok(None) => partition.close().await.map(|()| None).map_err(into_datafusion),
+            Err(error) => {
+                // What went wrong first is what is told.
+                let _ = partition.close().await;
+                Err(into_datafusion(error))
+            }
+        }
+    })
+}
+
+/// No more than so many rows; what gives them is dropped with the last.
+fn limited(
+    batches: impl futures::Stream<Item = Result<RecordBatch>> + Send + 'static,
+    fetch: Option<usize>,
+) -> stream::BoxStream<'static, Result<RecordBatch>> {
+    let Some(fetch) = fetch else { return batches.boxed() };
+    let state = (batches.boxed(), fetch);
+    stream::try_unfold(state, |(mut batches, left)| async move {
+        match batches.try_next().await? {
+            Some(batch) if batch.num_rows() <= left => {
+                let left = left - batch.num_rows();
+                Ok(Some((batch, (batches, left))))
+            }
+            Some(batch) => Ok(Some((batch.slice(0, left), (stream::empty().boxed(), 0)))),
+            None => Ok(None),
+        }
+    })
+    .boxed()
+}

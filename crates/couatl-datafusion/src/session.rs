@@ -1,0 +1,469 @@
+//! A session: statements in, rows out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Field, Schema, UInt64Type};
+use couatl_core::{Error, Host, Result};
+use couatl_sql::{CreateStream, Statement, StatementKind, StreamName};
+use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement as PlanStatement};
+use datafusion::optimizer::Analyzer;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement as DataFusionStatement;
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+use datafusion::sql::{ResolvedTableReference, TableReference};
+use parking_lot::RwLock;
+
+use crate::catalog::{self, CATALOG, ManagedSchema, SCHEMA};
+use crate::planner::{StatementText, install_session};
+use crate::statement::{Outcome, Prepared, parse_tokens};
+use crate::table::StreamTable;
+use crate::uuid_text::{self, CompareUuids, ListUuids};
+use crate::wire::without_views;
+use crate::{Queries, from_datafusion, show};
+
+/// A DataFusion session that speaks the language of streams. Cheap to clone; everything inside is shared.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    context: SessionContext,
+    host: Arc<dyn Host>,
+    queries: Arc<Queries>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("host", &self.inner.host).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// A session with a catalog of its own: `couatl`, whose schema `public` is the default and holds the streams, and
+    /// whose schema `system` describes what runs.
+    ///
+    /// # Errors
+    /// `internal`, if DataFusion refuses the catalog.
+    pub fn new(host: Arc<dyn Host>) -> Result<Self> {
+        let queries = Arc::new(Queries::default());
+        let mut config =
+            SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema(CATALOG, SCHEMA);
+        // Strings are strings: no client has to know views.
+        let options = config.options_mut();
+        options.sql_parser.map_string_types_to_utf8view = false;
+        options.execution.parquet.schema_force_view_types = false;
+        options.catalog.create_default_catalog_and_schema = false;
+        let mut rules: Vec<_> = vec![Arc::new(ListUuids) as _];
+        rules.extend(Analyzer::new().rules);
+        let builder =
+            SessionStateBuilder::new().with_config(config).with_default_features().with_analyzer_rules(rules);
+        let mut state = install_session(builder, queries.clone()).build();
+        datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(CompareUuids))
+            .map_err(from_datafusion)?;
+        let context = SessionContext::new_with_state(state);
+        context.register_udf(uuid_text::to_uuid());
+        let state = Arc::new(RwLock::new(Some(context.state_weak_ref())));
+        let catalog = catalog::new_catalog(queries.clone(), state).map_err(from_datafusion)?;
+        context.register_catalog(CATALOG, catalog);
+        Ok(Self { inner: Arc::new(Inner { context, host, queries }) })
+    }
+
+    /// The DataFusion session underneath: its catalogs, its configuration.
+    pub fn context(&self) -> &SessionContext {
+        &self.inner.context
+    }
+
+    /// The queries that run.
+    pub fn queries(&self) -> &Arc<Queries> {
+        &self.inner.queries
+    }
+
+    /// Runs a text of one or several statements: those before the last to their end, the last as a `DataFrame`, whose
+    /// rows are computed when it is executed. DDL and `SET` have run when this returns; an `INSERT` runs when its
+    /// `DataFrame` does, and gives the count of its rows.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and what the statements before the last fail with.
+    pub async fn sql(&self, text: &str) -> Result<DataFrame> {
+        let (leading, last) = split(text)?;
+        for statement in &leading {
+            self.run(statement).await?;
+        }
+        self.data_frame(&last, None).await
+    }
+
+    /// Parses and plans a text, without any side effect.
+    ///
+    /// With several statements, the last one decides what it is; where it cannot be planned before the others have run,
+    /// its schema is empty until [`run_leading`](Self::run_leading).
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub async fn prepare(&self, text: &str) -> Result<Prepared> {
+        let (leading, last) = split(text)?;
+        let described = self.describe(&last).await;
+        let (is_update, schema, parameters) = match described {
+            Err(_) if !leading.is_empty() => (!gives_rows(&last), Schema::empty(), Schema::empty()),
+            described => described?,
+        };
+        if !leading.is_empty() && !parameters.fields().is_empty() {
+            return Err(Error::unsupported("parameters go with a single statement; send this one by itself"));
+        }
+        let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
+        Ok(Prepared { sql: text.to_owned(), leading, last, is_update, schema, parameters })
+    }
+
+    /// Runs all statements of a prepared text but the last, which is planned then.
+    ///
+    /// # Errors
+    /// What the statements fail with, and what is wrong with the last one.
+    pub async fn run_leading(&self, prepared: Prepared) -> Result<Prepared> {
+        if prepared.leading.is_empty() {
+            return Ok(prepared);
+        }
+        for statement in &prepared.leading {
+            self.run(statement).await?;
+        }
+        let (is_update, schema, parameters) = self.describe(&prepared.last).await?;
+        let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
+        Ok(Prepared { leading: Vec::new(), is_update, schema, parameters, ..prepared })
+    }
+
+    /// Runs a prepared text. The values of a `ParamValues::List` must be as many as it has parameters, and are cast to
+    /// their types.
+    ///
+    /// # Errors
+    /// Those of planning and, for an update, those of running it. Rows carry their own errors.
+    pub async fn execute(&self, prepared: &Prepared, parameters: Option<ParamValues>) -> Result<Outcome> {
+        for statement in &prepared.leading {
+            self.run(statement).await?;
+        }
+        let values = parameters.map(|values| typed(values, prepared)).transpose()?;
+        if values.is_none() && !prepared.parameters.fields().is_empty() {
+            let count = prepared.parameters.fields().len();
+            return Err(Error::invalid_argument(format!("expected {count} parameters, got none")));
+        }
+        let data_frame = self.data_frame(&prepared.last, values).await?;
+        if prepared.is_update {
+            return self.update(data_frame).await.map(Outcome::Updated);
+        }
+        data_frame.execute_stream().await.map(Outcome::Rows).map_err(from_datafusion)
+    }
+
+    /// Refuses new queries, waits for those that run for as long as the grace, then cancels the rest and waits for
+    /// their cleanup, which is bounded too.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.inner.queries.shutdown(grace).await;
+    }
+
+    async fn run(&self, statement: &Statement) -> Result<Option<u64>> {
+        let data_frame = self.data_frame(statement, None).await?;
+        self.update(data_frame).await
+    }
+
+    /// Runs to the end; the count, where there is one.
+    async fn update(&self, data_frame: DataFrame) -> Result<Option<u64>> {
+        let batches = data_frame.collect().await.map_err(from_datafusion)?;
+        let counts = batches.iter().filter(|batch| batch.num_columns() == 1 && batch.schema().field(0).name() == "count");
+        let counts = counts.filter_map(|batch| batch.column(0).as_primitive_opt::<UInt64Type>());
+        Ok(counts.map(|counts| counts.values().iter().sum()).reduce(|sum: u64, count| sum + count))
+    }
+
+    async fn data_frame(&self, statement: &Statement, parameters: Option<ParamValues>) -> Result<DataFrame> {
+        let batch = match &statement.kind {
+            StatementKind::CreateStream(create) => {
+                self.create(create).await?;
+                return self.nothing();
+            }
+            StatementKind::DropStream { name, if_exists } => {
+                self.drop_stream(name, *if_exists).await?;
+                return self.nothing();
+            }
+            StatementKind::KillQuery { query_id } => {
+                if !self.inner.queries.kill(query_id) {
+                    return Err(Error::not_found(format!("no query '{query_id}' is running; SHOW QUERIES lists them")));
+                }
+                return self.nothing();
+            }
+            StatementKind::ShowStreams => show::streams(&self.streams().await)?,
+            StatementKind::ShowQueries => show::queries(&self.inner.queries.list())?,
+            StatementKind::ShowCreateStream(name) => {
+                let table = self.stream(name).await?;
+                show::statement(table_of(&table)?.statement())?
+            }
+            StatementKind::Describe { name, tokens } => match self.stream(name).await {
+                Ok(table) => show::columns(table_of(&table)?.definition())?,
+                Err(_) => return self.datafusion(tokens.clone(), &statement.text, None).await,
+            },
+            StatementKind::Other(tokens) => {
+                return self.datafusion(tokens.clone(), &statement.text, parameters).await;
+            }
+            _ => return Err(Error::unsupported(format!("this statement is not offered: {}", statement.text))),
+        };
+        self.inner.context.read_batch(batch).map_err(from_datafusion)
+    }
+
+    fn nothing(&self) -> Result<DataFrame> {
+        self.inner.context.read_batch(RecordBatch::new_empty(Arc::new(Schema::empty()))).map_err(from_datafusion)
+    }
+
+    /// A statement of DataFusion's: DDL has run when this returns.
+    async fn datafusion(
+        &self,
+        tokens: Vec<TokenWithSpan>,
+        text: &str,
+        parameters: Option<ParamValues>,
+    ) -> Result<DataFrame> {
+        let mut plan = self.plan(tokens).await?;
+        if let Some(parameters) = parameters {
+            plan = plan.with_param_values(parameters).map_err(from_datafusion)?;
+        }
+        let context = &self.inner.context;
+        let mut state = context.state();
+        state.config_mut().set_extension(Arc::new(StatementText(text.to_owned())));
+        let data_frame = match plan {
+            // Not the session itself: the plans that DDL runs are to know their statement. Catalogs are shared.
+            LogicalPlan::Ddl(DdlStatement::CreateView(mut view)) => {
+                view.definition = Some(text.to_owned());
+                let plan = LogicalPlan::Ddl(DdlStatement::CreateView(view));
+                SessionContext::new_with_state(state).execute_logical_plan(plan).await
+            }
+            plan @ LogicalPlan::Ddl(_) => SessionContext::new_with_state(state).execute_logical_plan(plan).await,
+            plan @ LogicalPlan::Statement(_) => context.execute_logical_plan(plan).await,
+            plan @ (LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) => {
+                Ok(DataFrame::new(state, plan))
+            }
+            plan => without_views(plan).map(|plan| DataFrame::new(state, plan)),
+        };
+        data_frame.map_err(from_datafusion)
+    }
+
+    async fn plan(&self, tokens: Vec<TokenWithSpan>) -> Result<LogicalPlan> {
+        let mut statement = parse_tokens(tokens).map_err(from_datafusion)?;
+        self.insert_uuids(&mut statement).await?;
+        self.inner.context.state().statement_to_plan(statement).await.map_err(from_datafusion)
+    }
+
+    /// Lets text be inserted into uuid columns.
+    async fn insert_uuids(&self, statement: &mut DataFusionStatement) -> Result<()> {
+        let DataFusionStatement::Statement(inner) = &*statement else { return Ok(()) };
+        let ast::Statement::Insert(insert) = &**inner else { return Ok(()) };
+        let ast::TableObject::TableName(name) = &insert.table else { return Ok(()) };
+        let Ok(provider) = self.inner.context.table_provider(TableReference::parse_str(&name.to_string())).await else {
+            return Ok(());
+        };
+        let Some(table) = provider.downcast_ref::<StreamTable>() else { return Ok(()) };
+        let schema = table.schema();
+        let is_uuid = |name: &str| schema.field_with_name(name).is_ok_and(couatl_core::is_uuid);
+        let normal = |column: &ast::ObjectName| {
+            let ident = column.0.last().and_then(|part| part.as_ident());
+            ident.map_or_else(String::new, |ident| match ident.quote_style {
+                Some(_) => ident.value.clone(),
+                None => ident.value.to_lowercase(),
+            })
+        };
+        let uuids: Vec<bool> = match insert.columns.is_empty() {
+            true => schema.fields().iter().map(|field| couatl_core::is_uuid(field)).collect(),
+            false => insert.columns.iter().map(|column| is_uuid(&normal(column))).collect(),
+        };
+        match uuids.contains(&true) {
+            true => uuid_text::insert(statement, &uuids).map_err(from_datafusion),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a statement is an update, the schema of its rows, and its parameters.
+    async fn describe(&self, statement: &Statement) -> Result<(bool, Schema, Schema)> {
+        let rows = |schema: arrow::datatypes::SchemaRef| Ok((false, Schema::clone(&schema), Schema::empty()));
+        let tokens = match &statement.kind {
+            StatementKind::ShowStreams => return rows(show::streams_schema()),
+            StatementKind::ShowQueries => return rows(show::queries_schema()),
+            StatementKind::ShowCreateStream(name) => {
+                self.stream(name).await?;
+                return rows(show::statement_schema());
+            }
+            StatementKind::Describe { name, tokens } => match self.stream(name).await {
+                Ok(_) => return rows(show::columns_schema()),
+                Err(_) => tokens,
+            },
+            StatementKind::Other(tokens) => tokens,
+            _ => return Ok((true, Schema::empty(), Schema::empty())),
+        };
+        let mut plan = self.plan(tokens.clone()).await?;
+        if let LogicalPlan::Statement(PlanStatement::Execute(_)) = plan {
+            // Executing a prepared statement gives its plan, lazily.
+            let data_frame = self.inner.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
+            plan = data_frame.logical_plan().clone();
+        }
+        let parameters = parameters(&plan)?;
+        match plan {
+            LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_) => {
+                Ok((true, Schema::empty(), parameters))
+            }
+            plan => {
+                let plan = without_views(plan).map_err(from_datafusion)?;
+                Ok((false, plan.schema().as_arrow().clone(), parameters))
+            }
+        }
+    }
+
+    async fn create(&self, create: &CreateStream) -> Result<()> {
+        let (name, schema) = self.place(&create.name)?;
+        let existing = schema.table(&name.table).await.map_err(from_datafusion)?;
+        if let Some(existing) = &existing {
+            let is_stream = existing.downcast_ref::<StreamTable>().is_some();
+            if create.if_not_exists {
+                return Ok(());
+            }
+            if !create.or_replace || !is_stream {
+                let kind = if is_stream { "stream" } else { "table or view" };
+                let way_out = if is_stream { "use CREATE OR REPLACE, or drop it first" } else { "choose another name" };
+                return Err(Error::already_exists(format!("a {kind} named '{}' exists already; {way_out}", create.name)));
+            }
+        }
+        let (host, definition) = (self.inner.host.clone(), Arc::new(create.definition.clone()));
+        let checked = tokio::task::spawn_blocking(move || host.stream(definition));
+        let stream = checked.await.map_err(|error| Error::internal(error.to_string()))??;
+        let table: Arc<dyn TableProvider> = Arc::new(StreamTable::new(stream));
+        let table_name = name.table.to_string();
+        match schema.downcast_ref::<ManagedSchema>() {
+            Some(managed) if existing.is_some() => managed.replace(table_name, table),
+            _ => {
+                if existing.is_some() {
+                    schema.deregister_table(&table_name).map_err(from_datafusion)?;
+                }
+                schema.register_table(table_name, table).map_err(from_datafusion)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn drop_stream(&self, name: &StreamName, if_exists: bool) -> Result<()> {
+        let (resolved, schema) = self.place(name)?;
+        let Some(table) = schema.table(&resolved.table).await.map_err(from_datafusion)? else {
+            return if if_exists { Ok(()) } else { Err(no_stream(name)) };
+        };
+        table_of(&table)?;
+        schema.deregister_table(&resolved.table).map(drop).map_err(from_datafusion)
+    }
+
+    async fn stream(&self, name: &StreamName) -> Result<Arc<dyn TableProvider>> {
+        let (resolved, schema) = self.place(name)?;
+        let table = schema.table(&resolved.table).await.map_err(from_datafusion)?.ok_or_else(|| no_stream(name))?;
+        table_of(&table)?;
+        Ok(table)
+    }
+
+    /// The full name, and the schema that it is in.
+    fn place(&self, name: &StreamName) -> Result<(ResolvedTableReference, Arc<dyn SchemaProvider>)> {
+        let reference = match name.parts() {
+            [catalog, schema, table] => TableReference::full(catalog.as_str(), schema.as_str(), table.as_str()),
+            [schema, table] => TableReference::partial(schema.as_str(), table.as_str()),
+            parts => TableReference::bare(parts.last().map_or("", String::as_str)),
+        };
+        let state = self.inner.context.state();
+        let options = &state.config().options().catalog;
+        let resolved = reference.resolve(&options.default_catalog, &options.default_schema);
+        let catalog = state.catalog_list().catalog(&resolved.catalog);
+        let schema = catalog.and_then(|catalog| catalog.schema(&resolved.schema));
+        let schema = schema.ok_or_else(|| {
+            Error::not_found(format!("there is no schema '{}.{}'", resolved.catalog, resolved.schema))
+        })?;
+        Ok((resolved, schema))
+    }
+
+    /// Every stream of every catalog, with where it is.
+    async fn streams(&self) -> Vec<(String, String, Arc<couatl_core::StreamDefinition>)> {
+        let mut found = Vec::new();
+        for catalog_name in self.inner.context.catalog_names() {
+            let Some(catalog) = self.inner.context.catalog(&catalog_name) else { continue };
+            for schema_name in catalog.schema_names() {
+                let Some(schema) = catalog.schema(&schema_name) else { continue };
+                for name in schema.table_names() {
+                    // A view need not be planned to be known as none.
+                    if !matches!(schema.table_type(&name).await, Ok(Some(datafusion::datasource::TableType::Base))) {
+                        continue;
+                    }
+                    if let Ok(Some(table)) = schema.table(&name).await
+                        && let Some(stream) = table.downcast_ref::<StreamTable>()
+                    {
+                        found.push((catalog_name.clone(), schema_name.clone(), stream.definition().clone()));
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+fn no_stream(name: &StreamName) -> Error {
+    Error::not_found(format!("there is no stream '{name}'; SHOW STREAMS lists them"))
+}
+
+fn table_of(table: &Arc<dyn TableProvider>) -> Result<&StreamTable> {
+    let stream = table.downcast_ref::<StreamTable>();
+    stream.ok_or_else(|| Error::invalid_argument("that is a table or a view, and no stream"))
+}
+
+/// The statements of a text: all but the last, and the last.
+fn split(text: &str) -> Result<(Vec<Statement>, Statement)> {
+    let mut statements = couatl_sql::parse(text)?;
+    let last = statements.pop().ok_or_else(|| Error::invalid_syntax("the text holds no statement"))?;
+    Ok((statements, last))
+}
+
+/// Whether a statement that cannot be planned yet looks like one that gives rows.
+fn gives_rows(statement: &Statement) -> bool {
+    let word = statement.text.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty()).unwrap_or("");
+    let words = ["select", "with", "values", "table", "show", "describe", "desc", "explain", "execute"];
+    words.iter().any(|query| word.eq_ignore_ascii_case(query))
+}
+
+/// The placeholders of a plan as fields, in their order.
+fn parameters(plan: &LogicalPlan) -> Result<Schema> {
+    let found = plan.get_parameter_types().map_err(from_datafusion)?;
+    let number = |name: &str| name.trim_start_matches('$').parse::<usize>().ok();
+    let count = found.keys().filter_map(|name| number(name)).max().unwrap_or(0);
+    let field = |number: usize| {
+        let name = format!("${number}");
+        let data_type = found.get(&name).cloned().flatten().unwrap_or(arrow::datatypes::DataType::Null);
+        Field::new(name, data_type, true)
+    };
+    Ok(Schema::new((1..=count).map(field).collect::<Vec<_>>()))
+}
+
+/// The values as the statement's types.
+fn typed(values: ParamValues, prepared: &Prepared) -> Result<ParamValues> {
+    let ParamValues::List(values) = values else { return Ok(values) };
+    let fields = prepared.parameters.fields();
+    if values.len() != fields.len() {
+        let (expected, found) = (fields.len(), values.len());
+        return Err(Error::invalid_argument(format!("expected {expected} parameters, got {found}")));
+    }
+    let cast = |value: &ScalarValue, field: &Field| {
+        if field.data_type().is_null() {
+            return Ok(value.clone());
+        }
+        if let arrow::datatypes::DataType::FixedSizeBinary(16) = field.data_type()
+            && let Some(uuid) = uuid_text::scalar(value)?
+        {
+            return Ok(uuid);
+        }
+        value.cast_to(field.data_type())
+    };
+    let values = values.into_iter().zip(fields).map(|(mut value, field)| {
+        value.value = cast(&value.value, field).map_err(|error| {
+            Error::invalid_argument(format!("parameter {}: {}", field.name(), from_datafusion(error)))
+        })?;
+        Ok(value)
+    });
+    values.collect::<Result<Vec<_>>>().map(ParamValues::List)
+}

@@ -1,0 +1,92 @@
+//! The DataFusion sink of a stream.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use couatl_core::{Error, Finish, Metrics, Sink, SinkWriter, WriteRequest};
+use datafusion::datasource::sink::DataSink;
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
+use futures::StreamExt;
+
+use crate::query::Query;
+use crate::{from_datafusion, into_datafusion};
+
+/// Hands the rows of an INSERT to a sink, at most so many at once.
+#[derive(Debug)]
+pub(crate) struct StreamSink {
+    sink: Arc<dyn Sink>,
+    batch_rows: usize,
+    /// The sink's columns, all of them nullable: NOT NULL is checked here, where the message can say what to do.
+    schema: SchemaRef,
+}
+
+impl StreamSink {
+    pub(crate) fn new(sink: Arc<dyn Sink>, batch_rows: usize) -> Self {
+        let nullable = |field: &Arc<Field>| Field::clone(field).with_nullable(true);
+        let schema = Arc::new(Schema::new(sink.schema().fields().iter().map(nullable).collect::<Vec<_>>()));
+        Self { sink, batch_rows, schema }
+    }
+
+    /// The batch with the sink's own fields.
+    fn conform(&self, batch: &RecordBatch) -> couatl_core::Result<RecordBatch> {
+        let schema = self.sink.schema();
+        let mut columns = Vec::with_capacity(batch.num_columns());
+        for (field, column) in schema.fields().iter().zip(batch.columns()) {
+            if !field.is_nullable() && column.logical_null_count() > 0 {
+                return Err(Error::invalid_argument(format!(
+                    "column '{}' of stream '{}' is NOT NULL, and a row of the INSERT has no value for it",
+                    field.name(),
+                    self.sink.name()
+                )));
+            }
+            columns.push(match column.data_type() == field.data_type() {
+                true => column.clone(),
+                false => arrow::compute::cast(column, field.data_type())?,
+            });
+        }
+        Ok(RecordBatch::try_new(schema, columns)?)
+    }
+
+    async fn write(&self, writer: &mut dyn SinkWriter, data: &mut SendableRecordBatchStream) -> couatl_core::Result<()> {
+        while let Some(batch) = data.next().await {
+            let batch = self.conform(&batch.map_err(from_datafusion)?)?;
+            for start in (0..batch.num_rows()).step_by(self.batch_rows) {
+                let rows = self.batch_rows.min(batch.num_rows() - start);
+                writer.write(batch.slice(start, rows)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl DataSink for StreamSink {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    async fn write_all(&self, mut data: SendableRecordBatchStream, context: &Arc<TaskContext>) -> Result<u64> {
+        let finish = Query::of(context).map_or_else(Finish::ignore, |query| query.work());
+        let request = WriteRequest { metrics: Arc::new(Metrics::default()), finish };
+        let mut writer = self.sink.open(request).await.map_err(into_datafusion)?;
+        let written = match self.write(&mut *writer, &mut data).await {
+            Ok(()) => writer.commit().await,
+            Err(error) => Err(match writer.abort().await {
+                Ok(()) => error,
+                Err(cleanup) => error.with_note(format!("\nand then, cleaning up: {cleanup}")),
+            }),
+        };
+        written.map_err(into_datafusion)
+    }
+}
+
+impl DisplayAs for StreamSink {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StreamSink: stream={}", self.sink.name())
+    }
+}

@@ -1,0 +1,88 @@
+//! A stream as a DataFusion table.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use couatl_core::{Error, Stream, StreamDefinition};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::TableType;
+use datafusion::datasource::sink::DataSinkExec;
+use datafusion::error::Result;
+use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::physical_plan::ExecutionPlan;
+
+use crate::into_datafusion;
+use crate::scan::StreamScanExec;
+use crate::sink::StreamSink;
+
+/// A stream for any `SessionContext`: register it like every other table.
+///
+/// Filters stay above it: nothing is pushed to the source but the columns that a query reads and its LIMIT. Rows leave
+/// filters and joins promptly only where [`install_streaming`](crate::install_streaming) has been called on the session.
+#[derive(Debug)]
+pub struct StreamTable {
+    stream: Stream,
+    statement: String,
+}
+
+impl StreamTable {
+    /// The table of a stream.
+    pub fn new(stream: Stream) -> Self {
+        let statement = couatl_sql::create_statement(&stream.definition);
+        Self { stream, statement }
+    }
+
+    /// What the stream was made from.
+    pub fn definition(&self) -> &Arc<StreamDefinition> {
+        &self.stream.definition
+    }
+
+    /// A statement that makes the same stream.
+    pub fn statement(&self) -> &str {
+        &self.statement
+    }
+}
+
+#[async_trait]
+impl TableProvider for StreamTable {
+    fn schema(&self) -> SchemaRef {
+        self.stream.definition.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn get_table_definition(&self) -> Option<&str> {
+        Some(&self.statement)
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let projection = projection.cloned().unwrap_or_else(|| (0..self.schema().fields().len()).collect());
+        Ok(Arc::new(StreamScanExec::try_new(self.stream.source.clone(), projection, limit)?))
+    }
+
+    async fn insert_into(
+        &self,
+        _state: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        op: InsertOp,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if op != InsertOp::Append {
+            let name = &self.stream.definition.name;
+            return Err(into_datafusion(Error::unsupported(format!(
+                "stream '{name}' takes INSERT INTO alone: its write function is handed rows, and cannot replace any"
+            ))));
+        }
+        let sink = StreamSink::new(self.stream.sink.clone(), self.stream.definition.batch_rows.get());
+        Ok(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))
+    }
+}

@@ -1,0 +1,158 @@
+//! Opaque handles: what a client holds of a ticket or of a prepared statement.
+//!
+//! A handle is random, so that it cannot be guessed, and lives on the server only as long as somebody uses it. A client
+//! that never closes what it opened costs no more than its share: where the store is full, the entry that was not used
+//! for the longest time makes room. Refusing instead would let one client that leaks lock out all others.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// How many handles a server keeps, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandleLimits {
+    /// How many there may be at once.
+    pub count: usize,
+    /// How long one lives after its last use.
+    pub idle: Duration,
+}
+
+/// The values that clients hold handles of.
+#[derive(Debug)]
+pub(crate) struct Handles<T> {
+    limits: HandleLimits,
+    entries: Mutex<HashMap<Uuid, Entry<T>>>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    value: T,
+    used: Instant,
+}
+
+impl<T: Clone> Handles<T> {
+    pub(crate) fn new(limits: HandleLimits) -> Self {
+        Self { limits, entries: Mutex::default() }
+    }
+
+    /// Keeps a value, and gives the handle of it.
+    pub(crate) fn insert(&self, value: T) -> Bytes {
+        let id = Uuid::new_v4();
+        let mut entries = self.entries.lock();
+        if entries.len() >= self.limits.count {
+            self.make_room(&mut entries);
+        }
+        entries.insert(id, Entry { value, used: Instant::now() });
+        Bytes::from(id.to_string())
+    }
+
+    /// The value of a handle, if it lives.
+    pub(crate) fn get(&self, handle: &[u8]) -> Option<T> {
+        self.update(handle, |value| value.clone())
+    }
+
+    /// Changes the value of a handle, if it lives.
+    pub(crate) fn update<R>(&self, handle: &[u8], change: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let id = Uuid::try_parse_ascii(handle).ok()?;
+        let mut entries = self.entries.lock();
+        let entry = entries.get_mut(&id)?;
+        if entry.used.elapsed() > self.limits.idle {
+            entries.remove(&id);
+            return None;
+        }
+        entry.used = Instant::now();
+        Some(change(&mut entry.value))
+    }
+
+    /// Forgets a handle; whether it lived.
+    pub(crate) fn remove(&self, handle: &[u8]) -> bool {
+        Uuid::try_parse_ascii(handle).is_ok_and(|id| self.entries.lock().remove(&id).is_some())
+    }
+
+    /// Drops what has expired, and, where that is not enough, the eighth that was not used for the longest time: a
+    /// share, so that a full store does not look through all of itself for each new entry.
+    fn make_room(&self, entries: &mut HashMap<Uuid, Entry<T>>) {
+        entries.retain(|_, entry| entry.used.elapsed() <= self.limits.idle);
+        if entries.len() < self.limits.count {
+            return;
+        }
+        let mut uses: Vec<Instant> = entries.values().map(|entry| entry.used).collect();
+        let (_, last_to_go, _) = uses.select_nth_unstable(entries.len() / 8);
+        let last_to_go = *last_to_go;
+        entries.retain(|_, entry| entry.used > last_to_go);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handles(count: usize) -> Handles<usize> {
+        Handles::new(HandleLimits { count, idle: Duration::from_secs(600) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handle_is_opaque_and_gives_its_value() {
+        let handles = handles(10);
+        let (one, two) = (handles.insert(1), handles.insert(2));
+        assert_ne!(one, two);
+        assert_eq!((handles.get(&one), handles.get(&two)), (Some(1), Some(2)));
+        assert_eq!(handles.update(&one, |value| *value = 3), Some(()));
+        assert_eq!(handles.get(&one), Some(3));
+        assert!(handles.remove(&one) && !handles.remove(&one));
+        assert_eq!(handles.get(&one), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_a_handle_finds_nothing() {
+        let handles = handles(10);
+        for garbage in [&b""[..], b"1", b"\xff\xfe", b"00000000-0000-4000-8000-000000000000"] {
+            assert_eq!(handles.get(garbage), None);
+            assert!(!handles.remove(garbage));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handle_expires_after_its_last_use() {
+        let handles = handles(10);
+        let handle = handles.insert(1);
+        tokio::time::advance(Duration::from_secs(599)).await;
+        assert_eq!(handles.get(&handle), Some(1));
+        tokio::time::advance(Duration::from_secs(599)).await;
+        assert_eq!(handles.get(&handle), Some(1));
+        tokio::time::advance(Duration::from_secs(601)).await;
+        assert_eq!(handles.get(&handle), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_store_drops_what_was_not_used_for_the_longest_time() {
+        let handles = handles(16);
+        let mut all = Vec::new();
+        for value in 0..16 {
+            all.push(handles.insert(value));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(handles.get(&all[0]), Some(0));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let new = handles.insert(16);
+        let gone: Vec<usize> = (0..16).filter(|at| handles.get(&all[*at]).is_none()).collect();
+        assert_eq!(gone, [1, 2, 3]);
+        assert_eq!(handles.get(&new), Some(16));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_store_drops_what_has_expired_first() {
+        let handles = handles(4);
+        let old: Vec<Bytes> = (0..3).map(|value| handles.insert(value)).collect();
+        tokio::time::advance(Duration::from_secs(601)).await;
+        let young = handles.insert(3);
+        let new = handles.insert(4);
+        assert_eq!(handles.entries.lock().len(), 2);
+        assert!(old.iter().all(|handle| handles.get(handle).is_none()));
+        assert_eq!((handles.get(&young), handles.get(&new)), (Some(3), Some(4)));
+    }
+}

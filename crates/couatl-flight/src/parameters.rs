@@ -1,0 +1,231 @@
+//! Parameters of prepared statements: from what a client uploads to the values of one execution.
+//!
+//! They are bound by position. Names are not looked at: ADBC calls them `0`, `1`, …, others `$1` or `?`. Nor are types
+//! checked here, since drivers send what they inferred from the values; the session casts them.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow_flight::FlightData;
+use arrow_flight::decode::FlightRecordBatchStream;
+use couatl_core::{Error, ErrorKind, Result};
+use couatl_datafusion::from_datafusion;
+use datafusion::common::metadata::ScalarAndMetadata;
+use datafusion::common::{ParamValues, ScalarValue};
+use futures::{Stream, StreamExt, TryStreamExt, future};
+use tonic::Status;
+
+use crate::status;
+use crate::wire::{wire_batch, wire_schema};
+
+/// How many bytes of parameters a statement may keep. Those of an update are not kept: it runs as they arrive.
+const BOUND_BYTES: usize = 64 * 1024 * 1024;
+
+/// The rows of parameters that a statement is to be run with.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Parameters {
+    /// None were given: one execution, without values.
+    #[default]
+    None,
+    /// One execution for each row.
+    Rows(Arc<[RecordBatch]>),
+}
+
+impl Parameters {
+    /// The values of each execution, in order.
+    pub(crate) fn executions(&self) -> impl Iterator<Item = Result<Option<ParamValues>>> + Send + use<> {
+        let (once, batches) = match self {
+            Parameters::None => (Some(Ok(None)), Arc::from([])),
+            Parameters::Rows(batches) => (None, Arc::clone(batches)),
+        };
+        let rows = (0..batches.len()).flat_map(move |at| {
+            let batch = batches[at].clone();
+            (0..batch.num_rows()).map(move |row| values(&batch, row).map(Some))
+        });
+        once.into_iter().chain(rows)
+    }
+}
+
+impl From<RecordBatch> for Parameters {
+    fn from(batch: RecordBatch) -> Self {
+        Parameters::Rows(Arc::from([batch]))
+    }
+}
+
+/// The values of one row.
+fn values(batch: &RecordBatch, row: usize) -> Result<ParamValues> {
+    let values = batch.columns().iter().map(|column| {
+        // The field's metadata stays behind: an extension type that a driver puts on a plain value, or does not put on
+        // one of ours, would be a type of its own to the planner.
+        ScalarValue::try_from_array(column, row).map(|value| ScalarAndMetadata::new(value, None))
+    });
+    Ok(ParamValues::List(values.collect::<Result<_, _>>().map_err(from_datafusion)?))
+}
+
+/// The uploaded rows as they arrive, in batches without dictionaries and views.
+///
+/// Drivers that have no parameters to send send a message without data, or a batch without columns, or nothing. In all
+/// these cases [`Upload::next`] ends at once and [`Upload::is_empty`] holds.
+pub(crate) struct Upload(FlightRecordBatchStream);
+
+impl Upload {
+    pub(crate) fn new(messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Self {
+        let messages = messages.map_err(Into::into).try_filter(|message| future::ready(!message.data_header.is_empty()));
+        Self(FlightRecordBatchStream::new_from_flight_data(messages))
+    }
+
+    /// The next batch of at least one column.
+    pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, Status> {
+        while let Some(batch) = self.0.next().await {
+            let batch = batch.map_err(status::upload)?;
+            if batch.num_columns() > 0 {
+                let flat = wire_batch(&batch, &wire_schema(&batch.schema())).map_err(|error| status::status(&error))?;
+                return Ok(Some(flat));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether no parameters were given. Rows of them may be none all the same. Known at the end.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.schema().is_none_or(|schema| schema.fields().is_empty())
+    }
+
+    /// All of it.
+    pub(crate) async fn collect(mut self) -> Result<Parameters, Status> {
+        let mut batches = Vec::new();
+        let mut bytes = 0;
+        while let Some(batch) = self.next().await? {
+            bytes += batch.get_array_memory_size();
+            if bytes > BOUND_BYTES {
+                let message = format!("parameters take more than {BOUND_BYTES} bytes: bind fewer rows at a time");
+                return Err(status::status(&Error::new(ErrorKind::ResourcesExhausted, message)));
+            }
+            batches.push(batch);
+        }
+        Ok(if self.is_empty() { Parameters::None } else { Parameters::Rows(batches.into()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{
+        ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatchOptions, StringArray, StringViewArray,
+    };
+    use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+    use arrow_flight::FlightDescriptor;
+    use arrow_flight::encode::FlightDataEncoderBuilder;
+    use futures::stream;
+
+    use super::*;
+
+    fn adbc_rows() -> RecordBatch {
+        let columns: [(&str, ArrayRef); 2] = [
+            ("0", Arc::new(Int64Array::from(vec![Some(1), None, Some(3)]))),
+            ("1", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
+        ];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    async fn sent(schema: &Schema, batches: Vec<RecordBatch>) -> Upload {
+        let messages: Vec<FlightData> = FlightDataEncoderBuilder::new()
+            .with_schema(Arc::new(schema.clone()))
+            .with_flight_descriptor(Some(FlightDescriptor::new_cmd("command")))
+            .build(stream::iter(batches.into_iter().map(Ok)))
+            .try_collect()
+            .await
+            .unwrap();
+        Upload::new(stream::iter(messages.into_iter().map(Ok)))
+    }
+
+    fn scalars(values: Option<ParamValues>) -> Vec<ScalarValue> {
+        match values {
+            Some(ParamValues::List(values)) => values.into_iter().map(|value| value.value).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn executed(parameters: &Parameters) -> Vec<Vec<ScalarValue>> {
+        parameters.executions().map(|values| scalars(values.unwrap())).collect()
+    }
+
+    #[tokio::test]
+    async fn each_row_is_an_execution_by_position() {
+        let batch = adbc_rows();
+        let upload = sent(&batch.schema(), vec![batch.slice(0, 2), batch.slice(2, 1)]).await;
+        let rows = executed(&upload.collect().await.unwrap());
+        let expected = [
+            [ScalarValue::Int64(Some(1)), ScalarValue::from("a")],
+            [ScalarValue::Int64(None), ScalarValue::from("b")],
+            [ScalarValue::Int64(Some(3)), ScalarValue::from("c")],
+        ];
+        assert_eq!(rows, expected);
+    }
+
+    #[tokio::test]
+    async fn dictionaries_and_views_become_plain_values() {
+        let words: DictionaryArray<Int32Type> = ["on"].into_iter().collect();
+        let columns: [(&str, ArrayRef); 3] = [
+            ("a", Arc::new(words)),
+            ("b", Arc::new(StringViewArray::from(vec!["a text that is too long to be inlined"]))),
+            ("c", Arc::new(Float64Array::from(vec![0.5]))),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        // A client sends dictionaries as such.
+        let messages: Vec<FlightData> = FlightDataEncoderBuilder::new()
+            .with_dictionary_handling(arrow_flight::encode::DictionaryHandling::Resend)
+            .build(stream::iter([Ok(batch)]))
+            .try_collect()
+            .await
+            .unwrap();
+        let upload = Upload::new(stream::iter(messages.into_iter().map(Ok)));
+        let rows = executed(&upload.collect().await.unwrap());
+        let text = ScalarValue::from("a text that is too long to be inlined");
+        assert_eq!(rows, [[ScalarValue::from("on"), text, ScalarValue::Float64(Some(0.5))]]);
+    }
+
+    #[tokio::test]
+    async fn nothing_to_bind_is_one_execution_without_values() {
+        let no_columns = RecordBatch::try_new_with_options(
+            Arc::new(Schema::empty()),
+            vec![],
+            &RecordBatchOptions::new().with_row_count(Some(0)),
+        )
+        .unwrap();
+        let descriptor_alone = FlightData::new().with_descriptor(FlightDescriptor::new_cmd("command"));
+        for upload in [
+            sent(&Schema::empty(), vec![]).await,
+            sent(&Schema::empty(), vec![no_columns]).await,
+            Upload::new(stream::iter([Ok(descriptor_alone)])),
+            Upload::new(stream::empty()),
+        ] {
+            let parameters = upload.collect().await.unwrap();
+            let executions: Vec<_> = parameters.executions().map(Result::unwrap).collect();
+            assert!(matches!(executions.as_slice(), [None]), "{executions:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_rows_are_no_execution() {
+        let schema = Schema::new(vec![Field::new("0", DataType::Int64, true)]);
+        for batches in [vec![], vec![RecordBatch::new_empty(Arc::new(schema.clone()))]] {
+            let parameters = sent(&schema, batches).await.collect().await.unwrap();
+            assert_eq!(parameters.executions().count(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn garbage_is_refused() {
+        let garbage = FlightData::new().with_data_header(vec![1, 2, 3, 4]);
+        let refused = Upload::new(stream::iter([Ok(garbage)])).collect().await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    }
+
+    #[tokio::test]
+    async fn too_much_is_refused() {
+        let numbers = Arc::new(Int64Array::from_iter_values(0..5_000_000)) as ArrayRef;
+        let batch = RecordBatch::try_from_iter([("0", numbers)]).unwrap();
+        let upload = sent(&batch.schema(), vec![batch.clone(), batch]).await;
+        assert_eq!(upload.collect().await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+    }
+}

@@ -1,0 +1,171 @@
+//! The server as a whole: from a bound listener to the last connection's end.
+
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use couatl_core::{Error, ErrorKind, Result};
+use couatl_datafusion::Session;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server as Transport;
+use tracing::{info, warn};
+
+use crate::connection::connections;
+use crate::flight::Flight;
+use crate::handle::HandleLimits;
+use crate::runtime::QueryRuntime;
+use crate::service::Service;
+use crate::status::status;
+use crate::stream::MAX_MESSAGE_BYTES;
+
+const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+const HEADER_LIST_BYTES: u32 = 64 * 1024;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long clients have to read the statuses of their ended queries, where the grace has passed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What a server can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// How long running queries may go on once the server was asked to end.
+    pub grace: Duration,
+    /// How many results may be waiting to be fetched, and for how long.
+    pub tickets: HandleLimits,
+    /// How many prepared statements clients may have open, and for how long without using them.
+    pub statements: HandleLimits,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(10),
+            tickets: HandleLimits { count: 10_000, idle: Duration::from_secs(10 * 60) },
+            statements: HandleLimits { count: 10_000, idle: Duration::from_secs(60 * 60) },
+        }
+    }
+}
+
+/// A Flight SQL server on a session.
+///
+/// ```no_run
+/// use couatl_flight::Server;
+///
+/// # async fn example(session: couatl_datafusion::Session) -> Result<(), Box<dyn std::error::Error>> {
+/// let queries = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// println!("listening on grpc://{}", listener.local_addr()?);
+/// let interrupted = async { drop(tokio::signal::ctrl_c().await) };
+/// Server::new(session, queries.handle().clone()).serve(listener, interrupted).await?;
+/// queries.shutdown_background();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    session: Session,
+    queries: Handle,
+    config: ServerConfig,
+}
+
+impl Server {
+    /// A server of a session, whose queries run on a runtime that is not the one that serves: planning and execution
+    /// may take its threads for as long as they like.
+    #[must_use]
+    pub fn new(session: Session, queries: Handle) -> Self {
+        Self { session, queries, config: ServerConfig::default() }
+    }
+
+    /// The same server, told otherwise.
+    #[must_use]
+    pub fn with_config(self, config: ServerConfig) -> Self {
+        Self { config, ..self }
+    }
+
+    /// Serves the clients of a listener until `shutdown` completes and everything has ended.
+    ///
+    /// The end comes in steps. New calls are refused with UNAVAILABLE from the first moment on, while the queries that
+    /// run have the grace to end. Those that do not are cancelled, and their clients are told so. Connections are
+    /// closed when their calls have ended, and cut where a client does not read its last status. Dropping the future
+    /// cuts them all at once.
+    ///
+    /// # Errors
+    /// `unavailable`, where the transport gives up by itself.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let Self { session, queries, config } = self;
+        let address = listener.local_addr().ok();
+        // In the order in which they are cancelled.
+        let refusing = CancellationToken::new();
+        let over = CancellationToken::new();
+        let closing = CancellationToken::new();
+        let cut = CancellationToken::new();
+        let _cut = cut.clone().drop_guard();
+
+        let runtime = QueryRuntime::new(queries.clone(), over.clone());
+        let service = Service::new(session.clone(), runtime, config.tickets, config.statements);
+        let service = FlightServiceServer::new(Flight(service))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let refused = refusing.clone();
+        let service = InterceptedService::new(service, move |request| {
+            if refused.is_cancelled() {
+                return Err(status(&Error::new(ErrorKind::Unavailable, "the server is shutting down")));
+            }
+            Ok(request)
+        });
+        let transport = Transport::builder()
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_max_header_list_size(HEADER_LIST_BYTES)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .serve_with_incoming_shutdown(
+                service,
+                connections(listener, cut.clone()),
+                closing.clone().cancelled_owned(),
+            );
+        let mut transport = std::pin::pin!(transport);
+        let failed = |error: tonic::transport::Error| {
+            Error::new(ErrorKind::Unavailable, format!("the server cannot go on: {error}")).with_source(error)
+        };
+
+        info!(?address, "serving");
+        tokio::select! {
+            ended = &mut transport => return ended.map_err(failed),
+            () = shutdown => {}
+        }
+
+        info!(?address, grace = ?config.grace, "shutting down");
+        refusing.cancel();
+        let deadline = Instant::now() + config.grace;
+        let queries_end = queries.spawn(async move { session.shutdown(config.grace).await });
+        tokio::pin!(queries_end);
+        // The transport goes on meanwhile: it carries rows, and refusals.
+        tokio::select! {
+            ended = &mut transport => return ended.map_err(failed),
+            _ = async {
+                if timeout_at(deadline, &mut queries_end).await.is_err() {
+                    over.cancel();
+                    let _ = queries_end.await;
+                }
+            } => {}
+        }
+
+        over.cancel();
+        closing.cancel();
+        if let Ok(ended) = timeout_at(deadline.max(Instant::now() + LAST_WORDS), &mut transport).await {
+            info!(?address, "ended");
+            return ended.map_err(failed);
+        }
+        warn!(?address, "some clients do not read: their connections are cut");
+        cut.cancel();
+        let ended = timeout(LAST_WORDS, transport).await.unwrap_or(Ok(()));
+        info!(?address, "ended");
+        ended.map_err(failed)
+    }
+}

@@ -1,0 +1,82 @@
+//! A statement that a client holds, with the parameters it bound: what a ticket and a prepared statement stand for.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use couatl_core::{Error, Result};
+use couatl_datafusion::{Outcome, Prepared, Session, from_datafusion};
+use datafusion::common::ParamValues;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::parameters::Parameters;
+use crate::wire::wire_schema;
+
+/// A prepared text and the rows of parameters it is to be run with.
+#[derive(Debug, Clone)]
+pub(crate) struct Statement {
+    pub(crate) prepared: Prepared,
+    pub(crate) parameters: Parameters,
+}
+
+impl Statement {
+    /// Parses and plans a text; nothing happens yet.
+    pub(crate) async fn prepare(session: Session, sql: String) -> Result<Self> {
+        let prepared = session.prepare(&sql).await?;
+        Ok(Self { prepared, parameters: Parameters::None })
+    }
+
+    /// The schema of its rows on the wire. An update has no columns.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        if self.prepared.is_update() { Schema::empty().into() } else { wire_schema(&self.prepared.schema()) }
+    }
+
+    /// Runs it for its rows: once for each row of parameters, one after the other.
+    ///
+    /// # Errors
+    /// Those of planning and opening its first execution; all others are items of the stream.
+    pub(crate) async fn rows(self, session: Session) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let Self { prepared, parameters } = self;
+        if prepared.is_update() {
+            return Err(Error::invalid_argument("this statement gives no rows: it has run, or runs as an update"));
+        }
+        let mut executions = parameters.executions();
+        let Some(first) = executions.next() else {
+            return Ok(stream::empty().boxed());
+        };
+        let first = open(session.clone(), prepared.clone(), first).await?;
+        let rest = stream::iter(executions)
+            .then(move |parameters| open(session.clone(), prepared.clone(), parameters))
+            .try_flatten();
+        Ok(first.chain(rest).boxed())
+    }
+
+    /// Runs it for what it changes, once for each row of parameters; the number of rows that it wrote, where all of
+    /// its executions say one.
+    ///
+    /// A query that arrives as an update runs as well, for what its functions do, and its rows are thrown away.
+    pub(crate) async fn update(self, session: Session) -> Result<Option<u64>> {
+        let mut total = Some(0);
+        for parameters in self.parameters.executions() {
+            let count = match session.execute(&self.prepared, parameters?).await? {
+                Outcome::Updated(count) => count,
+                Outcome::Rows(mut rows) => {
+                    while rows.try_next().await.map_err(from_datafusion)?.is_some() {}
+                    None
+                }
+            };
+            total = total.zip(count).map(|(total, count)| total + count);
+        }
+        Ok(total)
+    }
+}
+
+async fn open(
+    session: Session,
+    prepared: Prepared,
+    parameters: Result<Option<ParamValues>>,
+) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    match session.execute(&prepared, parameters?).await? {
+        Outcome::Rows(rows) => Ok(rows.map_err(from_datafusion).boxed()),
+        Outcome::Updated(_) => Err(Error::internal("a query gave a count instead of rows")),
+    }
+}

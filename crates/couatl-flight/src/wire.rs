@@ -1,0 +1,280 @@
+//! The form in which rows go over the wire, decided once: the schema that prepare, FlightInfo and GetSchema announce is
+//! the schema that DoGet sends.
+//!
+//! View types become plain ones (JDBC reads no views), dictionaries become their values and large lists become lists,
+//! at any depth. arrow-flight's encoder flattens dictionaries and large lists on its own, and a schema that announced
+//! them would not be the one that it sends; sending dictionaries as they are would cost a dictionary message per batch
+//! and shuts out clients that know none. Names, nullability and metadata (`ARROW:extension:name` among it) stay.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use couatl_core::{Error, Result};
+
+/// How large a message becomes, where rows are small enough.
+pub(crate) const TARGET_BYTES: usize = 2 * 1024 * 1024;
+
+/// A schema as clients see it.
+pub(crate) fn wire_schema(schema: &Schema) -> SchemaRef {
+    let fields: Vec<FieldRef> = schema.fields().iter().map(wire_field).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+fn wire_field(field: &FieldRef) -> FieldRef {
+    let data_type = wire_type(field.data_type());
+    if let DataType::Union(fields, mode) = data_type {
+        // The encoder announces unions so.
+        let (ids, fields): (Vec<i8>, Vec<FieldRef>) = fields.iter().map(|(id, field)| (id, Arc::clone(field))).unzip();
+        return Arc::new(Field::new_union(field.name(), ids, fields, mode));
+    }
+    if data_type == *field.data_type() {
+        return Arc::clone(field);
+    }
+    Arc::new(Field::new(field.name(), data_type, field.is_nullable()).with_metadata(field.metadata().clone()))
+}
+
+fn wire_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        DataType::Dictionary(_, values) => wire_type(values),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => DataType::List(wire_field(item)),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(wire_field(item), *size),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(wire_field).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(wire_field(entries), *sorted),
+        DataType::Union(fields, mode) => {
+            DataType::Union(fields.iter().map(|(id, field)| (id, wire_field(field))).collect(), *mode)
+        }
+        DataType::RunEndEncoded(ends, values) => DataType::RunEndEncoded(Arc::clone(ends), wire_field(values)),
+        other => other.clone(),
+    }
+}
+
+/// The rows of a batch under a schema that [`wire_schema`] made for it. Columns that need no change are not copied.
+///
+/// # Errors
+/// Where a value does not fit its wire type: text of more than 2 GiB in one batch.
+pub(crate) fn wire_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    if batch.num_columns() != schema.fields().len() {
+        let (found, expected) = (batch.num_columns(), schema.fields().len());
+        return Err(Error::internal(format!("a batch of {found} columns in a result of {expected} columns")));
+    }
+    let columns: Vec<ArrayRef> = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| wire_column(column, field.data_type()))
+        .collect::<Result<_>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+}
+
+fn wire_column(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
+    if column.data_type() == data_type {
+        return Ok(Arc::clone(column));
+    }
+    // A cast that is "safe" writes NULL for what does not fit.
+    Ok(cast_with_options(column, data_type, &CastOptions { safe: false, ..CastOptions::default() })?)
+}
+
+/// Cuts a batch into slices of about a size. A row is never cut.
+///
+/// The encoder can cut too, but measures whole buffers: slices of one large array, which is what DataFusion hands out,
+/// would leave in a great many small messages.
+pub(crate) fn pieces(batch: RecordBatch, target_bytes: usize) -> Vec<RecordBatch> {
+    let mut done = Vec::new();
+    let mut todo = vec![batch];
+    while let Some(batch) = todo.pop() {
+        let rows = batch.num_rows();
+        if rows <= 1 || batch.columns().iter().map(sliced_bytes).sum::<usize>() <= target_bytes {
+            done.push(batch);
+        } else {
+            todo.push(batch.slice(rows / 2, rows - rows / 2));
+            todo.push(batch.slice(0, rows / 2));
+        }
+    }
+    done
+}
+
+/// The bytes of the values that an array really holds, whatever the buffers behind it hold.
+fn sliced_bytes(array: &ArrayRef) -> usize {
+    let offsets_and_child = match array.data_type() {
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            Some((list.value_offsets(), Arc::clone(list.values())))
+        }
+        DataType::Map(_, _) => {
+            let map = array.as_map();
+            Some((map.value_offsets(), Arc::new(map.entries().clone()) as ArrayRef))
+        }
+        DataType::FixedSizeList(_, _) => return sliced_bytes(array.as_fixed_size_list().values()),
+        DataType::Struct(_) => return array.as_struct().columns().iter().map(sliced_bytes).sum(),
+        _ => None,
+    };
+    match offsets_and_child {
+        Some((offsets @ [first, .., last], child)) => {
+            let (first, last) = (*first as usize, *last as usize);
+            size_of_val(offsets) + sliced_bytes(&child.slice(first, last - first))
+        }
+        _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use arrow::array::{
+        DictionaryArray, Int32Array, Int64Array, LargeListArray, ListArray, MapBuilder, StringArray, StringBuilder,
+        StringViewArray, StructArray,
+    };
+    use arrow::datatypes::{Int8Type, Int32Type, Int64Type, UnionMode};
+    use arrow_flight::encode::FlightDataEncoderBuilder;
+
+    use super::*;
+
+    fn extension(name: &str) -> HashMap<String, String> {
+        HashMap::from([("ARROW:extension:name".to_owned(), name.to_owned())])
+    }
+
+    fn enumeration() -> DataType {
+        DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8))
+    }
+
+    fn item(data_type: DataType) -> FieldRef {
+        Arc::new(Field::new("item", data_type, true).with_metadata(extension("item")))
+    }
+
+    /// A schema with everything in it that does not go over the wire.
+    fn motley() -> Schema {
+        let entries = DataType::Struct(
+            vec![Field::new("key", DataType::Utf8View, false), Field::new("value", enumeration(), true)].into(),
+        );
+        let union = Field::new_union(
+            "union",
+            [0, 1],
+            [Field::new("a", DataType::Utf8View, true), Field::new("b", DataType::Int8, true)],
+            UnionMode::Dense,
+        );
+        let ends = Arc::new(Field::new("run_ends", DataType::Int32, false));
+        Schema::new_with_metadata(
+            vec![
+                Field::new("text", DataType::Utf8View, false).with_metadata(extension("arrow.json")),
+                Field::new("bytes", DataType::BinaryView, true),
+                Field::new("uuid", DataType::FixedSizeBinary(16), true).with_metadata(extension("arrow.uuid")),
+                Field::new("enum", enumeration(), true).with_metadata(extension("couatl.enum")),
+                Field::new("large", DataType::LargeList(item(DataType::LargeUtf8)), true)
+                    .with_metadata(extension("large")),
+                Field::new("view", DataType::ListView(item(enumeration())), true),
+                Field::new("fixed", DataType::FixedSizeList(item(DataType::Utf8View), 2), true),
+                Field::new("map", DataType::Map(Arc::new(Field::new("entries", entries, false)), false), true),
+                Field::new("runs", DataType::RunEndEncoded(ends, item(enumeration())), true),
+                Field::new("plain", DataType::Int64, false),
+                union,
+            ],
+            extension("schema"),
+        )
+    }
+
+    #[test]
+    fn what_is_announced_is_what_the_encoder_sends() {
+        let wire = wire_schema(&motley());
+        let encoder = FlightDataEncoderBuilder::new().with_schema(Arc::clone(&wire)).build(futures::stream::empty());
+        assert_eq!(encoder.known_schema(), Some(Arc::clone(&wire)));
+        assert_eq!(wire_schema(&wire), wire);
+    }
+
+    #[test]
+    fn names_nullability_and_metadata_stay() {
+        let (motley, wire) = (motley(), wire_schema(&motley()));
+        assert_eq!(wire.metadata(), motley.metadata());
+        for (before, after) in motley.fields().iter().zip(wire.fields()) {
+            assert_eq!(after.name(), before.name());
+            assert_eq!(after.metadata(), before.metadata(), "{}", before.name());
+            if !matches!(before.data_type(), DataType::Union(_, _)) {
+                assert_eq!(after.is_nullable(), before.is_nullable(), "{}", before.name());
+            }
+        }
+    }
+
+    #[test]
+    fn no_view_and_no_dictionary_is_left_at_any_depth() {
+        let text = format!("{:?}", wire_schema(&motley()));
+        assert!(text.contains("Utf8") && text.contains("LargeUtf8") && text.contains("RunEndEncoded"));
+        assert!(!text.contains("View") && !text.contains("Dictionary(") && !text.contains("LargeList("), "{text}");
+    }
+
+    #[test]
+    fn rows_follow_their_schema() {
+        let words: DictionaryArray<Int8Type> = ["on", "off", "on"].into_iter().collect();
+        let large = LargeListArray::from_iter_primitive::<Int64Type, _, _>([Some([Some(1)]), None, Some([None])]);
+        let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+        for _ in 0..3 {
+            map.keys().append_value("k");
+            map.values().append_value("v");
+            map.append(true).unwrap();
+        }
+        let inner: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("c")]));
+        let nested = StructArray::from(vec![(Arc::new(Field::new("s", DataType::Utf8View, true)), inner)]);
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("word", Arc::new(words)),
+            ("large", Arc::new(large)),
+            ("map", Arc::new(map.finish())),
+            ("nested", Arc::new(nested)),
+            ("plain", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+        ];
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
+        let wire = wire_schema(&batch.schema());
+        let sent = wire_batch(&batch, &wire).unwrap();
+        assert_eq!(sent.schema(), wire);
+        assert_eq!(sent.column(0).as_string::<i32>(), &StringArray::from(vec!["on", "off", "on"]));
+        let expected = ListArray::from_iter_primitive::<Int64Type, _, _>([Some([Some(1)]), None, Some([None])]);
+        assert_eq!(sent.column(1).as_list::<i32>(), &expected);
+        let strings = StringArray::from(vec![Some("a"), None, Some("c")]);
+        assert_eq!(sent.column(3).as_struct().column(0).as_string::<i32>(), &strings);
+        assert_eq!(sent.column(4), batch.column(4));
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_its_schema_is_refused() {
+        let batch = RecordBatch::try_from_iter([("a", Arc::new(Int32Array::from(vec![1])) as ArrayRef)]).unwrap();
+        let error = wire_batch(&batch, &Arc::new(Schema::empty())).unwrap_err();
+        assert_eq!(error.to_string(), "a batch of 1 columns in a result of 0 columns");
+    }
+
+    fn joined(pieces: &[RecordBatch]) -> RecordBatch {
+        arrow::compute::concat_batches(&pieces[0].schema(), pieces).unwrap()
+    }
+
+    #[test]
+    fn pieces_are_small_and_keep_all_rows_in_order() {
+        let numbers = Int64Array::from_iter_values(0..100_000);
+        let lists = ListArray::from_iter_primitive::<Int32Type, _, _>((0..100_000).map(|n| Some([Some(n), None])));
+        let columns: [(&str, ArrayRef); 2] = [("n", Arc::new(numbers)), ("l", Arc::new(lists))];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let cut = pieces(batch.clone(), 100_000);
+        assert!((20..64).contains(&cut.len()), "{}", cut.len());
+        assert_eq!(joined(&cut), batch);
+    }
+
+    #[test]
+    fn a_slice_of_a_large_array_is_measured_as_what_it_is() {
+        let batch =
+            RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..1_000_000)) as ArrayRef)])
+                .unwrap();
+        assert_eq!(pieces(batch.slice(500_000, 8192), TARGET_BYTES).len(), 1);
+    }
+
+    #[test]
+    fn a_row_is_never_cut_and_no_rows_are_one_piece() {
+        let wide = StringArray::from(vec!["x".repeat(1000), "y".repeat(1000), "z".repeat(1000)]);
+        let batch = RecordBatch::try_from_iter([("s", Arc::new(wide) as ArrayRef)]).unwrap();
+        assert_eq!(pieces(batch.clone(), 10).len(), 3);
+        assert_eq!(pieces(batch.slice(0, 0), 10).len(), 1);
+    }
+}

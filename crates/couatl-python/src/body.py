@@ -1,0 +1,246 @@
+"""What Couatl does with a stream's body in Python itself: check it, make a module of it, and show its exceptions.
+
+It is Python because `ast`, `inspect`, `linecache` and `traceback` are; the host calls it through its C API. Nothing
+here runs the body but `load`.
+"""
+
+import ast
+import difflib
+import inspect
+import linecache
+import sys
+import traceback
+import types
+
+MISSING = object()
+SCOPES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+class Refused(Exception):
+    """The definition does not hold together; the message is for the user."""
+
+
+class Body:
+    """A compiled body. `first_line` is the line of the statement on which it begins, so that lines count from there."""
+
+    def __init__(self, stream, text, first_line):
+        self.stream = stream
+        self.file_name = f"<stream {stream}>"
+        self.text = "\n" * (first_line - 1) + text
+        try:
+            self.tree = ast.parse(self.text, self.file_name)
+            self.code = compile(self.text, self.file_name, "exec", dont_inherit=True)
+        except SyntaxError as error:
+            raise Refused(f"the body does not compile: {describe_syntax_error(error)}") from None
+        except ValueError as error:
+            raise Refused(f"the body does not compile: {error}") from None
+        except (RecursionError, MemoryError):
+            raise Refused("the body does not compile: it is nested too deeply for Python") from None
+        self.bindings, self.open = top_level_bindings(self.tree)
+        del self.tree
+
+    def show_lines(self):
+        """Lets tracebacks, warnings and inspect find the text."""
+        lines = [line + "\n" for line in self.text.split("\n")]
+        linecache.cache[self.file_name] = (len(self.text), None, lines, self.file_name)
+
+    def check_functions(self, roles):
+        """Checks (role, name, arguments, explicit) of every function that the definition names."""
+        for role, name, arguments, explicit in roles:
+            if not explicit:
+                continue
+            if not self.open and name not in self.bindings:
+                raise Refused(f"the body does not define the {role} function '{name}'{self.hint(name)}")
+            problem = misfit(self.bindings.get(name, ()), arguments, role)
+            if problem:
+                raise Refused(f"{role} function '{name}' {problem}")
+        read, write = roles[0][1], roles[1][1]
+        if not self.open and read not in self.bindings and write not in self.bindings:
+            names = f"'{read}'" if read == write else f"'{read}' or '{write}'"
+            raise Refused(
+                f"the body defines no function {names} (the name of the stream, unless read_function_name or "
+                f"write_function_name say another){self.hint(read)}"
+            )
+        for role, name, _, _ in roles[:2]:
+            # An `async def` fits no role, whoever named it.
+            definitions = self.bindings.get(name, ())
+            if definitions and all(isinstance(node, ast.AsyncFunctionDef) for node in definitions):
+                raise Refused(f"{role} function '{name}' {ASYNC}")
+
+    def hint(self, name):
+        names = sorted(self.bindings)
+        if not names:
+            return "; it defines no names at its top level"
+        near = difflib.get_close_matches(name, names, 1)
+        if near:
+            return f"; did you mean '{near[0]}'?"
+        shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+        return f"; it defines: {shown}"
+
+    def load(self, module_name):
+        """A fresh module, not yet run: `run` does that, so that what it raises is the body's own."""
+        module = types.ModuleType(module_name)
+        module.__file__ = self.file_name
+        self.show_lines()
+        # dataclasses, pickle and typing look a class's module up by name.
+        sys.modules[module_name] = module
+        return module
+
+    def format(self, error):
+        self.show_lines()
+        return "".join(traceback.format_exception(error)).rstrip("\n")
+
+
+ASYNC = (
+    "is asynchronous (async def): a stream's functions are called as plain functions; "
+    "make it a plain def, and run a coroutine inside it with asyncio.run"
+)
+
+
+def describe_syntax_error(error):
+    place = f"line {error.lineno} of the statement" if error.lineno else "an unknown line"
+    text = f"{error.msg} at {place}"
+    if error.text:
+        line = error.text.rstrip("\n")
+        text += f"\n    {line.lstrip()}"
+        if error.offset and error.offset > 0:
+            column = error.offset - 1 - (len(line) - len(line.lstrip()))
+            width = 1
+            if error.end_lineno == error.lineno and error.end_offset and error.end_offset > error.offset:
+                width = error.end_offset - error.offset
+            if column >= 0:
+                text += f"\n    {' ' * column}{'^' * width}"
+    return text
+
+
+def top_level_bindings(tree):
+    """The names bound at the top level, each with the nodes that bind it, and whether there may be others."""
+    bindings = {}
+    star = False
+
+    def bind(name, node):
+        bindings.setdefault(name, []).append(node)
+
+    def targets(root, owner):
+        # Iterative: an expression may be nested more deeply than Python recurses.
+        stack = [root]
+        while stack:
+            part = stack.pop()
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                bind(part.id, owner)
+            elif not isinstance(part, SCOPES):
+                stack.extend(ast.iter_child_nodes(part))
+
+    def visit(statements):
+        nonlocal star
+        for node in statements:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                bind(node.name, node)
+                continue
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                for alias in node.names:
+                    if alias.name == "*":
+                        star = True
+                    else:
+                        bind(alias.asname or alias.name.split(".")[0], node)
+                continue
+            # Compound statements bind in their headers (for, with, except) and in their blocks.
+            for field, value in ast.iter_fields(node):
+                blocks = value if isinstance(value, list) else [value]
+                for block in blocks:
+                    if isinstance(block, ast.stmt):
+                        visit([block])
+                    elif isinstance(block, (ast.ExceptHandler, ast.match_case)):
+                        if getattr(block, "name", None):
+                            bind(block.name, block)
+                        if isinstance(block, ast.match_case):
+                            patterns(block.pattern)
+                        visit(block.body)
+                    elif isinstance(block, ast.AST) and field != "body":
+                        targets(block, node)
+
+    def patterns(pattern):
+        for part in ast.walk(pattern):
+            for field in ("name", "rest"):
+                if isinstance(getattr(part, field, None), str):
+                    bind(getattr(part, field), part)
+
+    visit(tree.body)
+    return bindings, star
+
+
+def misfit(definitions, arguments, role):
+    """Why a function so defined cannot be called with this many positional arguments; None if it may be possible."""
+    problem = None
+    for node in definitions:
+        if isinstance(node, ast.AsyncFunctionDef) and not node.decorator_list:
+            problem = ASYNC
+            continue
+        if not isinstance(node, ast.FunctionDef) or node.decorator_list:
+            return None
+        spec = node.args
+        positional = len(spec.posonlyargs) + len(spec.args)
+        required = positional - len(spec.defaults)
+        keywords = [arg.arg for arg, default in zip(spec.kwonlyargs, spec.kw_defaults) if default is None]
+        if not keywords and required <= arguments and (spec.vararg or arguments <= positional):
+            return None
+        if keywords:
+            problem = f"requires the keyword argument '{keywords[0]}', and is called with positional arguments alone"
+            continue
+        if spec.vararg:
+            takes = f"at least {required}"
+        elif required == positional:
+            takes = str(positional)
+        else:
+            takes = f"{required} to {positional}"
+        plural = "" if takes == "1" else "s"
+        problem = f"takes {takes} positional argument{plural}, and is called with {arguments}: {WHY[role](arguments)}"
+    return problem
+
+
+def columns(count):
+    return f"one for each of the {count} columns" if count != 1 else "one for the only column"
+
+
+WHY = {
+    "read": lambda count: "a read function receives no arguments; configuration comes through the init function",
+    "write": columns,
+    "init": lambda count: (
+        "init_function_parameters is its only argument" if count else "init_function_parameters is not set"
+    ),
+    "deinit": lambda count: "a deinit function receives no arguments",
+}
+
+
+def entry_point(module, name, role, arguments):
+    """The function of a loaded module, ready to be called with that many arguments."""
+    function = getattr(module, name, MISSING)
+    if function is MISSING:
+        names = sorted(name for name in vars(module) if not name.startswith("__"))
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise Refused(f"the body has run and does not define the {role} function '{name}'{hint}")
+    return callable_with(function, name, role, arguments)
+
+
+def callable_with(function, name, role, arguments):
+    if not callable(function):
+        raise Refused(f"{role} function '{name}' is not callable: it is of type {type(function).__name__}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise Refused(f"{role} function '{name}' {ASYNC}")
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        return function
+    try:
+        signature.bind(*[None] * arguments)
+    except TypeError as error:
+        raise Refused(
+            f"{role} function '{name}{signature}' cannot be called with {arguments} positional argument"
+            f"{'' if arguments == 1 else 's'} ({error}): {WHY[role](arguments)}"
+        ) from None
+    return function
+
+
+def unload(module_name):
+    sys.modules.pop(module_name, None)

@@ -1,0 +1,106 @@
+//! Arrow objects of any Python library, taken over through the PyCapsule interface without copying.
+
+use std::ffi::CStr;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchReader, StructArray, make_array};
+use arrow::datatypes::DataType;
+use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi};
+use arrow::ffi_stream::{ArrowArrayStreamReader, FFI_ArrowArrayStream};
+use couatl_core::{Error, Result};
+use pyo3::prelude::*;
+use pyo3::types::{PyCapsule, PyTuple};
+use pyo3::{ffi, intern};
+
+/// The batches of one Arrow object.
+pub(crate) enum ArrowBatches {
+    /// One batch, or one column where a stream has only one.
+    Array(Option<ArrayRef>),
+    /// Batches that the object gives one after the other. To be pulled without the GIL: its callbacks take it where
+    /// they need it.
+    Stream(ArrowArrayStreamReader),
+}
+
+impl ArrowBatches {
+    /// The next batch; `None` at the end.
+    pub(crate) fn next(&mut self, only_column: Option<&str>) -> Result<Option<RecordBatch>> {
+        match self {
+            ArrowBatches::Array(array) => array.take().map(|array| as_batch(&array, only_column)).transpose(),
+            ArrowBatches::Stream(reader) => match reader.next().transpose() {
+                Ok(batch) => Ok(batch),
+                Err(error) => Err(Error::type_mismatch(format!("the Arrow stream failed: {error}")).with_source(error)),
+            },
+        }
+    }
+}
+
+/// Takes over an object with `__arrow_c_array__` or `__arrow_c_stream__`; `None` if it has neither.
+pub(crate) fn import(object: &Bound<'_, PyAny>) -> PyResult<Option<Result<ArrowBatches>>> {
+    let py = object.py();
+    if let Some(method) = object.getattr_opt(intern!(py, "__arrow_c_array__"))? {
+        let capsules = method.call0()?.cast_into::<PyTuple>()?;
+        let (schema, array) = capsules.extract::<(Bound<'_, PyCapsule>, Bound<'_, PyCapsule>)>()?;
+        return Ok(Some(import_array(&schema, &array)?));
+    }
+    if let Some(method) = object.getattr_opt(intern!(py, "__arrow_c_stream__"))? {
+        let capsule = method.call0()?.cast_into::<PyCapsule>()?;
+        let stream = pointer(&capsule, c"arrow_array_stream")?.cast::<FFI_ArrowArrayStream>();
+        // SAFETY: a capsule of this name holds a valid stream, as its interface says; `from_raw` moves the stream out
+        // and leaves a released one behind, which the capsule's destructor then leaves alone.
+        let reader = unsafe { ArrowArrayStreamReader::from_raw(stream) };
+        return Ok(Some(reader.map_err(|error| unreadable(&error)).and_then(|reader| {
+            // A stream of anything but records has no columns to match.
+            match reader.schema().fields().is_empty() {
+                true => Err(Error::type_mismatch("expected an Arrow stream of records, got one without columns")),
+                false => Ok(ArrowBatches::Stream(reader)),
+            }
+        })));
+    }
+    Ok(None)
+}
+
+fn import_array(schema: &Bound<'_, PyCapsule>, array: &Bound<'_, PyCapsule>) -> PyResult<Result<ArrowBatches>> {
+    let schema = pointer(schema, c"arrow_schema")?.cast::<FFI_ArrowSchema>();
+    let array = pointer(array, c"arrow_array")?.cast::<FFI_ArrowArray>();
+    // SAFETY: capsules of these names hold a valid array and its schema, as their interface says. `from_raw` moves both
+    // out and leaves released ones behind; `from_ffi` checks the layout against the schema.
+    let data = unsafe {
+        let schema = FFI_ArrowSchema::from_raw(schema);
+        from_ffi(FFI_ArrowArray::from_raw(array), &schema)
+    };
+    let array = data.map(|mut data| {
+        // Foreign buffers may be less aligned than Rust's types want; those alone are copied.
+        data.align_buffers();
+        make_array(data)
+    });
+    Ok(array.map(|array| ArrowBatches::Array(Some(array))).map_err(|error| unreadable(&error)))
+}
+
+fn pointer(capsule: &Bound<'_, PyCapsule>, name: &'static CStr) -> PyResult<*mut std::ffi::c_void> {
+    // SAFETY: attached; the call checks the capsule's name and sets an exception where it is another.
+    let pointer = unsafe { ffi::PyCapsule_GetPointer(capsule.as_ptr(), name.as_ptr()) };
+    if pointer.is_null() { Err(PyErr::fetch(capsule.py())) } else { Ok(pointer) }
+}
+
+fn unreadable(error: &arrow::error::ArrowError) -> Error {
+    Error::type_mismatch(format!("the Arrow object cannot be read: {error}"))
+}
+
+fn as_batch(array: &ArrayRef, only_column: Option<&str>) -> Result<RecordBatch> {
+    match (array.data_type(), only_column) {
+        (DataType::Struct(_), _) => {
+            let records = array.as_any().downcast_ref::<StructArray>();
+            match records {
+                // A record that is null as a whole has no row to become.
+                Some(records) if records.null_count() > 0 => {
+                    Err(Error::type_mismatch("the Arrow object has null records; a row is never null as a whole"))
+                }
+                Some(records) => Ok(RecordBatch::from(records)),
+                None => Err(Error::internal("a struct array that is none")),
+            }
+        }
+        (_, Some(name)) => Ok(RecordBatch::try_from_iter_with_nullable([(name, array.clone(), true)])?),
+        (other, None) => {
+            Err(Error::type_mismatch(format!("expected Arrow records with the stream's columns, got an array of {other}")))
+        }
+    }
+}

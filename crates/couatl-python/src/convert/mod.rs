@@ -1,0 +1,28 @@
+//! From Python values to Arrow columns, exactly.
+//!
+//! ```text
+//!   what the user yielded --shape--> rows --> Rows::push --> Column::append (one per column that the query reads)
+//!                              |                                  |
+//!                              '--> Arrow objects --> import      '--> Misfit, worded on the cold path
+//! ```
+//!
+//! What a column does with a value is decided once per scan, when its [`Column`] is made. Nothing is allocated per row
+//! but what the values themselves need, and no Python object is made that the user did not make, except where a type
+//! has no faster way (decimals, aware times, numpy scalars).
+#![expect(unsafe_code, reason = "values are read through CPython's C API")]
+
+mod column;
+mod decimal;
+mod import;
+mod misfit;
+mod recast;
+mod rows;
+mod time;
+
+pub(crate) use import::{ArrowBatches, import};
+pub(crate) use misfit::describe;
+pub(crate) use recast::Recast;
+pub(crate) use rows::{Layout, Rows};
+pub(crate) use time::EPOCH_DAYS;
+#[cfg(test)]
+pub(crate) use time::days_from_civil;

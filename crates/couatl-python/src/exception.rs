@@ -1,0 +1,50 @@
+//! Python exceptions as Couatl errors: with their traceback, and with themselves inside.
+
+use std::fmt::Write;
+
+use couatl_core::{Error, ErrorKind};
+use pyo3::prelude::*;
+
+use crate::body::Body;
+
+/// Longer tracebacks are shortened in their middle: an exception may carry anything.
+const TRACEBACK_BYTES: usize = 16 * 1024;
+
+/// The error for an exception of the user's code: `what` says whose (`read function 'users'`).
+pub(crate) fn raised(py: Python<'_>, body: Option<&Body>, stream: &str, what: &str, exception: PyErr) -> Error {
+    let mut message = format!("stream '{stream}': {what} raised {}", one_line(py, &exception));
+    let traceback = match body {
+        Some(body) => body.format(py, &exception),
+        None => format_plain(py, &exception),
+    };
+    if let Some(traceback) = traceback {
+        let _ = write!(message, "\n{}", shorten(&traceback, TRACEBACK_BYTES));
+    }
+    Error::new(ErrorKind::PythonException, message).with_context("stream", stream).with_source(exception)
+}
+
+/// `ValueError: boom`, on one line.
+fn one_line(py: Python<'_>, exception: &PyErr) -> String {
+    let kind = exception.get_type(py).name().map_or_else(|_| "an exception".into(), |name| name.to_string());
+    let text = exception.value(py).str().map_or_else(
+        |_| "(its __str__ raised)".to_owned(),
+        |text| text.to_string_lossy().lines().next().unwrap_or_default().to_owned(),
+    );
+    if text.is_empty() { kind } else { format!("{kind}: {}", shorten(&text, 500)) }
+}
+
+fn format_plain(py: Python<'_>, exception: &PyErr) -> Option<String> {
+    let lines = py.import("traceback").ok()?.call_method1("format_exception", (exception.value(py),)).ok()?;
+    let lines: Vec<String> = lines.extract().ok()?;
+    Some(lines.concat().trim_end().to_owned())
+}
+
+/// At most about so many bytes of a text: its beginning and its end.
+pub(crate) fn shorten(text: &str, bytes: usize) -> std::borrow::Cow<'_, str> {
+    if text.len() <= bytes {
+        return text.into();
+    }
+    let head = text.floor_char_boundary(bytes / 2);
+    let tail = text.ceil_char_boundary(text.len() - bytes / 2);
+    format!("{} … {}", &text[..head], &text[tail..]).into()
+}

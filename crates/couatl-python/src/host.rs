@@ -1,0 +1,159 @@
+//! The embedded interpreter as a [`Host`]: definitions become checked streams.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use couatl_core::{
+    Host, Mode, Partition, Result, ScanRequest, Sink, SinkWriter, Source, Stream, StreamDefinition, WriteRequest,
+};
+use pyo3::prelude::*;
+
+use crate::body::Body;
+use crate::interpreter::{attach, start};
+use crate::program::{Code, Program};
+use crate::{scan, write};
+
+/// The interpreter of this process, in the user's environment.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use arrow::datatypes::{DataType, Field, Schema};
+/// use couatl_core::{Body, Host, StreamDefinition};
+/// use couatl_python::PythonHost;
+///
+/// let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+/// let body = Body::new("def numbers():\n    return [1, 2, 3]");
+/// let stream = PythonHost::new(None)?.stream(Arc::new(StreamDefinition::new("numbers", schema, body)))?;
+/// assert_eq!(stream.source.name(), "numbers");
+/// # Ok::<(), couatl_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct PythonHost(());
+
+impl PythonHost {
+    /// Starts the interpreter, unless the process runs one already, in an environment: that of the path (a virtual
+    /// environment's folder, or a Python executable), else that of `VIRTUAL_ENV`, else the linked library's own.
+    ///
+    /// # Errors
+    /// `invalid-argument` where there is no Python at the path, or the process already runs another environment.
+    pub fn new(environment: Option<&Path>) -> Result<Self> {
+        start(environment)?;
+        Ok(Self(()))
+    }
+}
+
+impl Host for PythonHost {
+    fn stream(&self, definition: Arc<StreamDefinition>) -> Result<Stream> {
+        let body = attach(|py| Body::check(py, definition.clone()))?;
+        Ok(stream(definition, Code::Body(Arc::new(body))))
+    }
+}
+
+/// A Python callable, as a value that Rust can hold.
+///
+/// With `pyo3` at hand, any `Py<PyAny>` converts into one.
+#[derive(Debug)]
+pub struct Callable(Py<PyAny>);
+
+impl Callable {
+    /// The callable that an import path names: `"package.module:name"`, or `"module:Class.method"`.
+    ///
+    /// # Errors
+    /// `not-found` where the module cannot be imported or has no such name.
+    pub fn import(path: &str) -> Result<Self> {
+        let not_found = |reason: String| {
+            let message = format!("no Python callable '{path}' (expected 'package.module:name'): {reason}");
+            couatl_core::Error::not_found(message)
+        };
+        let Some((module, name)) = path.split_once(':') else {
+            return Err(not_found("it has no ':'".into()));
+        };
+        start(None)?;
+        let found = attach(|py| {
+            let module = py.import(module)?.into_any();
+            name.split('.').try_fold(module, |object, name| object.getattr(name)).map(Bound::unbind)
+        });
+        found.map(Self).map_err(|error: PyErr| not_found(error.to_string()))
+    }
+}
+
+impl From<Py<PyAny>> for Callable {
+    fn from(object: Py<PyAny>) -> Self {
+        Self(object)
+    }
+}
+
+/// A stream over callables of this process: no body is run, and all its queries share the same objects.
+///
+/// The definition gives name, columns and settings; its body and function names are not used.
+///
+/// # Errors
+/// `invalid-definition` where neither callable is given, or the definition names an init or deinit function.
+pub fn stream_of_callables(
+    definition: Arc<StreamDefinition>,
+    read: Option<Callable>,
+    write: Option<Callable>,
+) -> Result<Stream> {
+    let name = &definition.name;
+    if read.is_none() && write.is_none() {
+        return Err(couatl_core::Error::invalid_definition(format!(
+            "stream '{name}': expected a callable that reads, one that writes, or both"
+        )));
+    }
+    if definition.functions.init.is_some() || definition.functions.deinit.is_some() {
+        return Err(couatl_core::Error::invalid_definition(format!(
+            "stream '{name}': init and deinit functions belong to a body; a callable sets itself up"
+        )));
+    }
+    let code = Code::Callables { read: read.map(|read| read.0), write: write.map(|write| write.0) };
+    Ok(stream(definition, code))
+}
+
+fn stream(definition: Arc<StreamDefinition>, code: Code) -> Stream {
+    let program = Arc::new(Program { definition: definition.clone(), code });
+    let (source, sink) = (Arc::new(PythonSource(program.clone())), Arc::new(PythonSink(program)));
+    Stream { definition, source, sink }
+}
+
+#[derive(Debug)]
+struct PythonSource(Arc<Program>);
+
+#[async_trait]
+impl Source for PythonSource {
+    fn name(&self) -> &str {
+        &self.0.definition.name
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.0.definition.schema.clone()
+    }
+
+    fn mode(&self) -> Mode {
+        self.0.definition.mode
+    }
+
+    async fn open(&self, request: ScanRequest) -> Result<Vec<Box<dyn Partition>>> {
+        Ok(vec![Box::new(scan::open(self.0.clone(), request).await?)])
+    }
+}
+
+#[derive(Debug)]
+struct PythonSink(Arc<Program>);
+
+#[async_trait]
+impl Sink for PythonSink {
+    fn name(&self) -> &str {
+        &self.0.definition.name
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.0.definition.schema.clone()
+    }
+
+    async fn open(&self, request: WriteRequest) -> Result<Box<dyn SinkWriter>> {
+        Ok(Box::new(write::open(self.0.clone(), request).await?))
+    }
+}

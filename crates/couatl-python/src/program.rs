@@ -1,0 +1,205 @@
+//! The user's code of one stream, and one opening of it on one thread.
+//!
+//! ```text
+//!   Program --open--> import, init --function--> calls … --close--> deinit, unload
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use couatl_core::{Error, Metrics, Result, StreamDefinition};
+use pyo3::prelude::*;
+
+use crate::body::{Body, Module, Role, check_callable};
+use crate::exception::raised;
+use crate::interpreter::attach;
+use crate::interrupt::Control;
+
+/// The stack of a Python thread: as large as that of a main thread, which CPython's recursion limit is made for.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Checked code, and what is known of the stream that it serves.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) definition: Arc<StreamDefinition>,
+    pub(crate) code: Code,
+}
+
+/// Where functions come from.
+#[derive(Debug)]
+pub(crate) enum Code {
+    /// A body, run in a fresh module each time.
+    Body(Arc<Body>),
+    /// Objects of this process, shared by all who use them.
+    Callables { read: Option<Py<PyAny>>, write: Option<Py<PyAny>> },
+}
+
+impl Program {
+    pub(crate) fn body(&self) -> Option<&Body> {
+        match &self.code {
+            Code::Body(body) => Some(body),
+            Code::Callables { .. } => None,
+        }
+    }
+
+    /// The error for what a function raised; a cancelled thread's is the cancel.
+    pub(crate) fn raised(&self, py: Python<'_>, control: &Control, what: &str, exception: PyErr) -> Error {
+        if control.is_cancelled() {
+            return cancelled(&self.definition.name);
+        }
+        raised(py, self.body(), &self.definition.name, what, exception)
+    }
+
+    /// The name of the function in a role.
+    pub(crate) fn function_name(&self, role: Role) -> &str {
+        match role {
+            Role::Read => self.definition.read_function(),
+            Role::Write => self.definition.write_function(),
+            Role::Init => self.definition.functions.init.as_ref().map_or("", |init| &init.function),
+            Role::Deinit => self.definition.functions.deinit.as_deref().unwrap_or(""),
+        }
+    }
+
+    /// `read function 'users'`
+    pub(crate) fn what(&self, role: Role) -> String {
+        format!("{} function '{}'", role.as_str(), self.function_name(role))
+    }
+}
+
+pub(crate) fn cancelled(stream: &str) -> Error {
+    Error::cancelled(format!("stream '{stream}': cancelled")).with_context("stream", stream)
+}
+
+/// Runs user code: interrupts may come while the closure runs, and only then.
+pub(crate) fn user<R>(py: Python<'_>, control: &Control, call: impl FnOnce() -> R) -> R {
+    control.enter(py);
+    let out = call();
+    control.leave(py);
+    out
+}
+
+/// A program that has been imported and initialised on this thread.
+pub(crate) struct Opened<'a> {
+    program: &'a Program,
+    control: &'a Control,
+    module: Option<Module>,
+}
+
+impl<'a> Opened<'a> {
+    /// Imports the body and runs its init function. After an error nothing is left to close.
+    pub(crate) fn open(py: Python<'_>, program: &'a Program, control: &'a Control) -> Result<Self> {
+        let module = match &program.code {
+            Code::Body(body) => Some(Module::new(py, body.clone())?),
+            Code::Callables { .. } => None,
+        };
+        let opened = Self { program, control, module };
+        let outcome = opened.import_and_init(py);
+        if outcome.is_err() {
+            opened.unload(py);
+        }
+        outcome.map(|()| opened)
+    }
+
+    fn import_and_init(&self, py: Python<'_>) -> Result<()> {
+        let Some(module) = &self.module else { return Ok(()) };
+        user(py, self.control, || module.run(py))
+            .map_err(|error| self.program.raised(py, self.control, "importing the body", error))?;
+        if self.control.is_cancelled() {
+            return Err(cancelled(&self.program.definition.name));
+        }
+        if let Some((init, parameters)) = module.init(py)? {
+            let call = || match parameters {
+                Some(parameters) => init.call1((parameters,)),
+                None => init.call0(),
+            };
+            user(py, self.control, call)
+                .map_err(|error| self.program.raised(py, self.control, &self.program.what(Role::Init), error))?;
+        }
+        Ok(())
+    }
+
+    /// The function that reads or writes, checked to take so many arguments.
+    pub(crate) fn function<'py>(&self, py: Python<'py>, role: Role, arguments: usize) -> Result<Bound<'py, PyAny>> {
+        let name = self.program.function_name(role);
+        match (&self.program.code, &self.module) {
+            (_, Some(module)) => module.function(py, role, name, arguments),
+            (Code::Callables { read, write }, _) => {
+                let function = if role == Role::Read { read } else { write };
+                let stream = &self.program.definition.name;
+                let Some(function) = function else {
+                    return Err(Error::unsupported(format!("stream '{stream}' has no {} function", role.as_str())));
+                };
+                let function = function.bind(py);
+                check_callable(py, stream, function, role, arguments)?;
+                Ok(function.clone())
+            }
+            (Code::Body(_), None) => Err(Error::internal("a body without a module")),
+        }
+    }
+
+    /// Runs the deinit function and forgets the module. No interrupts come here.
+    pub(crate) fn close(self, py: Python<'_>) -> Result<()> {
+        let outcome = match (&self.program.definition.functions.deinit, &self.module) {
+            (Some(name), Some(module)) => module.function(py, Role::Deinit, name, 0).and_then(|deinit| {
+                let what = self.program.what(Role::Deinit);
+                let stream = &self.program.definition.name;
+                deinit.call0().map(drop).map_err(|error| raised(py, self.program.body(), stream, &what, error))
+            }),
+            _ => Ok(()),
+        };
+        self.unload(py);
+        outcome
+    }
+
+    fn unload(&self, py: Python<'_>) {
+        if let Some(module) = &self.module {
+            module.unload(py);
+        }
+    }
+}
+
+/// What the work and the cleanup after it came to: the first failure, with the later ones told in its message. A cancel
+/// is no failure, but one of the cleanup's after it is.
+pub(crate) fn settle(work: Result<()>, cleanup: impl IntoIterator<Item = Result<()>>) -> Result<()> {
+    cleanup.into_iter().fold(work, |sofar, next| match (sofar, next) {
+        (sofar, Ok(())) => sofar,
+        (Ok(()), Err(error)) => Err(error),
+        (Err(sofar), Err(error)) if sofar.kind() == couatl_core::ErrorKind::Cancelled => Err(error),
+        (Err(sofar), Err(error)) => Err(sofar.with_note(format!("\nand then, cleaning up: {error}"))),
+    })
+}
+
+/// Starts the thread of one scan or write: named after the stream, attached once for its whole life, and booked with
+/// its control until it ends. What the job returns goes to `end`, detached, after everything else.
+pub(crate) fn spawn(
+    role: Role,
+    stream: &str,
+    control: Arc<Control>,
+    metrics: Arc<Metrics>,
+    job: impl FnOnce(Python<'_>) -> Result<()> + Send + 'static,
+    end: impl FnOnce(Result<()>) + Send + 'static,
+) -> Result<()> {
+    let builder = std::thread::Builder::new().name(format!("couatl-{}:{stream}", role.as_str()));
+    let booked = control.clone();
+    let spawned = builder.stack_size(STACK_BYTES).spawn(move || {
+        let start = Instant::now();
+        let work = || {
+            attach(|py| {
+                metrics.add_gil_wait(start.elapsed());
+                control.attached(py).map_err(|error| Error::internal(error.to_string()))?;
+                job(py)
+            })
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            Err(Error::internal(format!("a Python thread panicked: {}", text.unwrap_or("no message"))))
+        });
+        control.done();
+        end(outcome);
+    });
+    spawned.map(drop).map_err(|error| {
+        booked.done();
+        Error::new(couatl_core::ErrorKind::ResourcesExhausted, format!("no thread for stream '{stream}': {error}"))
+    })
+}

@@ -1,0 +1,471 @@
+//! Reading: one thread that pulls the user's function, and the partition that its rows arrive at.
+//!
+//! ```text
+//!   thread     open ── call ── next() … ── close() ── deinit ──┐ outcome
+//!                        │ rows │                              │
+//!   Delivery             '──────'──> slot, queue ──────────────'──> PythonPartition::next_batch
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use couatl_core::{Error, Finish, Metrics, Mode, Partition, Result, ScanRequest};
+use futures::future::poll_fn;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::{ffi, intern};
+use tokio::sync::oneshot;
+
+use crate::body::Role;
+use crate::convert::{ArrowBatches, Layout, Recast, Rows, describe, import};
+use crate::delivery::{Delivery, Linger};
+use crate::interpreter::waiting;
+use crate::interrupt::Control;
+use crate::program::{Opened, Program, cancelled, settle, spawn, user};
+
+/// One row in so many has the time of its conversion measured.
+const SAMPLE_EVERY: u64 = 64;
+
+/// What travels: rows that the consumer finishes into a batch, or a batch that came as one.
+pub(crate) enum Parcel {
+    Rows(Rows),
+    Batch(RecordBatch),
+}
+
+impl Parcel {
+    fn finish(self) -> Result<RecordBatch> {
+        match self {
+            Parcel::Rows(mut rows) => rows.finish(),
+            Parcel::Batch(batch) => Ok(batch),
+        }
+    }
+}
+
+/// Starts a scan on a thread of its own; resolves when init has run.
+pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<PythonPartition> {
+    let ScanRequest { projection, fetch, metrics, finish } = request;
+    let definition = program.definition.clone();
+    let schema = Arc::new(definition.schema.project(&projection)?);
+    let layout = Arc::new(Layout {
+        stream: definition.name.clone(),
+        declared: definition.schema.clone(),
+        projection,
+        schema,
+        batch_rows: definition.batch_rows.get(),
+    });
+    let delivery = Arc::new(Delivery::new());
+    let control = Control::new({
+        let delivery = delivery.clone();
+        move || delivery.close()
+    });
+    // From here on, dropping this future drops the partition, and so cancels.
+    let partition = PythonPartition {
+        delivery: delivery.clone(),
+        control: control.clone(),
+        linger: Linger::new(definition.linger),
+        metrics: metrics.clone(),
+    };
+    let (opened, is_open) = oneshot::channel();
+    let job = {
+        let (control, metrics, delivery) = (control.clone(), metrics.clone(), delivery.clone());
+        move |py: Python<'_>| {
+            let mut reader = Reader::new(py, &program, &control, &metrics, &delivery, layout, fetch)?;
+            let thread = match Opened::open(py, &program, &control) {
+                Ok(thread) => thread,
+                Err(error) => {
+                    // Whoever waits for the opening is told there; where nobody does any more, nobody needs it.
+                    let _ = opened.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let _ = opened.send(Ok(()));
+            reader.clock.start = Instant::now();
+            let work = reader.run(&thread);
+            let closed = reader.close();
+            settle(work, [closed, thread.close(py)])
+        }
+    };
+    let end = move |outcome: Result<()>| report(&delivery, finish, outcome);
+    spawn(Role::Read, &definition.name, control, metrics, job, end)?;
+    match is_open.await {
+        Ok(Ok(())) => Ok(partition),
+        Ok(Err(error)) => Err(error),
+        // The thread ended without a word: its outcome says why.
+        Err(_) => {
+            let outcome = poll_fn(|cx| partition.delivery.poll_finished(cx)).await;
+            Err(outcome.err().unwrap_or_else(|| Error::internal("a scan ended before it began")))
+        }
+    }
+}
+
+fn report(delivery: &Delivery<Parcel>, finish: Finish, outcome: Result<()>) {
+    // A cancel is what its consumer asked for, and no news.
+    let outcome = outcome.or_else(|error| match error.kind() {
+        couatl_core::ErrorKind::Cancelled => Ok(()),
+        _ => Err(error),
+    });
+    finish.report(delivery.finish(outcome));
+}
+
+/// The consumer's end of a scan.
+pub(crate) struct PythonPartition {
+    delivery: Arc<Delivery<Parcel>>,
+    control: Arc<Control>,
+    linger: Linger,
+    metrics: Arc<Metrics>,
+}
+
+#[async_trait]
+impl Partition for PythonPartition {
+    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        let parcel = poll_fn(|cx| self.linger.poll_next(&self.delivery, cx)).await;
+        let Some(parcel) = parcel.transpose()? else { return Ok(None) };
+        let batch = parcel.finish()?;
+        self.metrics.add_batch(batch.num_rows());
+        Ok(Some(batch))
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        self.control.cancel();
+        self.delivery.close();
+        poll_fn(|cx| self.delivery.poll_finished(cx)).await
+    }
+}
+
+impl Drop for PythonPartition {
+    fn drop(&mut self) {
+        self.delivery.abandon();
+        self.control.cancel();
+    }
+}
+
+/// The thread's end: what the read function returns, as rows.
+struct Reader<'a, 'py> {
+    py: Python<'py>,
+    program: &'a Program,
+    control: &'a Control,
+    metrics: &'a Metrics,
+    delivery: &'a Delivery<Parcel>,
+    layout: Arc<Layout>,
+    /// The rows that wait; `None` while they are published.
+    rows: Option<Box<Parcel>>,
+    /// The iterator to be closed.
+    iterator: Option<Bound<'py, PyAny>>,
+    count: u64,
+    fetch: u64,
+    clock: Clock,
+}
+
+/// Where the time goes: all of it, less the waits, split by the samples.
+struct Clock {
+    start: Instant,
+    waits: Duration,
+    sampled: Duration,
+    samples: u64,
+}
+
+impl<'a, 'py> Reader<'a, 'py> {
+    fn new(
+        py: Python<'py>,
+        program: &'a Program,
+        control: &'a Control,
+        metrics: &'a Metrics,
+        delivery: &'a Delivery<Parcel>,
+        layout: Arc<Layout>,
+        fetch: Option<usize>,
+    ) -> Result<Self> {
+        // Types that no stream can have are refused here, before user code runs.
+        let rows = Some(Box::new(Parcel::Rows(Rows::new(py, layout.clone())?)));
+        let clock = Clock { start: Instant::now(), waits: Duration::ZERO, sampled: Duration::ZERO, samples: 0 };
+        let fetch = fetch.map_or(u64::MAX, |fetch| fetch as u64);
+        Ok(Self { py, program, control, metrics, delivery, layout, rows, iterator: None, count: 0, fetch, clock })
+    }
+
+    /// Calls the read function and delivers what it gives; the rows before an error are delivered too.
+    fn run(&mut self, thread: &Opened<'_>) -> Result<()> {
+        let read = self.read(thread);
+        let flushed = self.flush();
+        self.clock.book(self.metrics, self.count);
+        read.and(flushed)
+    }
+
+    fn read(&mut self, thread: &Opened<'_>) -> Result<()> {
+        if self.fetch == 0 {
+            return Ok(());
+        }
+        let function = thread.function(self.py, Role::Read, 0)?;
+        let returned = user(self.py, self.control, || function.call0()).map_err(|error| self.raised(error))?;
+        let mode = self.program.definition.mode;
+        if let Ok(list) = returned.cast::<PyList>() {
+            return if mode == Mode::Streaming { Err(self.wrong_shape(&returned)) } else { self.list(list) };
+        }
+        let iterator = returned.hasattr(intern!(self.py, "__next__")).map_err(|error| self.raised(error))?;
+        if mode != Mode::Streaming || iterator {
+            let arrow = user(self.py, self.control, || import(&returned)).map_err(|error| self.raised(error))?;
+            if let Some(batches) = arrow {
+                return self.arrow(batches?);
+            }
+        }
+        if mode == Mode::Batch {
+            return Err(self.wrong_shape(&returned));
+        }
+        if iterator {
+            return self.iterate(returned);
+        }
+        // An object with an `__iter__` and no length is iterated; what has a length is a container of no known shape.
+        let has = |name| returned.hasattr(name).unwrap_or(false);
+        if has("__iter__") && !has("__len__") {
+            let made = user(self.py, self.control, || returned.try_iter()).map_err(|error| self.raised(error))?;
+            return self.iterate(made.into_any());
+        }
+        Err(self.wrong_shape(&returned))
+    }
+
+    fn iterate(&mut self, iterator: Bound<'py, PyAny>) -> Result<()> {
+        self.iterator = Some(iterator.clone());
+        while let Some(item) = self.next(&iterator)? {
+            self.item(&item)?;
+            if self.count >= self.fetch {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of the user's iterator. Meanwhile, the consumer may have the rows that wait.
+    #[inline]
+    fn next(&mut self, iterator: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyAny>>> {
+        if self.control.is_cancelled() {
+            return Err(cancelled(&self.layout.stream));
+        }
+        self.publish();
+        #[expect(unsafe_code, reason = "the iterator is stepped once per row, through the C API")]
+        // SAFETY: attached; the iterator has `__next__`, which was checked. The result is a new reference, or null at
+        // the end or with an exception set.
+        let item = user(self.py, self.control, || unsafe {
+            Bound::from_owned_ptr_or_opt(self.py, ffi::PyIter_Next(iterator.as_ptr()))
+        });
+        self.take_back()?;
+        match item {
+            Some(item) => Ok(Some(item)),
+            None => match PyErr::take(self.py) {
+                Some(error) => Err(self.raised(error)),
+                None => Ok(None),
+            },
+        }
+    }
+
+    fn publish(&mut self) {
+        if let Some(parcel) = self.rows.take_if(|parcel| matches!(&**parcel, Parcel::Rows(rows) if rows.len() > 0)) {
+            self.delivery.publish(parcel);
+        }
+    }
+
+    fn take_back(&mut self) -> Result<()> {
+        if self.rows.is_none() {
+            self.rows = self.delivery.take_back();
+        }
+        Ok(())
+    }
+
+    /// The builders; fresh ones where the consumer has taken the last.
+    fn rows(&mut self) -> Result<&mut Rows> {
+        if self.rows.is_none() {
+            self.rows = Some(Box::new(Parcel::Rows(Rows::new(self.py, self.layout.clone())?)));
+        }
+        match self.rows.as_deref_mut() {
+            Some(Parcel::Rows(rows)) => Ok(rows),
+            _ => Err(Error::internal("a batch in the place of rows")),
+        }
+    }
+
+    /// What was yielded, by its shape.
+    fn item(&mut self, item: &Bound<'py, PyAny>) -> Result<()> {
+        if let Ok(tuple) = item.cast::<PyTuple>() {
+            if tuple.is_empty() {
+                return self.flush();
+            }
+            let first = tuple.get_borrowed_item(0).map_err(|error| self.raised(error))?;
+            let batch = first.is_instance_of::<PyList>() || first.is_instance_of::<PyTuple>();
+            if !batch || self.layout.first_is_nested() {
+                return self.row(item);
+            }
+            for row in tuple.iter() {
+                if self.count >= self.fetch {
+                    break;
+                }
+                self.row(&row)?;
+            }
+            return Ok(());
+        }
+        if let Ok(list) = item.cast::<PyList>() {
+            return self.list(list);
+        }
+        if item.is_none() {
+            return self.flush();
+        }
+        let plain = item.is_instance_of::<PyDict>()
+            || item.is_instance_of::<PyString>()
+            || item.is_instance_of::<PyInt>()
+            || item.is_instance_of::<PyFloat>()
+            || item.is_instance_of::<PyBytes>();
+        if !plain {
+            let arrow = user(self.py, self.control, || import(item)).map_err(|error| self.raised(error))?;
+            if let Some(batches) = arrow {
+                return self.arrow(batches?);
+            }
+        }
+        self.row(item)
+    }
+
+    /// A list of rows; an empty one delivers what waits.
+    fn list(&mut self, list: &Bound<'py, PyList>) -> Result<()> {
+        if list.is_empty() {
+            return self.flush();
+        }
+        let mut index = 0;
+        // By position and length anew: the list is the user's, and its values' own code may change it.
+        while index < list.len() && self.count < self.fetch {
+            let row = list.get_item(index).map_err(|error| self.raised(error))?;
+            self.row(&row)?;
+            index += 1;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn row(&mut self, row: &Bound<'py, PyAny>) -> Result<()> {
+        let number = self.count + 1;
+        if number.is_multiple_of(SAMPLE_EVERY) {
+            let start = Instant::now();
+            self.rows()?.push(row, number)?;
+            self.clock.sampled += start.elapsed();
+            self.clock.samples += 1;
+            if self.control.is_cancelled() {
+                return Err(cancelled(&self.layout.stream));
+            }
+        } else {
+            self.rows()?.push(row, number)?;
+        }
+        self.count = number;
+        if self.rows()?.is_full() {
+            self.flush()?;
+            // A long list is converted without a bytecode in between: let others have the interpreter.
+            self.py.detach(|| {});
+        }
+        Ok(())
+    }
+
+    /// An Arrow object's batches, after the rows that wait.
+    fn arrow(&mut self, mut batches: ArrowBatches) -> Result<()> {
+        self.flush()?;
+        let declared = &self.layout.declared;
+        let only = (declared.fields().len() == 1).then(|| declared.field(0).name().clone());
+        while self.count < self.fetch {
+            // Its callbacks may be user code, which attaches by itself.
+            let next = user(self.py, self.control, || self.py.detach(|| batches.next(only.as_deref())));
+            if self.control.is_cancelled() {
+                return Err(cancelled(&self.layout.stream));
+            }
+            let Some(batch) = next.map_err(|error| self.located(&error))? else { break };
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            let start = Instant::now();
+            let wanted = usize::try_from(self.fetch - self.count).unwrap_or(usize::MAX).min(batch.num_rows());
+            let recast = Recast { layout: &self.layout };
+            let batch = recast.batch(&batch.slice(0, wanted), self.count)?;
+            self.metrics.add_convert(start.elapsed());
+            self.clock.waits += start.elapsed();
+            self.count += wanted as u64;
+            self.send(Box::new(Parcel::Batch(batch)));
+        }
+        Ok(())
+    }
+
+    fn located(&self, error: &Error) -> Error {
+        Error::new(error.kind(), format!("stream '{}': {error}", self.layout.stream))
+    }
+
+    /// Delivers the rows that wait, at once.
+    fn flush(&mut self) -> Result<()> {
+        if let Some(parcel) = self.rows.take_if(|parcel| matches!(&**parcel, Parcel::Rows(rows) if rows.len() > 0)) {
+            self.send(parcel);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, mut parcel: Box<Parcel>) {
+        while let Some(back) = self.delivery.try_push(parcel) {
+            parcel = back;
+            let ((), waited) = waiting(self.py, self.metrics, || self.delivery.wait_for_room());
+            self.clock.waits += waited;
+        }
+    }
+
+    /// Closes the generator, by its own thread: its `finally` blocks run.
+    fn close(&mut self) -> Result<()> {
+        let Some(iterator) = self.iterator.take() else { return Ok(()) };
+        let closed = match iterator.getattr_opt(intern!(self.py, "close")) {
+            Ok(Some(close)) => close.call0().map(drop),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        closed.map_err(|error| {
+            let what = format!("closing {}", self.program.what(Role::Read));
+            crate::exception::raised(self.py, self.program.body(), &self.layout.stream, &what, error)
+        })
+    }
+
+    fn raised(&self, error: PyErr) -> Error {
+        self.program.raised(self.py, self.control, &self.program.what(Role::Read), error)
+    }
+
+    #[cold]
+    fn wrong_shape(&self, returned: &Bound<'py, PyAny>) -> Error {
+        let has = |name| returned.hasattr(name).unwrap_or(false);
+        let (stream, what) = (&self.layout.stream, self.program.what(Role::Read));
+        let mode = self.program.definition.mode;
+        let class = returned.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+        let found = if has("__await__") {
+            "a coroutine; a read function is not awaited: run it with asyncio.run and return its result".to_owned()
+        } else if has("__anext__") {
+            "an asynchronous generator; make it a plain generator, and run what is asynchronous inside it with \
+             asyncio.run or loop.run_until_complete"
+                .to_owned()
+        } else if returned.is_none() {
+            "None; does it lack a return or a yield?".to_owned()
+        } else if has("__next__") {
+            format!("{} {class}; return a list, or set mode = 'streaming'", article(&class))
+        } else if returned.is_instance_of::<PyList>() {
+            "a list; yield its rows, or set mode = 'batch'".to_owned()
+        } else {
+            describe(returned)
+        };
+        let expected = match mode {
+            Mode::Batch => "a list of rows or an Arrow object, as mode 'batch' says",
+            Mode::Streaming => "a generator or another iterator, as mode 'streaming' says",
+            Mode::Auto => "a generator or another iterator, a list of rows, or an Arrow object",
+        };
+        Error::type_mismatch(format!("stream '{stream}': expected {what} to return {expected}, got {found}"))
+    }
+}
+
+impl Clock {
+    /// Books the time of the work done so far.
+    fn book(&mut self, metrics: &Metrics, rows: u64) {
+        let worked = self.start.elapsed().saturating_sub(self.waits);
+        let convert = match self.samples {
+            0 => Duration::ZERO,
+            samples => self.sampled.mul_f64(rows as f64 / samples as f64).min(worked),
+        };
+        metrics.add_convert(convert);
+        metrics.add_python(worked.saturating_sub(convert));
+    }
+}
+
+fn article(word: &str) -> &'static str {
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+}

@@ -1,0 +1,281 @@
+//! From Arrow columns to lists of Python values: what a write function receives.
+//!
+//! | column | value |
+//! | --- | --- |
+//! | numbers, bool, string, binary | `int`, `float`, `bool`, `str`, `bytes` |
+//! | decimal | `decimal.Decimal` |
+//! | date, time | `datetime.date`, `datetime.time` |
+//! | timestamp without, with a zone | naive, aware `datetime.datetime`; nanoseconds are floored to microseconds |
+//! | interval | `datetime.timedelta`; one with months has no such value and is an error |
+//! | uuid, json | `uuid.UUID`; the `dict`, `list` … that the JSON says |
+//! | array, map, tuple | `list`, `dict`, `tuple` |
+//! | enum, low_cardinality | the value itself |
+//!
+//! NULL is `None` everywhere.
+#![expect(unsafe_code, reason = "lists are filled through CPython's C API")]
+
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Field, Float32Type, Float64Type, Int8Type,
+    Int16Type, Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
+};
+use couatl_core::{is_json, is_uuid};
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDate, PyDateTime, PyDelta, PyDict, PyList, PyString, PyTime, PyTuple, PyTzInfo};
+
+use crate::convert::EPOCH_DAYS;
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+
+/// A column as a list.
+///
+/// # Errors
+/// A Python exception where a value has no Python counterpart: a time beyond the year 9999, an interval with months.
+pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> PyResult<Bound<'py, PyList>> {
+    match array.data_type() {
+        DataType::Null => list(py, array, |_| Ok(py.None().into_bound(py))),
+        DataType::Boolean => {
+            let values = array.as_boolean();
+            list(py, array, |row| values.value(row).into_bound_py_any(py))
+        }
+        DataType::Int8 => numbers::<Int8Type>(py, array),
+        DataType::Int16 => numbers::<Int16Type>(py, array),
+        DataType::Int32 => numbers::<Int32Type>(py, array),
+        DataType::Int64 => numbers::<Int64Type>(py, array),
+        DataType::UInt8 => numbers::<UInt8Type>(py, array),
+        DataType::UInt16 => numbers::<UInt16Type>(py, array),
+        DataType::UInt32 => numbers::<UInt32Type>(py, array),
+        DataType::UInt64 => numbers::<UInt64Type>(py, array),
+        DataType::Float32 => numbers::<Float32Type>(py, array),
+        DataType::Float64 => numbers::<Float64Type>(py, array),
+        DataType::Decimal128(..) => {
+            let class = py.import("decimal")?.getattr("Decimal")?;
+            let values = array.as_primitive::<Decimal128Type>();
+            list(py, array, |row| class.call1((values.value_as_string(row),)))
+        }
+        DataType::Decimal256(..) => {
+            let class = py.import("decimal")?.getattr("Decimal")?;
+            let values = array.as_primitive::<Decimal256Type>();
+            list(py, array, |row| class.call1((values.value_as_string(row),)))
+        }
+        DataType::Utf8 if is_json(field) => {
+            let loads = py.import("json")?.getattr("loads")?;
+            let values = array.as_string::<i32>();
+            list(py, array, |row| loads.call1((values.value(row),)))
+        }
+        DataType::Utf8 => {
+            let values = array.as_string::<i32>();
+            list(py, array, |row| Ok(PyString::new(py, values.value(row)).into_any()))
+        }
+        DataType::Binary => {
+            let values = array.as_binary::<i32>();
+            list(py, array, |row| Ok(PyBytes::new(py, values.value(row)).into_any()))
+        }
+        DataType::FixedSizeBinary(_) => {
+            let class = py.import("uuid")?.getattr("UUID")?;
+            let values = array.as_fixed_size_binary();
+            let uuid = is_uuid(field);
+            list(py, array, |row| {
+                let bytes = PyBytes::new(py, values.value(row));
+                if uuid { class.call1((py.None(), bytes)) } else { Ok(bytes.into_any()) }
+            })
+        }
+        DataType::Date32 => {
+            let values = array.as_primitive::<Date32Type>();
+            list(py, array, |row| {
+                let (year, month, day) = civil_from_days(values.value(row).into())?;
+                Ok(PyDate::new(py, year, month, day)?.into_any())
+            })
+        }
+        DataType::Time64(TimeUnit::Microsecond) => {
+            let values = array.as_primitive::<Time64MicrosecondType>();
+            list(py, array, |row| {
+                let (hour, minute, second, micro) = clock(values.value(row));
+                Ok(PyTime::new(py, hour, minute, second, micro, None)?.into_any())
+            })
+        }
+        DataType::Timestamp(TimeUnit::Second, zone) => {
+            times::<TimestampSecondType>(py, array, zone.as_deref(), |seconds| seconds.checked_mul(1_000_000))
+        }
+        DataType::Timestamp(TimeUnit::Millisecond, zone) => {
+            times::<TimestampMillisecondType>(py, array, zone.as_deref(), |millis| millis.checked_mul(1000))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            times::<TimestampMicrosecondType>(py, array, zone.as_deref(), Some)
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
+            times::<TimestampNanosecondType>(py, array, zone.as_deref(), |nanos| Some(nanos.div_euclid(1000)))
+        }
+        DataType::Interval(_) => {
+            let values = array.as_primitive::<IntervalMonthDayNanoType>();
+            list(py, array, |row| timedelta(py, values.value(row)))
+        }
+        DataType::Dictionary(_, value_type) => {
+            let dictionary = array.as_any_dictionary();
+            let inner = Field::new(field.name(), (**value_type).clone(), true);
+            // Each distinct value is made once and shared.
+            let values = to_list(py, dictionary.values(), &inner)?;
+            let keys = dictionary.normalized_keys();
+            list(py, array, |row| values.get_item(keys[row]))
+        }
+        DataType::List(item) => {
+            let lists = array.as_list::<i32>();
+            let values = to_list(py, lists.values(), item)?;
+            let offsets = lists.value_offsets();
+            list(py, array, |row| Ok(values.get_slice(offsets[row] as usize, offsets[row + 1] as usize).into_any()))
+        }
+        DataType::Map(entries, _) => {
+            let DataType::Struct(fields) = entries.data_type() else { return Err(no_value(array)) };
+            let maps = array.as_map();
+            let keys = to_list(py, maps.keys(), &fields[0])?;
+            let values = to_list(py, maps.values(), &fields[1])?;
+            let offsets = maps.value_offsets();
+            list(py, array, |row| {
+                let dict = PyDict::new(py);
+                for entry in offsets[row] as usize..offsets[row + 1] as usize {
+                    dict.set_item(keys.get_item(entry)?, values.get_item(entry)?)?;
+                }
+                Ok(dict.into_any())
+            })
+        }
+        DataType::Struct(fields) => {
+            let columns = array.as_struct().columns().iter().zip(fields);
+            let members = columns.map(|(column, field)| to_list(py, column, field)).collect::<PyResult<Vec<_>>>()?;
+            list(py, array, |row| {
+                let values = members.iter().map(|member| member.get_item(row)).collect::<PyResult<Vec<_>>>()?;
+                Ok(PyTuple::new(py, values)?.into_any())
+            })
+        }
+        _ => Err(no_value(array)),
+    }
+}
+
+fn no_value(array: &ArrayRef) -> PyErr {
+    PyTypeError::new_err(format!("a column of Arrow {} has no Python values", array.data_type()))
+}
+
+/// A list of as many values as the array has rows; the closure makes those that are not null.
+fn list<'py>(
+    py: Python<'py>,
+    array: &dyn Array,
+    mut value: impl FnMut(usize) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyList>> {
+    let nulls = array.logical_nulls();
+    let length = array.len();
+    // SAFETY: attached. The new list has `length` empty places; each is set once, with a reference that it takes over,
+    // and nobody else sees the list before all are (a list that is dropped early has nulls in it, which CPython
+    // expects of a list that is being filled).
+    unsafe {
+        let list = Bound::from_owned_ptr_or_err(py, pyo3::ffi::PyList_New(length as isize))?;
+        for row in 0..length {
+            let item = match &nulls {
+                Some(nulls) if nulls.is_null(row) => py.None().into_bound(py),
+                _ => value(row)?,
+            };
+            pyo3::ffi::PyList_SET_ITEM(list.as_ptr(), row as isize, item.into_ptr());
+        }
+        Ok(list.cast_into_unchecked())
+    }
+}
+
+fn numbers<'py, T>(py: Python<'py>, array: &ArrayRef) -> PyResult<Bound<'py, PyList>>
+where
+    T: ArrowPrimitiveType,
+    T::Native: IntoPyObject<'py>,
+{
+    let values: &PrimitiveArray<T> = array.as_primitive();
+    list(py, array, |row| values.value(row).into_bound_py_any(py))
+}
+
+fn times<'py, T: ArrowPrimitiveType<Native = i64>>(
+    py: Python<'py>,
+    array: &ArrayRef,
+    zone: Option<&str>,
+    to_micros: impl Fn(i64) -> Option<i64>,
+) -> PyResult<Bound<'py, PyList>> {
+    let values: &PrimitiveArray<T> = array.as_primitive();
+    let utc = PyTzInfo::utc(py)?.to_owned();
+    let zone = zone.map(|zone| if zone == "UTC" { Ok(None) } else { time_zone(py, zone).map(Some) }).transpose()?;
+    list(py, array, |row| {
+        let out_of_range = || PyOverflowError::new_err("a timestamp is beyond the years 1 to 9999");
+        let micros = to_micros(values.value(row)).ok_or_else(out_of_range)?;
+        let (year, month, day) = civil_from_days(micros.div_euclid(MICROS_PER_DAY))?;
+        let (hour, minute, second, micro) = clock(micros.rem_euclid(MICROS_PER_DAY));
+        let naive = zone.is_none();
+        let aware = (!naive).then_some(&utc);
+        let value = PyDateTime::new(py, year, month, day, hour, minute, second, micro, aware)?.into_any();
+        match &zone {
+            Some(Some(zone)) => value.call_method1("astimezone", (zone,)),
+            _ => Ok(value),
+        }
+    })
+}
+
+/// The `tzinfo` of a zone: a name of the time zone database, or an offset like `+02:00`.
+fn time_zone<'py>(py: Python<'py>, zone: &str) -> PyResult<Bound<'py, PyAny>> {
+    let offset = zone.strip_prefix('+').map(|rest| (1, rest)).or_else(|| zone.strip_prefix('-').map(|rest| (-1, rest)));
+    if let Some((sign, rest)) = offset {
+        let digits: String = rest.chars().filter(char::is_ascii_digit).collect();
+        let number = |range: std::ops::Range<usize>| digits.get(range).and_then(|part| part.parse::<i32>().ok());
+        let minutes = number(0..2).unwrap_or(0) * 60 + number(2..4).unwrap_or(0);
+        let delta = PyDelta::new(py, 0, sign * minutes * 60, 0, true)?;
+        return py.import("datetime")?.getattr("timezone")?.call1((delta,));
+    }
+    py.import("zoneinfo")?.getattr("ZoneInfo")?.call1((zone,))
+}
+
+fn timedelta<'py>(py: Python<'py>, value: IntervalMonthDayNano) -> PyResult<Bound<'py, PyAny>> {
+    if value.months != 0 {
+        return Err(PyTypeError::new_err(format!(
+            "an interval of {} months has no timedelta; use write_format = 'arrow', or an interval of days",
+            value.months
+        )));
+    }
+    let micros = value.nanoseconds.div_euclid(1000);
+    let days = i64::from(value.days) + micros.div_euclid(MICROS_PER_DAY);
+    let rest = micros.rem_euclid(MICROS_PER_DAY);
+    let days = i32::try_from(days).map_err(|_| PyOverflowError::new_err("an interval is too long for a timedelta"))?;
+    Ok(PyDelta::new(py, days, (rest / 1_000_000) as i32, (rest % 1_000_000) as i32, false)?.into_any())
+}
+
+/// Hour, minute, second and microsecond of a time of day.
+fn clock(micros: i64) -> (u8, u8, u8, u32) {
+    let seconds = micros / 1_000_000;
+    ((seconds / 3600) as u8, (seconds / 60 % 60) as u8, (seconds % 60) as u8, (micros % 1_000_000) as u32)
+}
+
+/// The date so many days after 1970-01-01.
+fn civil_from_days(days: i64) -> PyResult<(i32, u8, u8)> {
+    if !(1 - EPOCH_DAYS..=2_932_896).contains(&days) {
+        return Err(PyOverflowError::new_err("a date is beyond the years 1 to 9999"));
+    }
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    Ok((year as i32, month as u8, day as u8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convert::days_from_civil;
+
+    #[test]
+    fn dates_there_and_back() {
+        for days in (1 - EPOCH_DAYS..=2_932_896).step_by(17) {
+            let (year, month, day) = civil_from_days(days).unwrap();
+            assert_eq!(days_from_civil(year.into(), month.into(), day.into()), days);
+        }
+        assert_eq!(civil_from_days(0).unwrap(), (1970, 1, 1));
+    }
+}

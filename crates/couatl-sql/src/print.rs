@@ -1,0 +1,89 @@
+//! From a definition back to a statement: what `SHOW CREATE STREAM` shows.
+
+use std::fmt::{self, Write};
+
+use couatl_core::{StreamDefinition, quoted, type_spelling};
+
+use crate::settings::{
+    BATCH_SIZE, DEINIT_FUNCTION, INIT_FUNCTION, INIT_PARAMETERS, LINGER_MS, MODE, PYTHON, READ_FUNCTION, TYPE,
+    WRITE_FORMAT, WRITE_FUNCTION,
+};
+
+/// A statement that makes the same stream. Parsing it gives an equal definition, but for the line on which the body
+/// begins, which is its own.
+///
+/// The body stands in it to the letter, between dollar quotes with a tag that it does not hold. Settings that have
+/// their default are left out.
+///
+/// ```
+/// use std::sync::Arc;
+/// use couatl_core::{Body, Mode, StreamDefinition};
+/// use couatl_sql::{create_statement, parse_columns};
+///
+/// let schema = Arc::new(parse_columns("tick uint32 not null, \"Label\" varchar")?);
+/// let mut clock = StreamDefinition::new("clock", schema, Body::new("\ndef clock(): ...\n"));
+/// clock.mode = Mode::Streaming;
+/// let statement = r#"CREATE EXTERNAL STREAM clock (
+///   tick uint32 NOT NULL,
+///   "Label" string
+/// )
+/// AS $$
+/// def clock(): ...
+/// $$
+/// SETTINGS type = 'python', mode = 'streaming'"#;
+/// assert_eq!(create_statement(&clock), statement);
+/// # Ok::<(), couatl_core::Error>(())
+/// ```
+pub fn create_statement(definition: &StreamDefinition) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let _ = write(&mut out, definition);
+    out
+}
+
+fn write(out: &mut String, definition: &StreamDefinition) -> fmt::Result {
+    write!(out, "CREATE EXTERNAL STREAM {} (", quoted(&definition.name))?;
+    for (index, field) in definition.schema.fields().iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
+        write!(out, "{comma}\n  {} {}{not_null}", quoted(field.name()), type_spelling(field))?;
+    }
+    let quote = dollar_quote(&definition.body.text);
+    write!(out, "\n)\nAS {quote}{}{quote}\nSETTINGS {TYPE} = '{PYTHON}'", definition.body.text)?;
+
+    let functions = &definition.functions;
+    let init = functions.init.as_ref();
+    let texts = [
+        (READ_FUNCTION, functions.read.as_deref()),
+        (WRITE_FUNCTION, functions.write.as_deref()),
+        (INIT_FUNCTION, init.map(|init| init.function.as_str())),
+        (INIT_PARAMETERS, init.and_then(|init| init.parameters.as_deref())),
+        (DEINIT_FUNCTION, functions.deinit.as_deref()),
+        (MODE, unless_default(definition.mode).map(|mode| mode.as_str())),
+        (WRITE_FORMAT, unless_default(definition.write_format).map(|format| format.as_str())),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            write!(out, ", {name} = '{}'", text.replace('\'', "''"))?;
+        }
+    }
+    if definition.batch_rows != StreamDefinition::DEFAULT_BATCH_ROWS {
+        write!(out, ", {BATCH_SIZE} = {}", definition.batch_rows)?;
+    }
+    if definition.linger != StreamDefinition::DEFAULT_LINGER {
+        write!(out, ", {LINGER_MS} = {}", definition.linger.as_millis())?;
+    }
+    Ok(())
+}
+
+fn unless_default<T: Default + PartialEq>(value: T) -> Option<T> {
+    (value != T::default()).then_some(value)
+}
+
+/// The first of `$$`, `$body$`, `$body1$`, … that ends where the body does. That the body does not hold the quote is
+/// not enough: a body that ends in `$` would close `$$` one character early.
+fn dollar_quote(body: &str) -> String {
+    let ends_it = |quote: &String| format!("{body}{quote}").find(quote.as_str()) == Some(body.len());
+    let tagged = (1..).map(|number: u64| format!("$body{number}$"));
+    ["$$".to_owned(), "$body$".to_owned()].into_iter().chain(tagged).find(ends_it).unwrap_or_default()
+}

@@ -1,0 +1,224 @@
+//! What follows `SETTINGS`.
+//!
+//! Names are Timeplus's, with its defaults; `batch_size`, `linger_ms` and `write_format` are ours.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use couatl_core::{Error, Init, Mode, Result, StreamDefinition, WriteFormat};
+use sqlparser::tokenizer::{Location, Token};
+
+use crate::parameters::nearest;
+use crate::tokens::{Tokens, error_at, shortened};
+
+/// The most rows that a batch may be set to.
+const MOST_BATCH_ROWS: u64 = 1 << 20;
+/// The longest linger, in milliseconds.
+const MOST_LINGER_MS: u64 = 60_000;
+
+pub(crate) const TYPE: &str = "type";
+pub(crate) const READ_FUNCTION: &str = "read_function_name";
+pub(crate) const WRITE_FUNCTION: &str = "write_function_name";
+pub(crate) const INIT_FUNCTION: &str = "init_function_name";
+pub(crate) const INIT_PARAMETERS: &str = "init_function_parameters";
+pub(crate) const DEINIT_FUNCTION: &str = "deinit_function_name";
+pub(crate) const MODE: &str = "mode";
+pub(crate) const BATCH_SIZE: &str = "batch_size";
+pub(crate) const LINGER_MS: &str = "linger_ms";
+pub(crate) const WRITE_FORMAT: &str = "write_format";
+
+const NAMES: &[&str] = &[
+    TYPE,
+    READ_FUNCTION,
+    WRITE_FUNCTION,
+    INIT_FUNCTION,
+    INIT_PARAMETERS,
+    DEINIT_FUNCTION,
+    MODE,
+    BATCH_SIZE,
+    LINGER_MS,
+    WRITE_FORMAT,
+];
+
+/// The only value of `type`.
+pub(crate) const PYTHON: &str = "python";
+
+/// Settings as written: each once, each known, none checked against another.
+pub(crate) struct Settings(Vec<Setting>);
+
+struct Setting {
+    name: &'static str,
+    value: Value,
+    place: Location,
+}
+
+enum Value {
+    /// A string or a word.
+    Text(String),
+    /// A number, as written.
+    Number(String),
+}
+
+impl Settings {
+    /// Reads `SETTINGS name = value, …` if it is there.
+    pub(crate) fn parse(tokens: &mut Tokens<'_>) -> Result<Self> {
+        let mut settings: Vec<Setting> = Vec::new();
+        if tokens.eat_words(&["settings"]) {
+            loop {
+                let setting = Setting::parse(tokens)?;
+                if settings.iter().any(|other| other.name == setting.name) {
+                    return Err(setting.invalid(|at| format!("setting '{}' is given twice{at}", setting.name)));
+                }
+                settings.push(setting);
+                if !tokens.eat(&Token::Comma) {
+                    break;
+                }
+            }
+        }
+        Ok(Self(settings))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Puts the settings into a definition.
+    ///
+    /// # Errors
+    /// A value that its setting cannot have, `type` missing, or parameters for an init function that is not named.
+    pub(crate) fn apply(self, definition: &mut StreamDefinition) -> Result<()> {
+        let mut has_type = false;
+        let (mut init, mut parameters) = (None, None);
+        for setting in self.0 {
+            match setting.name {
+                TYPE => has_type = setting.choice(&[(PYTHON, true)])?,
+                READ_FUNCTION => definition.functions.read = Some(setting.function()?),
+                WRITE_FUNCTION => definition.functions.write = Some(setting.function()?),
+                INIT_FUNCTION => init = Some(setting.function()?),
+                INIT_PARAMETERS => parameters = Some(setting.text()?),
+                DEINIT_FUNCTION => definition.functions.deinit = Some(setting.function()?),
+                MODE => definition.mode = setting.choice(&by_word(MODES, Mode::as_str))?,
+                BATCH_SIZE => definition.batch_rows = setting.rows()?,
+                LINGER_MS => definition.linger = Duration::from_millis(setting.number(0, MOST_LINGER_MS)?),
+                _ => definition.write_format = setting.choice(&by_word(WRITE_FORMATS, WriteFormat::as_str))?,
+            }
+        }
+        if !has_type {
+            return Err(Error::invalid_setting(format!(
+                "setting '{TYPE}' is missing: add SETTINGS {TYPE} = '{PYTHON}'"
+            )));
+        }
+        definition.functions.init = match (init, parameters) {
+            (Some(function), parameters) => Some(Init { function, parameters }),
+            (None, None) => None,
+            // To the letter what Timeplus says, as clients know it.
+            (None, Some(_)) => {
+                let message = format!("Setting '{INIT_PARAMETERS}' requires '{INIT_FUNCTION}' to be configured");
+                return Err(Error::invalid_setting(message));
+            }
+        };
+        Ok(())
+    }
+}
+
+const MODES: &[Mode] = &[Mode::Auto, Mode::Streaming, Mode::Batch];
+const WRITE_FORMATS: &[WriteFormat] = &[WriteFormat::List, WriteFormat::Arrow];
+
+fn by_word<T: Copy>(choices: &[T], word: fn(T) -> &'static str) -> Vec<(&'static str, T)> {
+    choices.iter().map(|choice| (word(*choice), *choice)).collect()
+}
+
+impl Setting {
+    fn parse(tokens: &mut Tokens<'_>) -> Result<Self> {
+        let place = tokens.location();
+        let written = tokens.name("the name of a setting")?;
+        let name = known(&written.to_ascii_lowercase()).ok_or_else(|| unknown(&written, place))?;
+        tokens.token(&Token::Eq)?;
+        let place = tokens.location();
+        Ok(Self { name, value: Value::parse(tokens)?, place })
+    }
+
+    /// The error of a value that is none of this setting.
+    fn misfit(&self, expected: &str) -> Error {
+        let found = match &self.value {
+            Value::Text(text) => format!("'{}'", shortened(text)),
+            Value::Number(number) => shortened(number),
+        };
+        self.invalid(|at| format!("setting '{}' must be {expected}, found {found}{at}", self.name))
+    }
+
+    fn invalid(&self, message: impl FnOnce(&str) -> String) -> Error {
+        error_at(Error::invalid_setting, self.place, message).with_context("setting", self.name)
+    }
+
+    fn text(self) -> Result<String> {
+        match self.value {
+            Value::Text(text) => Ok(text),
+            Value::Number(_) => Err(self.misfit("a string")),
+        }
+    }
+
+    fn function(self) -> Result<String> {
+        match self.value {
+            Value::Text(name) if !name.trim().is_empty() => Ok(name),
+            _ => Err(self.misfit("the name of a function")),
+        }
+    }
+
+    fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T> {
+        let chosen = match &self.value {
+            Value::Text(text) => choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)),
+            Value::Number(_) => None,
+        };
+        chosen.map(|(_, choice)| *choice).ok_or_else(|| {
+            let words: Vec<_> = choices.iter().map(|(word, _)| format!("'{word}'")).collect();
+            self.misfit(&words.join(" or "))
+        })
+    }
+
+    fn number(&self, least: u64, most: u64) -> Result<u64> {
+        let number = match &self.value {
+            Value::Number(number) => number.parse().ok(),
+            Value::Text(_) => None,
+        };
+        let fitting = number.filter(|number| (least..=most).contains(number));
+        fitting.ok_or_else(|| self.misfit(&format!("a whole number from {least} to {most}")))
+    }
+
+    fn rows(&self) -> Result<NonZeroUsize> {
+        let rows = self.number(1, MOST_BATCH_ROWS)?;
+        usize::try_from(rows).ok().and_then(NonZeroUsize::new).ok_or_else(|| self.misfit("a number of rows"))
+    }
+}
+
+impl Value {
+    fn parse(tokens: &mut Tokens<'_>) -> Result<Self> {
+        let negative = tokens.peek(0) == Some(&Token::Minus);
+        let value = match tokens.peek(usize::from(negative)) {
+            Some(Token::Number(number, _)) if negative => Self::Number(format!("-{number}")),
+            Some(Token::Number(number, _)) => Self::Number(number.clone()),
+            Some(Token::SingleQuotedString(text)) if !negative => Self::Text(text.clone()),
+            // So that JSON needs no doubled quotes.
+            Some(Token::DollarQuotedString(text)) if !negative => Self::Text(text.value.clone()),
+            // Not folded: it may name a Python function.
+            Some(Token::Word(word)) if !negative => Self::Text(word.value.clone()),
+            _ => return Err(tokens.expected("a string, a number or a word")),
+        };
+        (0..=usize::from(negative)).for_each(|_| tokens.advance());
+        Ok(value)
+    }
+}
+
+fn known(name: &str) -> Option<&'static str> {
+    NAMES.iter().find(|known| **known == name).copied()
+}
+
+fn unknown(name: &str, place: Location) -> Error {
+    let meant = nearest(&name.to_ascii_lowercase(), NAMES.iter().copied());
+    let name = shortened(name);
+    error_at(Error::invalid_setting, place, |at| match meant {
+        Some(meant) => format!("unknown setting '{name}'{at}; did you mean '{meant}'?"),
+        None => format!("unknown setting '{name}'{at}; the settings are {}", NAMES.join(", ")),
+    })
+    .with_context("setting", name)
+}

@@ -1,0 +1,152 @@
+//! Statements: which are ours, and which are DataFusion's.
+//!
+//! The first words decide. Once they say that a statement is ours, every error in it is ours too; a statement is
+//! DataFusion's only if its first words are none of ours.
+
+use couatl_core::{Error, Result};
+use sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::create::CreateStream;
+use crate::lexer::{self, Lexed};
+use crate::name::StreamName;
+use crate::placeholders;
+use crate::tokens::{Tokens, error_at};
+
+/// A statement, and the text that it was parsed from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statement {
+    /// What it says.
+    pub kind: StatementKind,
+    /// Its own text, to the letter: from its first token to its last, without what separates it from its neighbours.
+    pub text: String,
+}
+
+/// What a statement says.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq)]
+pub enum StatementKind {
+    /// `CREATE EXTERNAL STREAM`
+    CreateStream(CreateStream),
+    /// `DROP STREAM`
+    DropStream {
+        /// The stream to drop.
+        name: StreamName,
+        /// Whether it is no error that there is none.
+        if_exists: bool,
+    },
+    /// `SHOW STREAMS`
+    ShowStreams,
+    /// `SHOW CREATE STREAM`
+    ShowCreateStream(StreamName),
+    /// `DESCRIBE name` or `DESC name`, and no more.
+    Describe {
+        /// What to describe: a stream, or anything else that DataFusion knows by this name.
+        name: StreamName,
+        /// The whole statement, for DataFusion's parser where the name is no stream's.
+        tokens: Vec<TokenWithSpan>,
+    },
+    /// `SHOW QUERIES`
+    ShowQueries,
+    /// `KILL QUERY`
+    KillQuery {
+        /// The id that `SHOW QUERIES` lists.
+        query_id: String,
+    },
+    /// Any other statement, for DataFusion's parser (`DFParserBuilder::new(tokens)`). Each `?` of it is numbered:
+    /// `$1`, `$2`, … Places count from the start of [`Statement::text`].
+    Other(Vec<TokenWithSpan>),
+}
+
+/// Parses a text of any number of statements, separated by semicolons. Statements without content are skipped.
+///
+/// All of the text is parsed before anything is returned: a text with an error has no statements.
+///
+/// # Errors
+/// `invalid-syntax`, `invalid-setting` and `invalid-definition`, for statements of this language. Statements that are
+/// DataFusion's are only cut into tokens.
+///
+/// ```
+/// use couatl_sql::{StatementKind, parse};
+///
+/// let statements = parse("SHOW STREAMS; -- and then\n SELECT ';', ? ;")?;
+/// assert_eq!(statements[0].kind, StatementKind::ShowStreams);
+/// assert_eq!(statements[1].text, "SELECT ';', ?");
+/// assert!(matches!(&statements[1].kind, StatementKind::Other(tokens) if tokens.last().unwrap().to_string() == "$1"));
+///
+/// let error = parse("CREATE EXTERNAL STREAM s (n strng) AS $$ $$ SETTINGS type = 'python'").unwrap_err();
+/// assert_eq!(error.to_string(), "unknown type 'strng' at line 1, column 29; did you mean 'string'?");
+/// # Ok::<(), couatl_core::Error>(())
+/// ```
+pub fn parse(text: &str) -> Result<Vec<Statement>> {
+    let parsed = lexer::statements(text)?.into_iter().map(|Lexed { text, tokens }| {
+        let kind = match ours(&tokens)? {
+            Some(kind) => kind,
+            None => other(tokens)?,
+        };
+        Ok(Statement { kind, text })
+    });
+    parsed.collect()
+}
+
+fn ours(all: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
+    let tokens = &mut Tokens::new(all);
+    let starts = |words: &[&str]| tokens.at_words(words);
+
+    let creates_external = starts(&["create", "external"]) || starts(&["create", "or", "replace", "external"]);
+    let creates_table =
+        starts(&["create", "external", "table"]) || starts(&["create", "or", "replace", "external", "table"]);
+    if creates_external && !creates_table {
+        return CreateStream::parse(tokens).map(|create| Some(StatementKind::CreateStream(create)));
+    }
+    if starts(&["create", "stream"]) || starts(&["create", "or", "replace", "stream"]) {
+        return Err(error_at(Error::invalid_syntax, tokens.location(), |at| {
+            format!(
+                "found CREATE STREAM{at}; expected CREATE EXTERNAL STREAM name (column type, …) AS $$ … $$ \
+                 SETTINGS type = 'python'"
+            )
+        }));
+    }
+    if starts(&["drop", "external", "stream"]) {
+        return Err(error_at(Error::invalid_syntax, tokens.location(), |at| {
+            format!("found DROP EXTERNAL STREAM{at}; expected DROP STREAM [IF EXISTS] name")
+        }));
+    }
+
+    let kind = if tokens.eat_words(&["drop", "stream"]) {
+        let if_exists = tokens.eat_words(&["if", "exists"]);
+        StatementKind::DropStream { name: StreamName::parse(tokens)?, if_exists }
+    } else if tokens.eat_words(&["show", "streams"]) {
+        StatementKind::ShowStreams
+    } else if tokens.eat_words(&["show", "create", "stream"]) {
+        StatementKind::ShowCreateStream(StreamName::parse(tokens)?)
+    } else if tokens.eat_words(&["show", "queries"]) {
+        StatementKind::ShowQueries
+    } else if tokens.eat_words(&["kill"]) {
+        tokens.word("query")?;
+        let query_id = tokens.string("the id of a query in quotes, as SHOW QUERIES lists it")?.to_owned();
+        StatementKind::KillQuery { query_id }
+    } else {
+        return Ok(None);
+    };
+    tokens.end("the end of the statement")?;
+    Ok(Some(kind))
+}
+
+fn other(mut tokens: Vec<TokenWithSpan>) -> Result<StatementKind> {
+    if let Some(name) = described(&tokens) {
+        return Ok(StatementKind::Describe { name, tokens });
+    }
+    placeholders::number(&mut tokens)?;
+    Ok(StatementKind::Other(tokens))
+}
+
+/// The name of a statement that is `DESCRIBE name` and nothing more.
+fn described(tokens: &[TokenWithSpan]) -> Option<StreamName> {
+    let tokens = &mut Tokens::new(tokens);
+    let describes = tokens.eat_words(&["describe"]) || tokens.eat_words(&["desc"]);
+    if !describes || !matches!(tokens.peek(0), Some(Token::Word(_))) {
+        return None;
+    }
+    let name = StreamName::parse(tokens).ok()?;
+    tokens.end("").is_ok().then_some(name)
+}
