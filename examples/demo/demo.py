@@ -17,36 +17,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from adbc_driver_flightsql import dbapi
 
-# A generator is an endless stream: one list of rows per look at the machine's counters.
+# A generator is an endless stream, and what it yields is there at once.
 CPU = """
-CREATE EXTERNAL STREAM cpu (at timestamp, cpu string, ticks uint64, load float64)
+CREATE EXTERNAL STREAM cpu (at timestamp, core string, busy uint64, idle uint64, load float64)
 AS $$
 import os, time
 from datetime import datetime, timezone
 
 def counters():
-    if not os.path.exists("/proc/stat"):  # not Linux: this process instead, in the same hundredths of a second
-        times = os.times()
-        busy, total = times.user + times.system, times.elapsed
-        return {"all": (int(100 * busy), int(100 * total))}
-    found = {}
-    with open("/proc/stat") as stat:
-        for name, *ticks in map(str.split, stat):
-            if name.startswith("cpu"):
-                user, nice, system, idle, wait, *_ = ticks = [int(n) for n in ticks]
-                found[name.replace("cpu", "core ") if name != "cpu" else "all"] = (sum(ticks) - idle - wait, sum(ticks))
-    return found
+    try:
+        with open("/proc/stat") as stat:
+            rows = [line.split() for line in stat if line.startswith("cpu")]
+    except FileNotFoundError:  # not Linux: this process instead, in hundredths of a second too
+        spent = os.times()
+        rows = [("cpu", 100 * spent.user, 0, 100 * spent.system, 100 * spent.elapsed)]
+    return {core: (int(user) + int(system), int(idle)) for core, user, _, system, idle, *_ in rows}
 
 def cpu():
-    last = counters()
+    before = counters()
     while True:
         time.sleep(0.2)
         at, now = datetime.now(timezone.utc), counters()
-        yield [
-            (at, name, busy, round(100 * (busy - last[name][0]) / max(1, total - last[name][1]), 1))
-            for name, (busy, total) in now.items()
-        ]
-        last = now
+        for core, (busy, idle) in now.items():
+            worked, rested = busy - before[core][0], idle - before[core][1]
+            yield at, core, busy, idle, round(100 * worked / max(1, worked + rested), 1)
+        before = now
 $$
 SETTINGS type = 'python', mode = 'streaming'
 """
@@ -70,21 +65,21 @@ SETTINGS type = 'python', mode = 'batch'
 
 # One stream, both ways. A write function gets a list per column; init and deinit run once for each query.
 SAMPLES = """
-CREATE EXTERNAL STREAM samples (cpu string, load float64)
+CREATE EXTERNAL STREAM samples (core string, load float64)
 AS $$
 import sqlite3
 
 def connect(path):
     global db
     db = sqlite3.connect(path, check_same_thread=False)
-    db.execute("CREATE TABLE IF NOT EXISTS samples (cpu, load)")
+    db.execute("CREATE TABLE IF NOT EXISTS samples (core, load)")
 
-def write(cpu, load):
+def write(core, load):
     with db:
-        db.executemany("INSERT INTO samples VALUES (?, ?)", zip(cpu, load))
+        db.executemany("INSERT INTO samples VALUES (?, ?)", zip(core, load))
 
 def read():
-    return db.execute("SELECT cpu, load FROM samples").fetchall()
+    return db.execute("SELECT core, load FROM samples").fetchall()
 
 def disconnect():
     db.close()
@@ -118,16 +113,18 @@ def tour(cursor: dbapi.Cursor, directory: Path) -> None:
     run(cursor, "SELECT count(*) AS packages, sum(files) AS files, round(sum(bytes) / 1e6, 1) AS mb FROM packages")
 
     title("The stream joined with a Parquet table")
-    names = ["all", *(f"core {n}" for n in range(os.cpu_count() or 1))]
-    nicknames = [name for name, _ in zip(cycle(["Feather", "Scale", "Fang", "Plume"]), names)]
-    pq.write_table(pa.table({"cpu": names, "nickname": nicknames}), directory / "cores.parquet")
-    run(cursor, f"CREATE EXTERNAL TABLE cores STORED AS PARQUET LOCATION '{directory}/cores.parquet'")
-    follow(cursor, "SELECT at, nickname, load FROM cpu JOIN cores ON cores.cpu = cpu.cpu LIMIT 6")
+    cores = ["cpu", *(f"cpu{n}" for n in range(os.cpu_count() or 1))]
+    names = [name for name, _ in zip(cycle(["Kukulkan", "Quetzal", "Ehecatl", "Coatlicue"]), cores)]
+    pq.write_table(pa.table({"core": cores, "name": names}), directory / "names.parquet")
+    run(cursor, f"CREATE EXTERNAL TABLE names STORED AS PARQUET LOCATION '{directory}/names.parquet'")
+    follow(cursor, "SELECT at, name, load FROM cpu JOIN names USING (core) LIMIT 6")
 
     title("Through a sink into SQLite, and back")
     run(cursor, SAMPLES.replace("{path}", f"{directory}/samples.db"))
-    run(cursor, "INSERT INTO samples SELECT cpu, load FROM cpu LIMIT 12")
-    run(cursor, "SELECT cpu, count(*) AS samples, round(avg(load), 1) AS load FROM samples GROUP BY cpu ORDER BY cpu")
+    run(cursor, "INSERT INTO samples SELECT core, load FROM cpu LIMIT 12")
+    run(
+        cursor, "SELECT core, count(*) AS samples, round(avg(load), 1) AS load FROM samples GROUP BY core ORDER BY core"
+    )
 
     title("An error, as its author wants to see it")
     run(cursor, THERMOMETERS)
@@ -136,7 +133,7 @@ def tour(cursor: dbapi.Cursor, directory: Path) -> None:
     except dbapi.Error as error:
         print(textwrap.indent(str(error), "  "))
     else:
-        raise AssertionError("a cold cellar is no number")
+        raise RuntimeError("'cold' has become a number")
 
 
 def run(cursor: dbapi.Cursor, statement: str) -> None:
@@ -153,13 +150,13 @@ def follow(cursor: dbapi.Cursor, query: str) -> None:
     """Runs a query, and shows each row the moment it arrives."""
     show(query)
     cursor.execute(query)
-    widths: list[int] = []
+    line = ""
     for batch in cursor.fetch_record_batch():
         for row in batch.to_pylist():
-            if not widths:
-                widths = [max(len(name), len(str(value))) + 2 for name, value in row.items()]
-                print("".join(f"{name:>{width}}" for name, width in zip(row, widths)))
-            print("".join(f"{value!s:>{width}}" for value, width in zip(row.values(), widths)), flush=True)
+            if not line:
+                line = "".join(f"{{:>{max(len(name), len(str(value))) + 2}}}" for name, value in row.items())
+                print(line.format(*row))
+            print(line.format(*map(str, row.values())), flush=True)
 
 
 def title(text: str) -> None:
@@ -177,12 +174,14 @@ def paint(colour: str, text: str) -> str:
 @contextmanager
 def server(log: Path) -> Iterator[str]:
     """A server on a free port: its address, and its end."""
-    command = [Path(sys.executable).with_name("couatl"), "serve", "--listen", "127.0.0.1:0"]
-    with log.open("w") as stderr, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+    command = [str(Path(sys.executable).with_name("couatl")), "serve", "--listen", "127.0.0.1:0"]
+    with log.open("w") as stderr, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr) as process:
         try:
-            yield process.stdout.readline().removeprefix("listening on ").strip()
+            assert process.stdout is not None
+            yield process.stdout.readline().decode().removeprefix("listening on ").strip()
             process.terminate()
-            assert process.wait(timeout=20) == 0, f"the server ended with {process.returncode}"
+            if process.wait(timeout=20) != 0:
+                raise RuntimeError(f"the server ended with {process.returncode}")
         finally:
             process.kill()
 
@@ -195,8 +194,8 @@ def main() -> None:
                 print(f"couatl serve: listening on {address}")
                 with closing(dbapi.connect(address, autocommit=True)) as connection, connection.cursor() as cursor:
                     tour(cursor, Path(directory))
-        except BaseException:
-            print(f"\n{paint('31', 'The demo failed. The log of the server:')}\n{log.read_text()}", file=sys.stderr)
+        except Exception:
+            print(f"\nThe demo failed. The server's log:\n{log.read_text()}", file=sys.stderr)
             raise
 
 

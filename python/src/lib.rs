@@ -1,1 +1,30 @@
+//! The extension module of the wheel: the command, and the end of what runs when the interpreter ends.
+//!
+//! It is the edge between Python and the engine, and holds no logic: arguments in, exit codes out.
 
+use std::ffi::OsString;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+/// Runs the `couatl` command with its arguments, the first of which is its own name; gives the exit code.
+#[pyfunction]
+fn run(py: Python<'_>, args: Vec<OsString>) -> u8 {
+    py.detach(|| couatl_cli::run(args))
+}
+
+/// Cancels every scan and write of this process and waits for their threads, at most for so many seconds. Gives how
+/// many have not ended.
+#[pyfunction]
+fn cancel_all(py: Python<'_>, grace: f64) -> PyResult<usize> {
+    let grace = Duration::try_from_secs_f64(grace)
+        .map_err(|error| pyo3::exceptions::PyValueError::new_err(format!("grace: {error}")))?;
+    Ok(py.detach(|| couatl::cancel_all(grace)))
+}
+
+#[pymodule]
+fn _couatl(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(run, module)?)?;
+    module.add_function(wrap_pyfunction!(cancel_all, module)?)
+}

@@ -99,9 +99,9 @@ fn standard_input() -> Result<String> {
         let _ = writeln!(io::stderr(), "statements, separated by semicolons, then Ctrl-D:");
     }
     let mut text = String::new();
-    io::stdin().read_to_string(&mut text).map_err(|error| {
-        Error::invalid_argument(format!("cannot read standard input: {error}")).with_source(error)
-    })?;
+    io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| Error::invalid_argument(format!("cannot read standard input: {error}")).with_source(error))?;
     Ok(text)
 }
 
@@ -205,30 +205,54 @@ mod tests {
     #[test]
     fn misfits_are_refused() {
         for (args, expected) in [
-            ("couatl serve --grace -1", expect![[r#"
+            (
+                "couatl serve --grace -1",
+                expect![[r#"
                 error: unexpected argument '-1' found
-            "#]]),
-            ("couatl serve --grace=-1", expect![[r#"
+            "#]],
+            ),
+            (
+                "couatl serve --grace=-1",
+                expect![[r#"
                 error: invalid value '-1' for '--grace <SECONDS>': expected a number of seconds, zero or more
-            "#]]),
-            ("couatl serve --grace soon", expect![[r#"
+            "#]],
+            ),
+            (
+                "couatl serve --grace soon",
+                expect![[r#"
                 error: invalid value 'soon' for '--grace <SECONDS>': expected a number of seconds
-            "#]]),
-            ("couatl sql --connect localhost:50051", expect![[r#"
+            "#]],
+            ),
+            (
+                "couatl sql --connect localhost:50051",
+                expect![[r#"
                 error: invalid value 'localhost:50051' for '--connect <URL>': expected grpc://HOST:PORT
-            "#]]),
-            ("couatl sql --connect grpc://localhost", expect![[r#"
+            "#]],
+            ),
+            (
+                "couatl sql --connect grpc://localhost",
+                expect![[r#"
                 error: invalid value 'grpc://localhost' for '--connect <URL>': expected grpc://HOST:PORT
-            "#]]),
-            ("couatl sql --connect grpc+tls://localhost:1", expect![[r#"
+            "#]],
+            ),
+            (
+                "couatl sql --connect grpc+tls://localhost:1",
+                expect![[r#"
                 error: invalid value 'grpc+tls://localhost:1' for '--connect <URL>': TLS is not offered yet, use grpc://HOST:PORT
-            "#]]),
-            ("couatl sql --file a.sql b", expect![[r#"
+            "#]],
+            ),
+            (
+                "couatl sql --file a.sql b",
+                expect![[r#"
                 error: the argument '--file <PATH>' cannot be used with '[STATEMENTS]'
-            "#]]),
-            ("couatl sql --format xml b", expect![[r#"
+            "#]],
+            ),
+            (
+                "couatl sql --format xml b",
+                expect![[r#"
                 error: invalid value 'xml' for '--format <FORMAT>'
-            "#]]),
+            "#]],
+            ),
         ] {
             check(args, expected);
         }

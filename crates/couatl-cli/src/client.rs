@@ -10,8 +10,8 @@ use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::{FlightEndpoint, FlightInfo};
 use couatl_core::{Error, ErrorKind, Result};
 use futures::{StreamExt, TryStreamExt, stream};
-use tonic::transport::{self, Channel};
 use tonic::Status;
+use tonic::transport::{self, Channel};
 
 use crate::args::Endpoint;
 use crate::connection::{Answer, Connection};

@@ -182,7 +182,8 @@ mod tests {
             running, 3 s
             1 row, 0.2 rows/s, 1:01
             999 rows, 12 rows/s, 1:00:00
-            1,234,567 rows, 98,765 rows/s, 10:01:01"#]].assert_eq(&lines.join("\n"));
+            1,234,567 rows, 98,765 rows/s, 10:01:01"#]]
+        .assert_eq(&lines.join("\n"));
     }
 
     #[test]

@@ -293,42 +293,62 @@ mod tests {
 
     #[test]
     fn table() {
-        check(Format::Table, &[everything()], expect![[r#"
+        check(
+            Format::Table,
+            &[everything()],
+            expect![[r#"
                 n | id                                   | ids                                          | m               | j
             ------+--------------------------------------+----------------------------------------------+-----------------+-------------
              NULL | 11111111-1111-1111-1111-111111111111 | [11111111-1111-1111-1111-111111111111, NULL] | {7: seven, "7"} | {"x":
                   |                                      |                                              |                 |  [1, null]}
                 1 | NULL                                 | []                                           | NULL            | not json
             2 rows
-        "#]]);
-        check(Format::Table, &[everything().slice(0, 0)], expect![[r#"
+        "#]],
+        );
+        check(
+            Format::Table,
+            &[everything().slice(0, 0)],
+            expect![[r#"
              n | id | ids | m | j
             ---+----+-----+---+---
             0 rows
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn csv() {
-        check(Format::Csv, &[everything(), everything().slice(1, 1)], expect![[r#"
+        check(
+            Format::Csv,
+            &[everything(), everything().slice(1, 1)],
+            expect![[r#"
             n,id,ids,m,j
             ,11111111-1111-1111-1111-111111111111,"[""11111111-1111-1111-1111-111111111111"",null]","{""7"":""seven, \""7\""""}","{""x"":
              [1, null]}"
             1,,[],,not json
             1,,[],,not json
-        "#]]);
-        check(Format::Csv, &[everything().slice(0, 0)], expect![[r#"
+        "#]],
+        );
+        check(
+            Format::Csv,
+            &[everything().slice(0, 0)],
+            expect![[r#"
             n,id,ids,m,j
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn json() {
-        check(Format::Json, &[everything(), everything().slice(1, 1)], expect![[r#"
+        check(
+            Format::Json,
+            &[everything(), everything().slice(1, 1)],
+            expect![[r#"
             {"n":null,"id":"11111111-1111-1111-1111-111111111111","ids":["11111111-1111-1111-1111-111111111111",null],"m":{"7":"seven, \"7\""},"j":{"x":  [1, null]}}
             {"n":1,"id":null,"ids":[],"m":null,"j":"not json"}
             {"n":1,"id":null,"ids":[],"m":null,"j":"not json"}
-        "#]]);
+        "#]],
+        );
         check(Format::Json, &[everything().slice(0, 0)], expect![[""]]);
     }
 
@@ -363,7 +383,8 @@ mod tests {
             2 rows
 
             1 row written
-        "#]].assert_eq(&rendered(Format::Table, script));
+        "#]]
+        .assert_eq(&rendered(Format::Table, script));
         expect![[r#"
             id
 
@@ -373,12 +394,14 @@ mod tests {
             id
             11111111-1111-1111-1111-111111111111
             ""
-        "#]].assert_eq(&rendered(Format::Csv, script));
+        "#]]
+        .assert_eq(&rendered(Format::Csv, script));
         expect![[r#"
             {"id":"11111111-1111-1111-1111-111111111111"}
             {"id":"11111111-1111-1111-1111-111111111111"}
             {"id":null}
-        "#]].assert_eq(&rendered(Format::Json, script));
+        "#]]
+        .assert_eq(&rendered(Format::Json, script));
     }
 
     #[test]
@@ -397,14 +420,19 @@ mod tests {
             ------
              NULL
             1 row
-        "#]].assert_eq(&cut(1));
+        "#]]
+        .assert_eq(&cut(1));
     }
 
     #[test]
     fn rows_without_columns_are_counted() {
         let batch = assemble(Vec::new(), 3).unwrap();
-        check(Format::Table, &[batch], expect![[r#"
+        check(
+            Format::Table,
+            &[batch],
+            expect![[r#"
             3 rows
-        "#]]);
+        "#]],
+        );
     }
 }

@@ -130,8 +130,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_is_refused() {
-        check("127.0.0.1", expect!["invalid-argument: cannot listen on '127.0.0.1', expected HOST:PORT: invalid socket address"]).await;
-        check("127.0.0.1:99999", expect!["invalid-argument: cannot listen on '127.0.0.1:99999', expected HOST:PORT: invalid port value"]).await;
+        check(
+            "127.0.0.1",
+            expect!["invalid-argument: cannot listen on '127.0.0.1', expected HOST:PORT: invalid socket address"],
+        )
+        .await;
+        check(
+            "127.0.0.1:99999",
+            expect!["invalid-argument: cannot listen on '127.0.0.1:99999', expected HOST:PORT: invalid port value"],
+        )
+        .await;
     }
 
     #[tokio::test]
@@ -139,7 +147,8 @@ mod tests {
         let taken = listen("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap().to_string();
         let error = listen(&address).await.unwrap_err().to_string().replace(&address, "HOST:PORT");
-        expect!["cannot listen on 'HOST:PORT': another process listens there already; port 0 picks a free one"].assert_eq(&error);
+        expect!["cannot listen on 'HOST:PORT': another process listens there already; port 0 picks a free one"]
+            .assert_eq(&error);
     }
 
     #[test]

@@ -142,7 +142,8 @@ impl Screen {
             match self.wait(batches.try_next()).await {
                 Ok(Some(batch)) => {
                     let rows = batch.num_rows() as u64;
-                    if let Err(stop) = self.print(move |renderer, out| renderer.rows(&batch, out).map(|()| None)).await {
+                    if let Err(stop) = self.print(move |renderer, out| renderer.rows(&batch, out).map(|()| None)).await
+                    {
                         break Err(stop);
                     }
                     self.progress.add(rows);

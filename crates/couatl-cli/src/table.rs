@@ -46,11 +46,8 @@ impl Table {
     /// Prints rows, under the header where these are the first.
     pub(crate) fn rows(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ArrowError> {
         let options = FormatOptions::new().with_null("NULL");
-        let formatters: Vec<_> = batch
-            .columns()
-            .iter()
-            .map(|array| ArrayFormatter::try_new(array, &options))
-            .collect::<Result<_, _>>()?;
+        let formatters: Vec<_> =
+            batch.columns().iter().map(|array| ArrayFormatter::try_new(array, &options)).collect::<Result<_, _>>()?;
         let mut rows = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {
             let mut cells = Vec::with_capacity(formatters.len());
@@ -154,46 +151,58 @@ mod tests {
             batch(&[Some(12345)], &[Some("a longer label")]),
             batch(&[None], &[Some("")]),
         ];
-        check(&rows, expect![[r#"
+        check(
+            &rows,
+            expect![[r#"
               n | label
             ----+-------
               0 | tick
              10 | NULL
              12345 | a longer label
               NULL |
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_cell_of_several_lines_keeps_its_column() {
         let rows = [batch(&[Some(1), Some(2)], &[Some("def f():\n    return 1\n"), Some("x")])];
-        check(&rows, expect![[r#"
+        check(
+            &rows,
+            expect![[r#"
              n | label
             ---+--------------
              1 | def f():
                |     return 1
                |
              2 | x
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn terminals_get_no_orders_and_wide_letters_are_wide() {
         let rows = [batch(&[Some(1), Some(2)], &[Some("\x1b[2Jboo\t\0\r"), Some("東京")])];
-        check(&rows, expect![[r#"
+        check(
+            &rows,
+            expect![[r#"
              n | label
             ---+-----------------------
              1 | \u{1b}[2Jboo\t\u{0}\r
              2 | 東京
-        "#]]);
+        "#]],
+        );
         let number: ArrayRef = Arc::new(Float64Array::from(vec![0.1 + 0.2, f64::NAN]));
         let city: ArrayRef = Arc::new(StringArray::from(vec!["東京", "Ōsaka"]));
-        check(&[RecordBatch::try_from_iter([("city\n", city), ("x", number)]).unwrap()], expect![[r#"
+        check(
+            &[RecordBatch::try_from_iter([("city\n", city), ("x", number)]).unwrap()],
+            expect![[r#"
              city\n |                   x
             --------+---------------------
              東京   | 0.30000000000000004
              Ōsaka  |                 NaN
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -201,11 +210,14 @@ mod tests {
         let wide = "w".repeat(70);
         let name: ArrayRef = Arc::new(StringArray::from(vec!["a", &wide]));
         let size: ArrayRef = Arc::new(Int32Array::from(vec![1, 70]));
-        check(&[RecordBatch::try_from_iter([("name", name), ("size", size)]).unwrap()], expect![[r#"
+        check(
+            &[RecordBatch::try_from_iter([("name", name), ("size", size)]).unwrap()],
+            expect![[r#"
              name                                                         | size
             --------------------------------------------------------------+------
              a                                                            |    1
              wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww |   70
-        "#]]);
+        "#]],
+        );
     }
 }

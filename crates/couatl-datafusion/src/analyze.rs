@@ -78,7 +78,6 @@ impl ExecutionPlan for TimeBoxExec {
         Ok(Arc::new(Self::new(children.swap_remove(0), self.time)))
     }
 
-    #[expect(deprecated, reason = "the trait still requires it")]
     fn with_new_children(
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use datafusion::catalog::memory::MemoryCatalogProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
-use datafusion::common::exec_err;
+use datafusion::common::{ResolvedTableReference, exec_err};
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::error::Result;
 use datafusion::execution::{SessionState, TaskContext};
@@ -20,7 +20,6 @@ use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::SendableRecordBatchStream;
-use datafusion::sql::ResolvedTableReference;
 use parking_lot::RwLock;
 
 use crate::query::{Queries, Query};

@@ -76,7 +76,6 @@ impl ExecutionPlan for PromptFilterExec {
         Ok(Arc::new(Self::new(&filter)))
     }
 
-    #[expect(deprecated, reason = "the trait still requires it")]
     fn with_new_children(
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use couatl_core::Mode;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::TableReference;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
@@ -25,7 +26,6 @@ use datafusion::physical_plan::explain::ExplainExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
-use datafusion::sql::TableReference;
 
 use crate::analyze::TimeBoxExec;
 use crate::filter::PromptFilterExec;
@@ -97,7 +97,8 @@ impl QueryPlanner for Planner {
 fn with_current_streams(plan: &LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     let current = |name: &TableReference, source: &Arc<dyn TableSource>| -> Result<Option<Arc<dyn TableSource>>> {
         let Some(old) = stream_table(source) else { return Ok(None) };
-        let resolved = state.resolve_table_ref(name.clone());
+        let defaults = &state.config().options().catalog;
+        let resolved = name.clone().resolve(&defaults.default_catalog, &defaults.default_schema);
         let new = crate::catalog::stream(state.catalog_list().as_ref(), &resolved);
         match new {
             // A stream that is not in a catalog of ours was registered by hand and is what it is.
@@ -105,7 +106,7 @@ fn with_current_streams(plan: &LogicalPlan, state: &SessionState) -> Result<Logi
                 Err(DataFusionError::Plan(format!("stream '{name}' was not found: it has been dropped")))
             }
             None => Ok(None),
-            Some(new) if std::ptr::eq(old, new.as_ref()) => Ok(None),
+            Some(new) if std::ptr::addr_eq(old, Arc::as_ptr(&new)) => Ok(None),
             Some(new) if new.schema() != old.schema() => Err(DataFusionError::Plan(format!(
                 "stream '{name}' has been replaced by one with other columns; prepare the statement again"
             ))),

@@ -99,7 +99,7 @@ impl Queries {
         }
         let query = Arc::new(Query {
             // Ids sort by time, so that lists do.
-            id: uuid::Uuid::now_v7().to_string(),
+            id: uuid::Uuid::new_v4().to_string(),
             sql,
             started: (SystemTime::now(), Instant::now()),
             rows: AtomicU64::new(0),
@@ -263,7 +263,6 @@ impl ExecutionPlan for QueryExec {
         Ok(Arc::new(Self::new(children.swap_remove(0), self.queries.clone(), self.sql.clone())))
     }
 
-    #[expect(deprecated, reason = "the trait still requires it")]
     fn with_new_children(
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,

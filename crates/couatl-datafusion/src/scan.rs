@@ -99,7 +99,6 @@ impl ExecutionPlan for StreamScanExec {
         Ok(self)
     }
 
-    #[expect(deprecated, reason = "the trait still requires it")]
     fn with_new_children(
         self: Arc<Self>,
         _children: Vec<Arc<dyn ExecutionPlan>>,

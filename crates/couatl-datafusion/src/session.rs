@@ -8,7 +8,7 @@ use arrow::datatypes::{Field, Schema, UInt64Type};
 use couatl_core::{Error, Host, Result};
 use couatl_sql::{CreateStream, Statement, StatementKind, StreamName};
 use datafusion::catalog::{SchemaProvider, TableProvider};
-use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::common::{ParamValues, ResolvedTableReference, ScalarValue, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement as PlanStatement};
@@ -17,7 +17,6 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
-use datafusion::sql::{ResolvedTableReference, TableReference};
 use parking_lot::RwLock;
 
 use crate::catalog::{self, CATALOG, ManagedSchema, SCHEMA};
@@ -364,10 +363,10 @@ impl Session {
 
     /// The full name, and the schema that it is in.
     fn place(&self, name: &StreamName) -> Result<(ResolvedTableReference, Arc<dyn SchemaProvider>)> {
-        let reference = match name.parts() {
-            [catalog, schema, table] => TableReference::full(catalog.as_str(), schema.as_str(), table.as_str()),
-            [schema, table] => TableReference::partial(schema.as_str(), table.as_str()),
-            parts => TableReference::bare(parts.last().map_or("", String::as_str)),
+        let reference = match (name.catalog(), name.schema()) {
+            (Some(catalog), Some(schema)) => TableReference::full(catalog, schema, name.name()),
+            (_, Some(schema)) => TableReference::partial(schema, name.name()),
+            _ => TableReference::bare(name.name()),
         };
         let state = self.inner.context.state();
         let options = &state.config().options().catalog;

@@ -6,19 +6,19 @@
 
 use std::time::Instant;
 
+use arrow::datatypes::Schema;
+use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::flight_service_server::FlightService;
-use arrow_flight::sql::{ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, Command};
 use arrow_flight::sql::ProstMessageExt;
+use arrow_flight::sql::{ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, Command};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, IpcMessage,
     PollInfo, SchemaAsIpc, SchemaResult, Ticket,
 };
-use arrow::datatypes::Schema;
-use arrow::ipc::writer::IpcWriteOptions;
+use bytes::Bytes;
 use couatl_core::Error;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
-use bytes::Bytes;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
@@ -55,8 +55,7 @@ fn command(bytes: &[u8]) -> Result<Command, Status> {
 }
 
 fn schema_message(schema: &Schema) -> Result<Bytes, Status> {
-    let message: IpcMessage =
-        SchemaAsIpc::new(schema, &IpcWriteOptions::default()).try_into().map_err(internal)?;
+    let message: IpcMessage = SchemaAsIpc::new(schema, &IpcWriteOptions::default()).try_into().map_err(internal)?;
     Ok(message.0)
 }
 

@@ -223,19 +223,25 @@ mod tests {
     #[tokio::test]
     async fn catalogs_and_schemas_are_listed() {
         let context = context().await;
-        check(&catalogs(&context).unwrap(), expect![[r#"
+        check(
+            &catalogs(&context).unwrap(),
+            expect![[r#"
             +--------------+
             | catalog_name |
             +--------------+
             | couatl       |
-            +--------------+"#]]);
-        check(&schemas(&context, CommandGetDbSchemas::default()).unwrap(), expect![[r#"
+            +--------------+"#]],
+        );
+        check(
+            &schemas(&context, CommandGetDbSchemas::default()).unwrap(),
+            expect![[r#"
             +--------------+----------------+
             | catalog_name | db_schema_name |
             +--------------+----------------+
             | couatl       | other          |
             | couatl       | public         |
-            +--------------+----------------+"#]]);
+            +--------------+----------------+"#]],
+        );
         let other = |catalog: Option<&str>, pattern: Option<&str>| CommandGetDbSchemas {
             catalog: catalog.map(str::to_owned),
             db_schema_filter_pattern: pattern.map(str::to_owned),
@@ -249,7 +255,9 @@ mod tests {
 
     #[tokio::test]
     async fn tables_are_listed_in_order() {
-        check(&tables(context().await, CommandGetTables::default()).await.unwrap(), expect![[r#"
+        check(
+            &tables(context().await, CommandGetTables::default()).await.unwrap(),
+            expect![[r#"
             +--------------+----------------+------------+------------+
             | catalog_name | db_schema_name | table_name | table_type |
             +--------------+----------------+------------+------------+
@@ -261,7 +269,8 @@ mod tests {
             | couatl       | public         | do.ts      | TABLE      |
             | couatl       | public         | it's       | TABLE      |
             | couatl       | public         | v          | VIEW       |
-            +--------------+----------------+------------+------------+"#]]);
+            +--------------+----------------+------------+------------+"#]],
+        );
     }
 
     #[tokio::test]
@@ -291,17 +300,21 @@ mod tests {
             table_types: types.iter().map(ToString::to_string).collect(),
             ..Default::default()
         };
-        for (types, expected) in [(&["VIEW"][..], 1), (&["TABLE"], 7), (&["TABLE", "VIEW"], 8), (&["SYSTEM TABLE"], 0)] {
+        for (types, expected) in [(&["VIEW"][..], 1), (&["TABLE"], 7), (&["TABLE", "VIEW"], 8), (&["SYSTEM TABLE"], 0)]
+        {
             assert_eq!(tables(context().await, listed(types)).await.unwrap().num_rows(), expected, "{types:?}");
         }
-        check(&table_types().unwrap(), expect![[r#"
+        check(
+            &table_types().unwrap(),
+            expect![[r#"
             +-----------------+
             | table_type      |
             +-----------------+
             | LOCAL TEMPORARY |
             | TABLE           |
             | VIEW            |
-            +-----------------+"#]]);
+            +-----------------+"#]],
+        );
     }
 
     #[tokio::test]

@@ -70,7 +70,8 @@ pub(crate) struct Upload(FlightRecordBatchStream);
 
 impl Upload {
     pub(crate) fn new(messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Self {
-        let messages = messages.map_err(Into::into).try_filter(|message| future::ready(!message.data_header.is_empty()));
+        let messages =
+            messages.map_err(Into::into).try_filter(|message| future::ready(!message.data_header.is_empty()));
         Self(FlightRecordBatchStream::new_from_flight_data(messages))
     }
 

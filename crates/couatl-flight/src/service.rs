@@ -20,8 +20,8 @@ use arrow_flight::{HandshakeResponse, PutResult};
 use bytes::Bytes;
 use couatl_core::{Error, Result};
 use couatl_datafusion::Session;
-use futures::stream::{self, BoxStream};
 use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -89,7 +89,10 @@ impl Service {
         self.statements.get(handle).ok_or_else(no_statement)
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T, Status> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T, Status> {
         self.runtime.run(work).await.map_err(|error| status(&error))
     }
 
@@ -99,8 +102,13 @@ impl Service {
         Ok(count.and_then(|count| i64::try_from(count).ok()).unwrap_or(-1))
     }
 
-    /// The answer to a statement that a client wants executed.
-    async fn execute(&self, statement: Statement, descriptor: FlightDescriptor) -> Result<Response<FlightInfo>, Status> {
+    /// The answer to a statement that a client wants executed. All that changes something has run then.
+    async fn execute(
+        &self,
+        statement: Statement,
+        descriptor: FlightDescriptor,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let statement = self.run(statement.run_leading(self.session.clone())).await?;
         let schema = statement.schema();
         if statement.prepared.is_update() {
             let count = self.update(statement).await?;
@@ -169,8 +177,8 @@ fn endpoint(ticket: &impl ProstMessageExt) -> FlightEndpoint {
 
 /// The answer to a metadata command: the command is its own ticket.
 fn metadata_info(command: Command, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-    let schema = metadata_schema(&command)
-        .ok_or_else(|| unsupported(format!("{} is not offered", command.type_url())))?;
+    let schema =
+        metadata_schema(&command).ok_or_else(|| unsupported(format!("{} is not offered", command.type_url())))?;
     let ticket = Ticket::new(command.into_any().encode_to_vec());
     let info = flight_info(&schema, request.into_inner())?;
     Ok(Response::new(info.with_endpoint(FlightEndpoint::new().with_ticket(ticket))))

@@ -23,10 +23,7 @@ const NAME_LENGTH: i64 = 65_535;
 /// The schema of CommandGetSqlInfo.
 pub(crate) fn schema() -> SchemaRef {
     let value = DataType::Union(value_fields(), UnionMode::Dense);
-    Arc::new(Schema::new(vec![
-        Field::new("info_name", DataType::UInt32, false),
-        Field::new("value", value, false),
-    ]))
+    Arc::new(Schema::new(vec![Field::new("info_name", DataType::UInt32, false), Field::new("value", value, false)]))
 }
 
 /// The entries of the given codes; all, where none is given. Codes that we do not know are left out.
@@ -58,10 +55,8 @@ fn reference_values(values: &UnionArray) -> Result<ArrayRef> {
 
 fn value_fields() -> UnionFields {
     let list = |item| DataType::List(Arc::new(Field::new_list_field(item, true)));
-    let pair = Fields::from(vec![
-        Field::new("key", DataType::Int32, false),
-        Field::new("value", list(DataType::Int32), true),
-    ]);
+    let pair =
+        Fields::from(vec![Field::new("key", DataType::Int32, false), Field::new("value", list(DataType::Int32), true)]);
     let map = DataType::Map(Arc::new(Field::new("entries", DataType::Struct(pair), false)), false);
     UnionFields::from_fields(vec![
         Field::new("string_value", DataType::Utf8, false),
@@ -132,7 +127,8 @@ fn features(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlSupportsDifferentTableCorrelationNames, false);
     infos.append(SqlInfo::SqlSupportsExpressionsInOrderBy, true);
     infos.append(SqlInfo::SqlSupportsOrderByUnrelated, true);
-    let group_by = [SqlSupportedGroupBy::SqlGroupByUnrelated as i32, SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32];
+    let group_by =
+        [SqlSupportedGroupBy::SqlGroupByUnrelated as i32, SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32];
     infos.append(SqlInfo::SqlSupportedGroupBy, bits(&group_by));
     infos.append(SqlInfo::SqlSupportsLikeEscapeClause, true);
     infos.append(SqlInfo::SqlSupportsNonNullableColumns, true);
@@ -262,7 +258,7 @@ fn conversions() -> BTreeMap<i32, Vec<i32>> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::UInt32Array;
+    use arrow::array::{Array, UInt32Array};
     use arrow::datatypes::UInt32Type;
     use arrow_flight::encode::FlightDataEncoderBuilder;
 
@@ -285,12 +281,14 @@ mod tests {
         let known = (0..1000).filter(|code| SqlInfo::try_from(*code).is_ok());
         let missing: Vec<i32> = known.filter(|code| !codes.contains(&(*code as u32))).collect();
         // The versions of Substrait, which there is none of, and concurrency per result set type.
-        let answered_by_others = [SqlInfo::FlightSqlServerSubstraitMinVersion as i32,
+        let answered_by_others = [
+            SqlInfo::FlightSqlServerSubstraitMinVersion as i32,
             SqlInfo::FlightSqlServerSubstraitMaxVersion as i32,
             SqlInfo::SqlSupportedConcurrenciesForResultSetUnspecified as i32,
             SqlInfo::SqlSupportedConcurrenciesForResultSetForwardOnly as i32,
             SqlInfo::SqlSupportedConcurrenciesForResultSetScrollSensitive as i32,
-            SqlInfo::SqlSupportedConcurrenciesForResultSetScrollInsensitive as i32];
+            SqlInfo::SqlSupportedConcurrenciesForResultSetScrollInsensitive as i32,
+        ];
         assert_eq!(missing, answered_by_others);
     }
 

@@ -25,6 +25,11 @@ impl Statement {
         Ok(Self { prepared, parameters: Parameters::None })
     }
 
+    /// Runs what its text has before the last statement, so that the last one can be planned, and once only.
+    pub(crate) async fn run_leading(self, session: Session) -> Result<Self> {
+        Ok(Self { prepared: session.run_leading(self.prepared).await?, ..self })
+    }
+
     /// The schema of its rows on the wire. An update has no columns.
     pub(crate) fn schema(&self) -> SchemaRef {
         if self.prepared.is_update() { Schema::empty().into() } else { wire_schema(&self.prepared.schema()) }
@@ -36,8 +41,8 @@ impl Statement {
     /// Those of planning and opening its first execution; all others are items of the stream.
     pub(crate) async fn rows(self, session: Session) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let Self { prepared, parameters } = self;
-        if prepared.is_update() {
-            return Err(Error::invalid_argument("this statement gives no rows: it has run, or runs as an update"));
+        if prepared.is_update() || prepared.has_leading() {
+            return Err(Error::invalid_argument("this statement changes something: GetFlightInfo or DoPut runs it"));
         }
         let mut executions = parameters.executions();
         let Some(first) = executions.next() else {

@@ -37,7 +37,10 @@ pub(crate) fn prepare(
 }
 
 /// Encodes rows that are in their wire form.
-pub(crate) fn encode(rows: impl Stream<Item = Result<RecordBatch>> + Send + 'static, schema: SchemaRef) -> FlightStream {
+pub(crate) fn encode(
+    rows: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+    schema: SchemaRef,
+) -> FlightStream {
     let messages = FlightDataEncoderBuilder::new()
         .with_schema(schema)
         // Batches come in pieces already, cut by a better measure than the encoder has.

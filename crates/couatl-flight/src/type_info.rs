@@ -1,9 +1,9 @@
 //! The types that a column may have, in the words of JDBC and ODBC: the answer to CommandGetXdbcTypeInfo.
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoDataBuilder};
 use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
-use arrow::datatypes::SchemaRef;
 use couatl_core::{Error, Result};
 
 use XdbcDataType as Xdbc;

@@ -40,10 +40,9 @@ fn wire_type(data_type: &DataType) -> DataType {
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,
         DataType::Dictionary(_, values) => wire_type(values),
-        DataType::List(item)
-        | DataType::LargeList(item)
-        | DataType::ListView(item)
-        | DataType::LargeListView(item) => DataType::List(wire_field(item)),
+        DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
+            DataType::List(wire_field(item))
+        }
         DataType::FixedSizeList(item, size) => DataType::FixedSizeList(wire_field(item), *size),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(wire_field).collect()),
         DataType::Map(entries, sorted) => DataType::Map(wire_field(entries), *sorted),

@@ -1,0 +1,67 @@
+# Everything is made inside the checkout: .venv holds Python, target holds Rust.
+
+PYTHON  ?= python3
+VENV    := $(CURDIR)/.venv
+BIN     := $(VENV)/bin
+PROFILE ?= dev
+
+# Rust programs that embed Python are linked with, and find, the library of the environment's interpreter.
+export PYO3_PYTHON := $(BIN)/python
+export VIRTUAL_ENV := $(VENV)
+export LD_LIBRARY_PATH = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))'):$(LD_LIBRARY_PATH_WAS)
+LD_LIBRARY_PATH_WAS := $(LD_LIBRARY_PATH)
+unexport LD_LIBRARY_PATH_WAS
+
+RUST    := $(shell find crates python -name '*.rs' -o -name '*.py' -path '*/src/*' -o -name Cargo.toml) Cargo.toml Cargo.lock
+CLIENTS := adbc-driver-flightsql adbc-driver-manager pyarrow pandas polars
+TOOLS   := maturin pytest ruff mypy pandas-stubs
+
+.PHONY: demo test build lint bless bench clean
+
+demo: $(VENV)/wheel-dev
+	$(BIN)/python examples/demo/demo.py
+
+test: $(VENV)/wheel-dev
+	cargo test --workspace --all-targets
+	cargo test --workspace --doc
+	$(BIN)/python -m pytest -q tests/python
+
+build: PROFILE := release
+build: $(VENV)/wheel-release
+
+lint: $(VENV)/ready
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(call cargo-deny) check bans licenses
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd python && $(BIN)/mypy --strict couatl
+
+bless: $(VENV)/ready
+	BLESS=1 cargo test -p couatl --test sqllogic
+	UPDATE_EXPECT=1 cargo test --workspace --all-targets
+
+bench: $(VENV)/wheel-release
+	$(BIN)/python benches/rows.py
+
+clean:
+	rm -rf $(VENV) target
+
+# The wheel of a profile, installed. Tests and the demo share the one that tests are built with.
+$(VENV)/wheel-%: $(VENV)/ready $(RUST) $(wildcard python/couatl/*) python/pyproject.toml
+	cd python && $(BIN)/maturin build --quiet --profile $* --interpreter $(BIN)/python --out $(VENV)/wheels-$*
+	$(BIN)/pip install --quiet --no-deps --force-reinstall $(VENV)/wheels-$*/couatl-*.whl
+	rm -f $(VENV)/wheel-* && touch $@
+
+$(VENV)/ready: Makefile
+	$(PYTHON) tools/check_python.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TOOLS) $(CLIENTS)
+	touch $@
+
+# cargo-deny is built once, where cargo builds everything else.
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+define cargo-deny
+test -x $(TARGET)/tools/bin/cargo-deny || cargo install --quiet --locked --root $(TARGET)/tools cargo-deny@0.20.2
+	$(TARGET)/tools/bin/cargo-deny
+endef

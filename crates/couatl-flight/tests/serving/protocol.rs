@@ -1,0 +1,93 @@
+//! Calls at the edge of the protocol: what is not offered, and what is no command at all.
+
+use arrow_flight::sql::{
+    ActionCancelQueryRequest, CommandStatementIngest, CommandStatementSubstraitPlan, ProstMessageExt,
+};
+use arrow_flight::{Action, Criteria, Empty, FlightData, FlightDescriptor, Ticket};
+use futures::{TryStreamExt, stream};
+use prost::Message;
+use tonic::Code;
+
+use crate::fixture::{served, value};
+
+#[tokio::test]
+async fn what_is_not_offered_is_said() {
+    let served = served().await;
+    let mut client = served.client().await;
+    let flight = client.inner_mut();
+    let plan = CommandStatementSubstraitPlan::default().as_any().encode_to_vec();
+    let ingest = CommandStatementIngest::default().as_any().encode_to_vec();
+    let upload =
+        |command: Vec<u8>| stream::iter([FlightData::new().with_descriptor(FlightDescriptor::new_cmd(command))]);
+    let refusals = [
+        flight.poll_flight_info(FlightDescriptor::new_cmd(plan.clone())).await.err(),
+        flight.get_flight_info(FlightDescriptor::new_cmd(plan.clone())).await.err(),
+        flight.get_schema(FlightDescriptor::new_cmd(plan.clone())).await.err(),
+        flight.do_put(upload(plan)).await.err(),
+        flight.do_put(upload(ingest.clone())).await.err(),
+        flight.do_get(Ticket::new(ingest)).await.err(),
+        flight.list_flights(Criteria::default()).await.err(),
+        flight.do_exchange(stream::empty()).await.err(),
+        flight
+            .do_action(Action::new("CancelQuery", ActionCancelQueryRequest::default().as_any().encode_to_vec()))
+            .await
+            .err(),
+        flight.do_action(Action::new("CancelFlightInfo", "")).await.err(),
+        flight.do_action(Action::new("BeginTransaction", "")).await.err(),
+    ];
+    for refusal in refusals {
+        let refusal = refusal.unwrap();
+        assert_eq!(refusal.code(), Code::Unimplemented, "{refusal}");
+        assert!(
+            refusal.message().contains("is not offered")
+                || refusal.message().contains("are not offered")
+                || refusal.message().contains("no ticket of this server"),
+            "{refusal}"
+        );
+        assert_eq!(refusal.metadata().get("x-couatl-error-kind").unwrap(), "unsupported");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_command_is_a_bad_argument() {
+    let served = served().await;
+    let mut client = served.client().await;
+    for garbage in [&b"\xff\xff\xff\xff"[..], b"SELECT 1"] {
+        let flight = client.inner_mut();
+        let descriptor = FlightDescriptor::new_cmd(garbage.to_vec());
+        let refusals = [
+            flight.get_flight_info(descriptor.clone()).await.err(),
+            flight.get_schema(descriptor.clone()).await.err(),
+            flight.do_get(Ticket::new(garbage.to_vec())).await.err(),
+            flight.do_action(Action::new("CreatePreparedStatement", garbage.to_vec())).await.err(),
+            flight.do_put(stream::iter([FlightData::new()])).await.err(),
+            flight.do_put(stream::empty()).await.err(),
+            flight.do_put(stream::iter([FlightData::new().with_descriptor(descriptor)])).await.err(),
+        ];
+        for refusal in refusals {
+            assert_eq!(refusal.unwrap().code(), Code::InvalidArgument);
+        }
+    }
+    assert_eq!(value(&mut client, "SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn a_handshake_is_accepted_and_only_real_actions_are_listed() {
+    let served = served().await;
+    let mut client = served.client().await;
+    client.handshake("anyone", "anything").await.unwrap();
+    let actions = client.inner_mut().list_actions(Empty {}).await.unwrap().into_inner();
+    let mut names: Vec<String> = actions.map_ok(|action| action.r#type).try_collect().await.unwrap();
+    names.sort();
+    assert_eq!(names, ["ClosePreparedStatement", "CreatePreparedStatement"]);
+}
+
+#[tokio::test]
+async fn a_message_beyond_the_limit_is_refused_and_the_connection_lives() {
+    let served = served().await;
+    let mut client = served.client().await;
+    let sql = format!("SELECT '{}'", "x".repeat(17 * 1024 * 1024));
+    let refusal = crate::fixture::refused(client.execute(sql, None).await);
+    assert_eq!(refusal.code(), Code::OutOfRange);
+    assert_eq!(value(&mut client, "SELECT 1").await, "1");
+}

@@ -1,0 +1,14 @@
+"""Couatl: Python functions as SQL tables, over Arrow Flight SQL.
+
+The package brings the command: ``couatl serve`` and ``couatl sql``. Bodies of streams import whatever is installed
+beside it.
+"""
+
+import atexit
+
+from couatl._couatl import __version__, cancel_all
+
+__all__ = ["__version__", "cancel_all"]
+
+# Before the interpreter goes away, no thread may run user code in it any more.
+atexit.register(cancel_all, 5.0)

@@ -1,0 +1,5 @@
+"""``python -m couatl``: the command."""
+
+from couatl.command import main
+
+main()

@@ -1,0 +1,14 @@
+"""The extension module: see ``python/src/lib.rs``."""
+
+from collections.abc import Sequence
+
+__version__: str
+
+def run(args: Sequence[str]) -> int:
+    """Run the command with its arguments, the first of which is its own name; give the exit code."""
+
+def cancel_all(grace: float) -> int:
+    """Cancel every scan and write of this process and wait for their threads, at most so many seconds.
+
+    Give how many have not ended.
+    """
