@@ -38,7 +38,7 @@ lint: $(VENV)/ready
 	cd python && $(BIN)/mypy --strict couatl
 
 bless: $(VENV)/ready
-	BLESS=1 cargo test -p couatl --test sqllogic
+	BLESS=1 cargo test --workspace --test sqllogic
 	UPDATE_EXPECT=1 cargo test --workspace --all-targets
 
 bench: $(VENV)/wheel-release

@@ -85,7 +85,8 @@ def disconnect():
     db.close()
 $$
 SETTINGS type = 'python', mode = 'batch', read_function_name = 'read', write_function_name = 'write',
-    init_function_name = 'connect', init_function_parameters = '{path}', deinit_function_name = 'disconnect'
+    init_function_name = 'connect', init_function_parameters = '{path}',
+    deinit_function_name = 'disconnect'
 """
 
 # What goes wrong in Python is shown as Python shows it.

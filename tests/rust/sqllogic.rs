@@ -1,4 +1,5 @@
 //! Runs the files of `tests/slt`: what SQL can see. With `BLESS=1`, expectations are rewritten instead.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,7 +37,10 @@ impl AsyncDB for Database {
         if columns == 0 {
             return Ok(DBOutput::StatementComplete(0));
         }
-        Ok(DBOutput::Rows { types: vec![DefaultColumnType::Any; columns], rows: batches.iter().flat_map(rows).collect() })
+        Ok(DBOutput::Rows {
+            types: vec![DefaultColumnType::Any; columns],
+            rows: batches.iter().flat_map(rows).collect(),
+        })
     }
 
     async fn shutdown(&mut self) {}
@@ -60,8 +64,11 @@ fn rows(batch: &RecordBatch) -> Vec<Vec<String>> {
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<_> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "slt")).collect();
+    let mut found: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "slt"))
+        .collect();
     found.sort();
     found
 }
@@ -91,7 +98,10 @@ fn every_file_holds() {
             if bless {
                 let normalize = sqllogictest::default_normalizer;
                 let columns = sqllogictest::default_column_validator;
-                runner.update_test_file(&file, "\t", sqllogictest::default_validator, normalize, columns).await.unwrap();
+                runner
+                    .update_test_file(&file, "\t", sqllogictest::default_validator, normalize, columns)
+                    .await
+                    .unwrap();
             } else if let Err(error) = runner.run_file_async(&file).await {
                 failures.push(format!("{}", error.display(false)));
             }

@@ -24,33 +24,26 @@ use crate::table::Table;
 #[derive(Debug)]
 pub(crate) struct Renderer {
     format: Format,
+    schema: SchemaRef,
     table: Table,
     rows: u64,
-    after_rows: bool,
+    opened: bool,
+    after_result: bool,
 }
 
 impl Renderer {
     /// A renderer that has printed nothing.
     pub(crate) fn new(format: Format) -> Self {
-        Self { format, table: Table::new(&Schema::empty()), rows: 0, after_rows: false }
+        let schema = Arc::new(Schema::empty());
+        Self { format, table: Table::new(&schema), schema, rows: 0, opened: false, after_result: false }
     }
 
-    /// Begins with a result.
-    pub(crate) fn begin(&mut self, schema: &SchemaRef, out: &mut Vec<u8>) -> Result<()> {
+    /// Begins with a result. Nothing is printed before its first row or its end: it may fail without either.
+    pub(crate) fn begin(&mut self, schema: SchemaRef) {
+        self.table = Table::new(&schema);
+        self.schema = schema;
         self.rows = 0;
-        match self.format {
-            Format::Table => {
-                self.separate(out);
-                self.table = Table::new(schema);
-            }
-            Format::Csv => {
-                self.separate(out);
-                csv(&RecordBatch::new_empty(Arc::clone(schema)), true, out)?;
-            }
-            Format::Json => {}
-        }
-        self.after_rows = true;
-        Ok(())
+        self.opened = false;
     }
 
     /// Prints some of its rows.
@@ -58,6 +51,7 @@ impl Renderer {
         if batch.num_rows() == 0 {
             return Ok(());
         }
+        self.open(out)?;
         self.rows += batch.num_rows() as u64;
         match self.format {
             Format::Table => self.table.rows(&readable(batch, false)?, out)?,
@@ -71,12 +65,31 @@ impl Renderer {
         Ok(())
     }
 
-    /// Ends a result; one that was cut off without a row leaves nothing.
-    pub(crate) fn end(&mut self, whole: bool, out: &mut Vec<u8>) {
-        if self.format == Format::Table && (whole || self.rows > 0) {
+    /// Ends a result; one that was cut off before its first row leaves nothing.
+    pub(crate) fn end(&mut self, whole: bool, out: &mut Vec<u8>) -> Result<()> {
+        if whole {
+            self.open(out)?;
+        }
+        if self.format == Format::Table && self.opened {
             self.table.header(out);
             out.extend_from_slice(format!("{}\n", count(self.rows)).as_bytes());
         }
+        Ok(())
+    }
+
+    /// Prints what stands before the first row, once.
+    fn open(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        if std::mem::replace(&mut self.opened, true) {
+            return Ok(());
+        }
+        if self.format != Format::Json {
+            self.separate(out);
+        }
+        if self.format == Format::Csv {
+            csv(&RecordBatch::new_empty(Arc::clone(&self.schema)), true, out)?;
+        }
+        self.after_result = true;
+        Ok(())
     }
 
     /// Prints what came of a statement that gives no rows; in CSV and JSON there is no place for it, and the text that
@@ -96,7 +109,7 @@ impl Renderer {
 
     /// An empty line, after a result.
     fn separate(&mut self, out: &mut Vec<u8>) {
-        if std::mem::take(&mut self.after_rows) {
+        if std::mem::take(&mut self.after_result) {
             out.push(b'\n');
         }
     }
@@ -282,11 +295,11 @@ mod tests {
 
     fn check(format: Format, batches: &[RecordBatch], expected: Expect) {
         let text = rendered(format, |renderer, out| {
-            renderer.begin(&batches[0].schema(), out).unwrap();
+            renderer.begin(batches[0].schema());
             for batch in batches {
                 renderer.rows(batch, out).unwrap();
             }
-            renderer.end(true, out);
+            renderer.end(true, out).unwrap();
         });
         expected.assert_eq(&text);
     }
@@ -359,9 +372,9 @@ mod tests {
         let script = |renderer: &mut Renderer, out: &mut Vec<u8>| {
             assert_eq!(renderer.updated(None, out).is_none(), renderer.format == Format::Table);
             for rows in [0, 1, 2] {
-                renderer.begin(&batch.schema(), out).unwrap();
+                renderer.begin(batch.schema());
                 renderer.rows(&batch.slice(0, rows), out).unwrap();
-                renderer.end(true, out);
+                renderer.end(true, out).unwrap();
             }
             assert_eq!(renderer.updated(Some(1), out).is_none(), renderer.format == Format::Table);
         };
@@ -409,9 +422,9 @@ mod tests {
         let batch = everything().project(&[0]).unwrap();
         let cut = |rows| {
             rendered(Format::Table, |renderer, out| {
-                renderer.begin(&batch.schema(), out).unwrap();
+                renderer.begin(batch.schema());
                 renderer.rows(&batch.slice(0, rows), out).unwrap();
-                renderer.end(false, out);
+                renderer.end(false, out).unwrap();
             })
         };
         expect![""].assert_eq(&cut(0));

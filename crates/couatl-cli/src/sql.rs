@@ -137,7 +137,11 @@ impl Screen {
                 return self.print(move |renderer, out| Ok(renderer.updated(written, out))).await;
             }
         };
-        self.print(move |renderer, out| renderer.begin(&schema, out).map(|()| None)).await?;
+        self.print(move |renderer, _| {
+            renderer.begin(schema);
+            Ok(None)
+        })
+        .await?;
         let ended = loop {
             match self.wait(batches.try_next()).await {
                 Ok(Some(batch)) => {
@@ -156,10 +160,7 @@ impl Screen {
         drop(batches);
         self.progress.clear();
         let whole = ended.is_ok();
-        let last_words = self.print(move |renderer, out| {
-            renderer.end(whole, out);
-            Ok(None)
-        });
+        let last_words = self.print(move |renderer, out| renderer.end(whole, out).map(|()| None));
         match (ended, tokio::time::timeout(LAST_WORDS, last_words).await) {
             (Ok(()), Ok(printed)) => printed,
             (ended, _) => ended,

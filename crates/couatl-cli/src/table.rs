@@ -52,7 +52,7 @@ impl Table {
         for row in 0..batch.num_rows() {
             let mut cells = Vec::with_capacity(formatters.len());
             for (column, formatter) in self.columns.iter_mut().zip(&formatters) {
-                let cell = printable(&formatter.value(row).try_to_string()?);
+                let cell = printable(formatter.value(row).try_to_string()?.trim_end_matches('\n'));
                 let width = cell.split('\n').map(UnicodeWidthStr::width).max().unwrap_or(0);
                 column.width = column.width.max(width.min(WIDEST));
                 cells.push(cell);
@@ -170,13 +170,12 @@ mod tests {
         check(
             &rows,
             expect![[r#"
-             n | label
-            ---+--------------
-             1 | def f():
-               |     return 1
-               |
-             2 | x
-        "#]],
+                 n | label
+                ---+--------------
+                 1 | def f():
+                   |     return 1
+                 2 | x
+            "#]],
         );
     }
 

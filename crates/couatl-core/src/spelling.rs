@@ -104,10 +104,8 @@ pub fn type_spelling(field: &Field) -> String {
             other => other.to_string(),
         },
         DataType::Struct(fields) => {
-            let members: Vec<_> = fields
-                .iter()
-                .map(|field| format!("{} {}", quoted(field.name()), type_spelling(field)))
-                .collect();
+            let members: Vec<_> =
+                fields.iter().map(|field| format!("{} {}", quoted(field.name()), type_spelling(field))).collect();
             format!("tuple({})", members.join(", "))
         }
         DataType::Dictionary(_, value) => {

@@ -78,10 +78,7 @@ impl ExecutionPlan for TimeBoxExec {
         Ok(Arc::new(Self::new(children.swap_remove(0), self.time)))
     }
 
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self::new(children.swap_remove(0), self.time)))
     }
 

@@ -17,9 +17,9 @@ use datafusion::datasource::{TableType, ViewTable};
 use datafusion::error::Result;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
-use datafusion::physical_plan::SendableRecordBatchStream;
 use parking_lot::RwLock;
 
 use crate::query::{Queries, Query};
@@ -44,7 +44,10 @@ pub(crate) fn new_catalog(queries: Arc<Queries>, state: StateRef) -> Result<Arc<
 }
 
 /// The stream of a name, if there is one and it lives in a schema of ours.
-pub(crate) fn stream(catalogs: &dyn CatalogProviderList, name: &ResolvedTableReference) -> Option<Arc<dyn TableProvider>> {
+pub(crate) fn stream(
+    catalogs: &dyn CatalogProviderList,
+    name: &ResolvedTableReference,
+) -> Option<Arc<dyn TableProvider>> {
     let schema = catalogs.catalog(&name.catalog)?.schema(&name.schema)?;
     let table = schema.downcast_ref::<ManagedSchema>()?.tables.read().get(&*name.table)?.clone();
     table.downcast_ref::<StreamTable>().is_some().then_some(table)

@@ -3,6 +3,7 @@
 use couatl_core::{Error, ErrorKind};
 use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
 
 /// Our error on its way through DataFusion.
 pub fn into_datafusion(error: Error) -> DataFusionError {
@@ -41,6 +42,13 @@ fn foreign(error: DataFusionError) -> Error {
 fn message(error: &DataFusionError) -> String {
     if let Some(inner) = ours(error) {
         return inner.to_string();
+    }
+    if let DataFusionError::SQL(parser, _) = error.find_root() {
+        // Its own words, without the names of its variants.
+        return match &**parser {
+            ParserError::ParserError(text) | ParserError::TokenizerError(text) => text.clone(),
+            ParserError::RecursionLimitExceeded => "the statement is nested too deeply".into(),
+        };
     }
     let text = error.message();
     text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default().trim_end().to_owned()

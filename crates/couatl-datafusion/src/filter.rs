@@ -76,10 +76,7 @@ impl ExecutionPlan for PromptFilterExec {
         Ok(Arc::new(Self::new(&filter)))
     }
 
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         let filter = FilterExecBuilder::from(&self.filter).with_input(children.swap_remove(0)).build()?;
         Ok(Arc::new(Self::new(&filter)))
     }
@@ -101,8 +98,10 @@ impl ExecutionPlan for PromptFilterExec {
         };
         let left = self.filter.fetch().unwrap_or(usize::MAX);
         let rows = stream::try_unfold((input, work, left), |(mut input, work, left)| async move {
-            while left > 0 {
-                let Some(batch) = input.next().await else { break };
+            if left == 0 {
+                return Ok(None);
+            }
+            while let Some(batch) = input.next().await {
                 let batch = work.apply(&batch?)?;
                 let batch = batch.slice(0, batch.num_rows().min(left));
                 if batch.num_rows() > 0 {

@@ -47,7 +47,9 @@ const ANALYZE_TIME: Duration = Duration::from_secs(5);
 /// let context = SessionContext::new_with_state(state);
 /// ```
 pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
-    builder.with_query_planner(Arc::new(Planner { queries: None })).with_physical_optimizer_rule(Arc::new(PromptFilters))
+    builder
+        .with_query_planner(Arc::new(Planner { queries: None }))
+        .with_physical_optimizer_rule(Arc::new(PromptFilters))
 }
 
 /// The planner of a session that keeps a list of its queries.

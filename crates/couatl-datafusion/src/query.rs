@@ -263,10 +263,7 @@ impl ExecutionPlan for QueryExec {
         Ok(Arc::new(Self::new(children.swap_remove(0), self.queries.clone(), self.sql.clone())))
     }
 
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self::new(children.swap_remove(0), self.queries.clone(), self.sql.clone())))
     }
 

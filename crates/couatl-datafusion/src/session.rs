@@ -62,8 +62,7 @@ impl Session {
         options.catalog.create_default_catalog_and_schema = false;
         let mut rules: Vec<_> = vec![Arc::new(ListUuids) as _];
         rules.extend(Analyzer::new().rules);
-        let builder =
-            SessionStateBuilder::new().with_config(config).with_default_features().with_analyzer_rules(rules);
+        let builder = SessionStateBuilder::new().with_config(config).with_default_features().with_analyzer_rules(rules);
         let mut state = install_session(builder, queries.clone()).build();
         datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(CompareUuids))
             .map_err(from_datafusion)?;
@@ -136,6 +135,20 @@ impl Session {
         Ok(Prepared { leading: Vec::new(), is_update, schema, parameters, ..prepared })
     }
 
+    /// The same query with the types that its parameters turn out to have: a schema may depend on them (`SELECT ?`).
+    ///
+    /// # Errors
+    /// Values that are too many, too few, or of the wrong type.
+    pub async fn bind(&self, prepared: Prepared, values: ParamValues) -> Result<Prepared> {
+        if prepared.is_update {
+            return Ok(prepared);
+        }
+        let values = typed(values, &prepared)?;
+        let data_frame = self.data_frame(&prepared.last, Some(values)).await?;
+        let schema = Arc::new(data_frame.schema().as_arrow().clone());
+        Ok(Prepared { schema, ..prepared })
+    }
+
     /// Runs a prepared text. The values of a `ParamValues::List` must be as many as it has parameters, and are cast to
     /// their types.
     ///
@@ -171,7 +184,8 @@ impl Session {
     /// Runs to the end; the count, where there is one.
     async fn update(&self, data_frame: DataFrame) -> Result<Option<u64>> {
         let batches = data_frame.collect().await.map_err(from_datafusion)?;
-        let counts = batches.iter().filter(|batch| batch.num_columns() == 1 && batch.schema().field(0).name() == "count");
+        let counts =
+            batches.iter().filter(|batch| batch.num_columns() == 1 && batch.schema().field(0).name() == "count");
         let counts = counts.filter_map(|batch| batch.column(0).as_primitive_opt::<UInt64Type>());
         Ok(counts.map(|counts| counts.values().iter().sum()).reduce(|sum: u64, count| sum + count))
     }
@@ -325,7 +339,10 @@ impl Session {
             if !create.or_replace || !is_stream {
                 let kind = if is_stream { "stream" } else { "table or view" };
                 let way_out = if is_stream { "use CREATE OR REPLACE, or drop it first" } else { "choose another name" };
-                return Err(Error::already_exists(format!("a {kind} named '{}' exists already; {way_out}", create.name)));
+                return Err(Error::already_exists(format!(
+                    "a {kind} named '{}' exists already; {way_out}",
+                    create.name
+                )));
             }
         }
         let (host, definition) = (self.inner.host.clone(), Arc::new(create.definition.clone()));

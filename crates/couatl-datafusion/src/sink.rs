@@ -52,7 +52,11 @@ impl StreamSink {
         Ok(RecordBatch::try_new(schema, columns)?)
     }
 
-    async fn write(&self, writer: &mut dyn SinkWriter, data: &mut SendableRecordBatchStream) -> couatl_core::Result<()> {
+    async fn write(
+        &self,
+        writer: &mut dyn SinkWriter,
+        data: &mut SendableRecordBatchStream,
+    ) -> couatl_core::Result<()> {
         while let Some(batch) = data.next().await {
             let batch = self.conform(&batch.map_err(from_datafusion)?)?;
             for start in (0..batch.num_rows()).step_by(self.batch_rows) {

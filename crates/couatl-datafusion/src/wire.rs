@@ -26,9 +26,8 @@ pub(crate) fn without_views(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 /// The type without views.
 fn plain(data_type: &DataType) -> DataType {
-    let inner = |field: &FieldRef| -> FieldRef {
-        Arc::new(Field::clone(field).with_data_type(plain(field.data_type())))
-    };
+    let inner =
+        |field: &FieldRef| -> FieldRef { Arc::new(Field::clone(field).with_data_type(plain(field.data_type()))) };
     match data_type {
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,

@@ -16,11 +16,12 @@ use arrow_flight::{
     PollInfo, SchemaAsIpc, SchemaResult, Ticket,
 };
 use bytes::Bytes;
-use couatl_core::Error;
+use couatl_core::{Error, ErrorKind};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use prost::Message;
-use tonic::{Request, Response, Status, Streaming};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
 use crate::service::{Created, Service};
@@ -33,7 +34,10 @@ const CLOSE_PREPARED_STATEMENT: &str = "ClosePreparedStatement";
 const IS_UPDATE_TAG: u8 = 4 << 3;
 
 /// The service that tonic serves.
-pub(crate) struct Flight(pub(crate) Service);
+pub(crate) struct Flight {
+    service: Service,
+    refusing: CancellationToken,
+}
 
 /// A call, with its outcome in the log.
 async fn logged<T>(call: &'static str, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
@@ -42,7 +46,9 @@ async fn logged<T>(call: &'static str, work: impl Future<Output = Result<T, Stat
     let elapsed = started.elapsed();
     match &outcome {
         Ok(_) => debug!(call, ?elapsed, "answered"),
-        Err(status) => warn!(call, ?elapsed, code = ?status.code(), message = status.message(), "refused"),
+        // Drivers ask for what we do not offer as a matter of course: ADBC closes a session that it never opened.
+        Err(status) if status.code() == Code::Unimplemented => debug!(call, reason = status.message(), "not offered"),
+        Err(status) => warn!(call, ?elapsed, code = ?status.code(), reason = status.message(), "refused"),
     }
     outcome
 }
@@ -79,6 +85,22 @@ fn with_is_update(result: &ActionCreatePreparedStatementResult, is_update: bool)
 }
 
 impl Flight {
+    /// The service around the commands. Once `refusing` is cancelled, it takes no new calls.
+    pub(crate) fn new(service: Service, refusing: CancellationToken) -> Self {
+        Self { service, refusing }
+    }
+
+    /// A call that begins something.
+    async fn call<T>(&self, call: &'static str, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        logged(call, async {
+            if self.refusing.is_cancelled() {
+                return Err(status(&Error::new(ErrorKind::Unavailable, "the server is shutting down")));
+            }
+            work.await
+        })
+        .await
+    }
+
     async fn create(&self, action: &Action) -> Result<Bytes, Status> {
         let refused = |error: String| status(&Error::invalid_argument(format!("this is no statement: {error}")));
         let message = Any::decode(&*action.body).map_err(|error| refused(error.to_string()))?;
@@ -86,11 +108,11 @@ impl Flight {
             .unpack()
             .map_err(|error| refused(error.to_string()))?
             .ok_or_else(|| refused(format!("found {}", message.type_url)))?;
-        encode_created(self.0.create(request.query, request.transaction_id).await?)
+        encode_created(self.service.create(request.query, request.transaction_id).await?)
     }
 
     async fn schema(&self, descriptor: &FlightDescriptor) -> Result<SchemaResult, Status> {
-        let schema = self.0.schema(command(&descriptor.cmd)?).await?;
+        let schema = self.service.schema(command(&descriptor.cmd)?).await?;
         Ok(SchemaResult { schema: schema_message(&schema)? })
     }
 }
@@ -109,58 +131,61 @@ impl FlightService for Flight {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        logged("Handshake", self.0.handshake(request)).await
+        self.call("Handshake", self.service.handshake(request)).await
     }
 
     async fn list_flights(&self, _request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
         let refused = Error::unsupported("ListFlights is not offered: Flight SQL's GetTables lists tables and streams");
-        logged("ListFlights", async { Err(status(&refused)) }).await
+        self.call("ListFlights", async { Err(status(&refused)) }).await
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        logged("GetFlightInfo", async {
+        self.call("GetFlightInfo", async {
             command(&request.get_ref().cmd)?;
-            self.0.get_flight_info(request).await
+            self.service.get_flight_info(request).await
         })
         .await
     }
 
     async fn poll_flight_info(&self, _request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
         let refused = Error::unsupported("PollFlightInfo is not offered: use GetFlightInfo, which answers at once");
-        logged("PollFlightInfo", async { Err(status(&refused)) }).await
+        self.call("PollFlightInfo", async { Err(status(&refused)) }).await
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        logged("GetSchema", self.schema(request.get_ref())).await.map(Response::new)
+        self.call("GetSchema", self.schema(request.get_ref())).await.map(Response::new)
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        logged("DoGet", async {
+        self.call("DoGet", async {
             command(&request.get_ref().ticket)?;
-            self.0.do_get(request).await
+            self.service.do_get(request).await
         })
         .await
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        logged("DoPut", self.0.do_put(request)).await
+        self.call("DoPut", self.service.do_put(request)).await
     }
 
     async fn do_exchange(
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        logged("DoExchange", self.0.do_exchange(request)).await
+        self.call("DoExchange", self.service.do_exchange(request)).await
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        logged("DoAction", async {
+        if request.get_ref().r#type == CLOSE_PREPARED_STATEMENT {
+            // Never refused: a client whose query has ended in its grace ends in good order.
+            return logged("DoAction", self.service.do_action(request)).await;
+        }
+        self.call("DoAction", async {
             match request.get_ref().r#type.as_str() {
                 CREATE_PREPARED_STATEMENT => {
                     let body = self.create(request.get_ref()).await?;
                     Ok(Response::new(stream::iter([Ok(arrow_flight::Result { body })]).boxed()))
                 }
-                CLOSE_PREPARED_STATEMENT => self.0.do_action(request).await,
                 other => Err(status(&Error::unsupported(format!("the action '{other}' is not offered")))),
             }
         })
@@ -175,7 +200,7 @@ impl FlightService for Flight {
             action(CREATE_PREPARED_STATEMENT, "Parses and plans a statement, for one or many executions."),
             action(CLOSE_PREPARED_STATEMENT, "Forgets a prepared statement."),
         ];
-        Ok(Response::new(stream::iter(actions).boxed()))
+        self.call("ListActions", async { Ok(Response::new(stream::iter(actions).boxed())) }).await
     }
 }
 

@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn check(batch: &RecordBatch, expected: Expect) {
-        expected.assert_eq(&pretty_format_batches(&[batch.clone()]).unwrap().to_string());
+        expected.assert_eq(&pretty_format_batches(std::slice::from_ref(batch)).unwrap().to_string());
     }
 
     async fn names(pattern: &str) -> Vec<String> {

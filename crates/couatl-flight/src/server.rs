@@ -7,9 +7,8 @@ use couatl_core::{Error, ErrorKind, Result};
 use couatl_datafusion::Session;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server as Transport;
 use tracing::{info, warn};
 
@@ -18,7 +17,6 @@ use crate::flight::Flight;
 use crate::handle::HandleLimits;
 use crate::runtime::QueryRuntime;
 use crate::service::Service;
-use crate::status::status;
 use crate::stream::MAX_MESSAGE_BYTES;
 
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -98,7 +96,7 @@ impl Server {
     /// `unavailable`, where the transport gives up by itself.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<()> {
         let Self { session, queries, config } = self;
-        let address = listener.local_addr().ok();
+        let address = listener.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
         // In the order in which they are cancelled.
         let refusing = CancellationToken::new();
         let over = CancellationToken::new();
@@ -108,16 +106,9 @@ impl Server {
 
         let runtime = QueryRuntime::new(queries.clone(), over.clone());
         let service = Service::new(session.clone(), runtime, config.tickets, config.statements);
-        let service = FlightServiceServer::new(Flight(service))
+        let service = FlightServiceServer::new(Flight::new(service, refusing.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let refused = refusing.clone();
-        let service = InterceptedService::new(service, move |request| {
-            if refused.is_cancelled() {
-                return Err(status(&Error::new(ErrorKind::Unavailable, "the server is shutting down")));
-            }
-            Ok(request)
-        });
         let transport = Transport::builder()
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -134,38 +125,45 @@ impl Server {
             Error::new(ErrorKind::Unavailable, format!("the server cannot go on: {error}")).with_source(error)
         };
 
-        info!(?address, "serving");
+        info!(address, "serving");
         tokio::select! {
             ended = &mut transport => return ended.map_err(failed),
             () = shutdown => {}
         }
 
-        info!(?address, grace = ?config.grace, "shutting down");
+        info!(address, grace = ?config.grace, "shutting down");
         refusing.cancel();
-        let deadline = Instant::now() + config.grace;
+        let asked = Instant::now();
         let queries_end = queries.spawn(async move { session.shutdown(config.grace).await });
         tokio::pin!(queries_end);
         // The transport goes on meanwhile: it carries rows, and refusals.
         tokio::select! {
             ended = &mut transport => return ended.map_err(failed),
-            _ = async {
-                if timeout_at(deadline, &mut queries_end).await.is_err() {
+            () = async {
+                if timeout(config.grace, &mut queries_end).await.is_err() {
                     over.cancel();
                     let _ = queries_end.await;
                 }
             } => {}
         }
 
-        over.cancel();
+        // Results that are made may still be on their way.
         closing.cancel();
-        if let Ok(ended) = timeout_at(deadline.max(Instant::now() + LAST_WORDS), &mut transport).await {
-            info!(?address, "ended");
-            return ended.map_err(failed);
-        }
-        warn!(?address, "some clients do not read: their connections are cut");
-        cut.cancel();
-        let ended = timeout(LAST_WORDS, transport).await.unwrap_or(Ok(()));
-        info!(?address, "ended");
+        let ended = match timeout(config.grace.saturating_sub(asked.elapsed()), &mut transport).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                over.cancel();
+                match timeout(LAST_WORDS, &mut transport).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        warn!(address, "some clients do not read: their connections are cut");
+                        cut.cancel();
+                        timeout(LAST_WORDS, transport).await.unwrap_or(Ok(()))
+                    }
+                }
+            }
+        };
+        info!(address, "ended");
         ended.map_err(failed)
     }
 }

@@ -25,9 +25,16 @@ impl Statement {
         Ok(Self { prepared, parameters: Parameters::None })
     }
 
-    /// Runs what its text has before the last statement, so that the last one can be planned, and once only.
+    /// Runs what its text has before the last statement, so that the last one can be planned, and once only; then its
+    /// schema is that of its bound parameters.
     pub(crate) async fn run_leading(self, session: Session) -> Result<Self> {
-        Ok(Self { prepared: session.run_leading(self.prepared).await?, ..self })
+        let prepared = session.run_leading(self.prepared).await?;
+        let bound = self.parameters.executions().next().transpose()?.flatten();
+        let prepared = match bound {
+            Some(values) => session.bind(prepared, values).await?,
+            None => prepared,
+        };
+        Ok(Self { prepared, ..self })
     }
 
     /// The schema of its rows on the wire. An update has no columns.

@@ -9,7 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule};
 use pyo3::{ffi::c_str, intern};
 
-use crate::exception::raised;
+use crate::exception::{raised, with_traceback};
 
 /// A function of the body, and how it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Body {
 
     /// The traceback of an exception, with the body's lines.
     pub(crate) fn format(&self, py: Python<'_>, exception: &PyErr) -> Option<String> {
-        let text = self.object.bind(py).call_method1(intern!(py, "format"), (exception.value(py),)).ok()?;
+        let text = self.object.bind(py).call_method1(intern!(py, "format"), (with_traceback(py, exception),)).ok()?;
         Some(text.str().ok()?.to_string_lossy().into_owned())
     }
 }
@@ -83,8 +83,7 @@ impl Module {
     /// An empty module for the body, known to `sys.modules`.
     pub(crate) fn new(py: Python<'_>, body: Arc<Body>) -> Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let word: String =
-            body.definition.name.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
+        let word: String = body.definition.name.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
         let name = format!("couatl_stream_{word}_{}", NEXT.fetch_add(1, Relaxed));
         let module = body.object.bind(py).call_method1(intern!(py, "load"), (&name,));
         let module = module.and_then(|module| Ok(module.cast_into::<PyModule>()?.unbind()));
@@ -158,9 +157,8 @@ pub(crate) fn support(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
 
 /// The error for what `body.py` raised: a refusal is the user's to mend, all else is ours.
 fn refused(py: Python<'_>, stream: &str, error: PyErr) -> Error {
-    let ours = support(py)
-        .and_then(|support| support.getattr("Refused"))
-        .is_ok_and(|class| error.is_instance(py, &class));
+    let ours =
+        support(py).and_then(|support| support.getattr("Refused")).is_ok_and(|class| error.is_instance(py, &class));
     if ours {
         Error::invalid_definition(format!("stream '{stream}': {}", error.value(py))).with_context("stream", stream)
     } else {

@@ -174,7 +174,11 @@ impl Linger {
     }
 
     /// The next parcel, the error, or the end.
-    pub(crate) fn poll_next<T>(&mut self, delivery: &Delivery<T>, cx: &mut Context<'_>) -> Poll<Option<Result<Box<T>>>> {
+    pub(crate) fn poll_next<T>(
+        &mut self,
+        delivery: &Delivery<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Box<T>>>> {
         if let Some(timer) = &mut self.timer
             && timer.as_mut().poll(cx).is_ready()
         {

@@ -33,8 +33,13 @@ fn one_line(py: Python<'_>, exception: &PyErr) -> String {
     if text.is_empty() { kind } else { format!("{kind}: {}", shorten(&text, 500)) }
 }
 
+/// The exception object, which knows its traceback; that of a `PyErr` need not.
+pub(crate) fn with_traceback<'py>(py: Python<'py>, exception: &PyErr) -> Bound<'py, PyAny> {
+    exception.clone_ref(py).into_value(py).into_bound(py).into_any()
+}
+
 fn format_plain(py: Python<'_>, exception: &PyErr) -> Option<String> {
-    let lines = py.import("traceback").ok()?.call_method1("format_exception", (exception.value(py),)).ok()?;
+    let lines = py.import("traceback").ok()?.call_method1("format_exception", (with_traceback(py, exception),)).ok()?;
     let lines: Vec<String> = lines.extract().ok()?;
     Some(lines.concat().trim_end().to_owned())
 }

@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use couatl_core::{Error, ErrorKind, Metrics, Result};
-use pyo3::prelude::*;
 use pyo3::ffi;
+use pyo3::prelude::*;
 
 /// The environment that the interpreter of this process was started in: `None` where the process is Python's own.
 static STARTED: OnceLock<Result<Option<PathBuf>, String>> = OnceLock::new();
@@ -71,7 +71,11 @@ fn initialize(environment: Option<&Path>) -> Result<()> {
     let failed = |status: ffi::PyStatus| {
         // SAFETY: the message is null or a static string of the interpreter's.
         let message = unsafe {
-            if status.err_msg.is_null() { "no reason given".into() } else { std::ffi::CStr::from_ptr(status.err_msg).to_string_lossy() }
+            if status.err_msg.is_null() {
+                "no reason given".into()
+            } else {
+                std::ffi::CStr::from_ptr(status.err_msg).to_string_lossy()
+            }
         };
         Error::new(ErrorKind::Internal, format!("the Python interpreter did not start: {message}"))
     };

@@ -41,7 +41,8 @@ pub(crate) async fn open(program: Arc<Program>, request: WriteRequest) -> Result
     let (ended, is_over) = oneshot::channel();
     let stream = program.definition.name.clone();
     // From here on, dropping this future drops the writer, and so cancels.
-    let mut writer = PythonWriter { orders, control: control.clone(), is_over: Some(is_over), stream, failed: false, rows: 0 };
+    let mut writer =
+        PythonWriter { orders, control: control.clone(), is_over: Some(is_over), stream, failed: false, rows: 0 };
     let (opened, is_open) = oneshot::channel();
     let job = {
         let (control, metrics, program) = (control.clone(), metrics.clone(), program.clone());
@@ -186,8 +187,10 @@ fn write_batch(
         arguments.push(converted.map_err(|error| {
             let (stream, column) = (&program.definition.name, field.name());
             let text = error.value(py).to_string();
-            Error::type_mismatch(format!("stream '{stream}', column '{column}': cannot give the values to Python: {text}"))
-                .with_source(error)
+            Error::type_mismatch(format!(
+                "stream '{stream}', column '{column}': cannot give the values to Python: {text}"
+            ))
+            .with_source(error)
         })?);
     }
     let arguments = PyTuple::new(py, arguments).map_err(|error| Error::internal(error.to_string()))?;

@@ -130,6 +130,7 @@ async fn new_work_is_refused_while_running_queries_have_their_grace() {
     let mut client = served.client().await;
     let mut rows = endless(&mut client, "clock").await;
     let promised = client.execute("SELECT 1".to_owned(), None).await.unwrap();
+    let prepared = client.prepare("SELECT 1".to_owned(), None).await.unwrap();
     served.stop.cancel();
     until("the server refuses", || served.stop.is_cancelled()).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -139,11 +140,28 @@ async fn new_work_is_refused_while_running_queries_have_their_grace() {
     let mut late = served.client().await;
     let refusal = refused(late.execute("SELECT 1".to_owned(), None).await);
     assert_eq!((refusal.code(), refusal.message()), (Code::Unavailable, "the server is shutting down"));
+    prepared.close().await.unwrap();
     for _ in 0..20 {
         assert!(rows.try_next().await.unwrap().is_some());
     }
     assert!(!served.serving.is_finished());
     drop(rows);
+    tokio::time::timeout(Duration::from_secs(5), &mut served.serving).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_result_that_is_read_slowly_arrives_whole_within_the_grace() {
+    let mut served = served_with_grace(Duration::from_secs(30)).await;
+    let mut client = served.client().await;
+    let info = client.execute("SELECT * FROM flood LIMIT 10000000".to_owned(), None).await.unwrap();
+    let mut rows = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+    let mut seen = rows.try_next().await.unwrap().unwrap().num_rows();
+    served.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    while let Some(batch) = rows.try_next().await.unwrap() {
+        seen += batch.num_rows();
+    }
+    assert_eq!(seen, 10_000_000);
     tokio::time::timeout(Duration::from_secs(5), &mut served.serving).await.unwrap().unwrap().unwrap();
 }
 

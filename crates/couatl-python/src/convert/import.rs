@@ -99,8 +99,8 @@ fn as_batch(array: &ArrayRef, only_column: Option<&str>) -> Result<RecordBatch> 
             }
         }
         (_, Some(name)) => Ok(RecordBatch::try_from_iter_with_nullable([(name, array.clone(), true)])?),
-        (other, None) => {
-            Err(Error::type_mismatch(format!("expected Arrow records with the stream's columns, got an array of {other}")))
-        }
+        (other, None) => Err(Error::type_mismatch(format!(
+            "expected Arrow records with the stream's columns, got an array of {other}"
+        ))),
     }
 }

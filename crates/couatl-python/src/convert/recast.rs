@@ -23,10 +23,18 @@ impl Recast<'_> {
     pub(crate) fn batch(&self, batch: &RecordBatch, rows_before: u64) -> Result<RecordBatch> {
         let Layout { stream, declared, projection, schema, .. } = self.layout;
         let found = batch.schema();
-        let missing: Vec<_> =
-            declared.fields().iter().map(|field| field.name().as_str()).filter(|name| found.index_of(name).is_err()).collect();
-        let extra: Vec<_> =
-            found.fields().iter().map(|field| field.name().as_str()).filter(|name| declared.index_of(name).is_err()).collect();
+        let missing: Vec<_> = declared
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .filter(|name| found.index_of(name).is_err())
+            .collect();
+        let extra: Vec<_> = found
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .filter(|name| declared.index_of(name).is_err())
+            .collect();
         if !missing.is_empty() || !extra.is_empty() {
             let list = |what: &str, names: &[&str]| {
                 if names.is_empty() { String::new() } else { format!(", {what} {}", names.join(", ")) }
@@ -89,7 +97,9 @@ fn recast(array: &ArrayRef, field: &Field) -> Recasted {
         }
         (DataType::RunEndEncoded(_, values), _) => recast(&cast(array, values.data_type())?, field),
         (DataType::Utf8View | DataType::LargeUtf8, DataType::Utf8) => recast(&cast(array, &DataType::Utf8)?, field),
-        (DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_), DataType::Binary) => cast(array, to),
+        (DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_), DataType::Binary) => {
+            cast(array, to)
+        }
         (_, DataType::Dictionary(_, values)) => {
             let plain = match from {
                 DataType::Dictionary(_, values) => cast(array, values)?,
@@ -98,7 +108,9 @@ fn recast(array: &ArrayRef, field: &Field) -> Recasted {
             let plain = recast(&plain, &Field::new(field.name(), (**values).clone(), true))?;
             cast(&plain, to)
         }
-        (DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8, DataType::FixedSizeBinary(16)) if is_uuid(field) => {
+        (DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8, DataType::FixedSizeBinary(16))
+            if is_uuid(field) =>
+        {
             to_uuid(&cast(array, &DataType::Utf8)?)
         }
         (DataType::Binary | DataType::BinaryView | DataType::LargeBinary, DataType::FixedSizeBinary(16)) => {
@@ -126,7 +138,8 @@ fn recast(array: &ArrayRef, field: &Field) -> Recasted {
             retype(&instants, &DataType::Timestamp(*to_unit, zone.clone()))
         }
         (DataType::Time32(unit) | DataType::Time64(unit), DataType::Time64(to_unit)) => {
-            let wide = cast(array, &if matches!(from, DataType::Time32(_)) { DataType::Int32 } else { DataType::Int64 })?;
+            let wide =
+                cast(array, &if matches!(from, DataType::Time32(_)) { DataType::Int32 } else { DataType::Int64 })?;
             let wide = cast(&wide, &DataType::Int64)?;
             retype(&rescale(&wide, *unit, *to_unit)?, to)
         }
@@ -136,7 +149,10 @@ fn recast(array: &ArrayRef, field: &Field) -> Recasted {
             DataType::List(item),
         ) => {
             let inner = match from {
-                DataType::List(from) | DataType::LargeList(from) | DataType::FixedSizeList(from, _) | DataType::ListView(from) => from,
+                DataType::List(from)
+                | DataType::LargeList(from)
+                | DataType::FixedSizeList(from, _)
+                | DataType::ListView(from) => from,
                 _ => return Err(refused()),
             };
             let list = cast(array, &DataType::List(inner.clone()))?;
@@ -166,7 +182,8 @@ fn recast(array: &ArrayRef, field: &Field) -> Recasted {
                     recast(member.ok_or_else(|| format!("it has no member '{}'", field.name()))?, field)
                 })
                 .collect::<std::result::Result<Vec<_>, _>>()?;
-            let out = StructArray::try_new_with_length(fields.clone(), members, records.nulls().cloned(), records.len());
+            let out =
+                StructArray::try_new_with_length(fields.clone(), members, records.nulls().cloned(), records.len());
             Ok(Arc::new(out.map_err(|error| error.to_string())?))
         }
         _ => Err(refused()),
@@ -220,7 +237,9 @@ fn rescale(array: &ArrayRef, from: TimeUnit, to: TimeUnit) -> Recasted {
         Ok(values.unary(|value| value.div_euclid(from / to)))
     } else {
         let scaled = |value: i64| {
-            value.checked_mul(to / from).ok_or_else(|| arrow::error::ArrowError::CastError("a time is out of range".into()))
+            value
+                .checked_mul(to / from)
+                .ok_or_else(|| arrow::error::ArrowError::CastError("a time is out of range".into()))
         };
         values.try_unary(scaled).map_err(|error| error.to_string())
     };
@@ -230,9 +249,9 @@ fn rescale(array: &ArrayRef, from: TimeUnit, to: TimeUnit) -> Recasted {
 fn to_uuid(array: &ArrayRef) -> Recasted {
     let values = array.as_string::<i32>().iter().map(|text| {
         let parsed = text.map(uuid::Uuid::parse_str).transpose();
-        parsed.map(|uuid| uuid.map(uuid::Uuid::into_bytes)).map_err(|_| {
-            format!("'{}' is not the text of a UUID", text.unwrap_or_default())
-        })
+        parsed
+            .map(|uuid| uuid.map(uuid::Uuid::into_bytes))
+            .map_err(|_| format!("'{}' is not the text of a UUID", text.unwrap_or_default()))
     });
     let values = values.collect::<std::result::Result<Vec<_>, _>>()?;
     let out = FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.into_iter(), 16);
@@ -241,13 +260,18 @@ fn to_uuid(array: &ArrayRef) -> Recasted {
 
 fn to_enum(array: &ArrayRef, codes: &[(String, i16)], to: &DataType) -> Recasted {
     let plain = cast(array, &DataType::Utf8).map_err(|_| refused())?;
-    if !matches!(array.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Dictionary(..)) {
+    if !matches!(
+        array.data_type(),
+        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Dictionary(..)
+    ) {
         return Err(refused());
     }
     let names = StringArray::from_iter_values(codes.iter().map(|(name, _)| name));
     let position = |text: &str| {
         let found = codes.iter().position(|(name, _)| name == text);
-        found.map(|position| position as i16).ok_or_else(|| format!("'{text}' is not one of the names that the type lists"))
+        found
+            .map(|position| position as i16)
+            .ok_or_else(|| format!("'{text}' is not one of the names that the type lists"))
     };
     let keys = plain.as_string::<i32>().iter().map(|text| text.map(position).transpose());
     let keys = keys.collect::<std::result::Result<arrow::array::Int16Array, _>>()?;
@@ -258,7 +282,8 @@ fn to_enum(array: &ArrayRef, codes: &[(String, i16)], to: &DataType) -> Recasted
 
 fn check_json(texts: &StringArray) -> std::result::Result<(), String> {
     for text in texts.iter().flatten() {
-        serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| format!("it is not valid JSON ({error})"))?;
+        serde_json::from_str::<serde::de::IgnoredAny>(text)
+            .map_err(|error| format!("it is not valid JSON ({error})"))?;
     }
     Ok(())
 }

@@ -121,7 +121,8 @@ impl Rows {
             return self.push_tuple(&list.to_tuple(), number);
         }
         if width != 1 {
-            let expected = format!("a tuple of {width} values, a dict by column name, a list of rows, or an Arrow object");
+            let expected =
+                format!("a tuple of {width} values, a dict by column name, a list of rows, or an Arrow object");
             return Err(Error::type_mismatch(format!(
                 "stream '{}', row {number}: expected {expected}, got {}",
                 layout.stream,

@@ -1,0 +1,75 @@
+"""One server for all tests, and the promise that none of them leaves anything behind in it."""
+
+import threading
+
+import pytest
+from harness import Server, kill_group, queries, value, wait_until
+
+TEST_LIMIT = 60.0
+
+
+class Shared:
+    """The server that tests share. One that died is replaced, so that one crash is one failure."""
+
+    def __init__(self, folders):
+        self.folders = folders
+        self.running = None
+
+    def get(self):
+        if self.running is None or not self.running.alive():
+            self.end()
+            self.running = Server(self.folders.mktemp("server"))
+        return self.running
+
+    def end(self):
+        if self.running is not None:
+            self.running.kill()
+            self.running = None
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    shared = Shared(tmp_path_factory)
+    yield shared
+    shared.end()
+
+
+@pytest.fixture
+def server(shared):
+    """The shared server. After the test it answers and runs nothing; a test that hangs loses it, and fails."""
+    server = shared.get()
+    watchdog = threading.Timer(TEST_LIMIT, kill_group, [server.process])
+    watchdog.start()
+    try:
+        yield server
+        assert server.alive(), f"the server died: {server.log.read_text()[-4000:]}"
+        with server.connect() as connection:
+            try:
+                wait_until(lambda: not queries(connection), "system.queries empty")
+            except AssertionError as left:
+                running = queries(connection)
+                shared.end()
+                raise AssertionError(f"left running: {running}") from left
+            assert value(connection, "SELECT 1") == 1
+    finally:
+        watchdog.cancel()
+
+
+@pytest.fixture
+def connection(server):
+    with server.connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """Starts servers that belong to the test alone."""
+    started = []
+
+    def start(*arguments):
+        started.append(Server(tmp_path, *arguments))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()

@@ -1,0 +1,134 @@
+"""What tests are written with: a server of their own kind, streams made from indented text, and waiting by deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from adbc_driver_flightsql import dbapi
+
+COUATL = Path(sys.executable).parent / "couatl"
+PATIENCE = 15.0
+
+
+def wait_until(condition, what, patience=PATIENCE):
+    """The first true answer of `condition`, asked again and again until the deadline."""
+    deadline = time.monotonic() + patience
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"{what}: not within {patience} s"
+        time.sleep(0.01)
+
+
+def kill_group(process):
+    """Ends a process with everything that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+class Server:
+    """A `couatl serve` on a free port, in a process group of its own."""
+
+    def __init__(self, folder, *arguments):
+        self.log = Path(folder) / "server.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [COUATL, "serve", "--listen", "127.0.0.1:0", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        self.first_line = self.process.stdout.readline()
+        found = re.fullmatch(r"listening on (grpc://\S+)\n", self.first_line)
+        if not found:
+            self.kill()
+            raise AssertionError(f"the first line was {self.first_line!r}; the log: {self.log.read_text()}")
+        self.uri = found[1]
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def kill(self):
+        kill_group(self.process)
+        self.process.stdout.close()
+
+    def connect(self):
+        return dbapi.connect(self.uri, autocommit=True)
+
+
+def create(connection, name, columns, body, **settings):
+    """Makes a stream. The body is dedented, and begins on the statement's second line."""
+    settings = {"type": "python", **settings}
+    written = ", ".join(f"{key} = {quoted(value)}" for key, value in settings.items())
+    body = textwrap.dedent(body).strip("\n")
+    run(connection, f"CREATE OR REPLACE EXTERNAL STREAM {name} ({columns}) AS $body$\n{body}\n$body$ SETTINGS {written}")
+
+
+def quoted(value):
+    return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
+
+
+def run(connection, sql, parameters=None):
+    """Runs a statement and throws away what it answers."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.rowcount
+
+
+def rows(connection, sql, parameters=None):
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetchall()
+
+
+def table(connection, sql, parameters=None):
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetch_arrow_table()
+
+
+def value(connection, sql, parameters=None):
+    ((only,),) = rows(connection, sql, parameters)
+    return only
+
+
+def error(connection, sql, parameters=None):
+    """The text of the error that a statement ends with."""
+    with pytest.raises(dbapi.Error) as caught:
+        rows(connection, sql, parameters)
+    return str(caught.value)
+
+
+def queries(connection):
+    return rows(connection, "SELECT query_id, sql, state FROM system.queries")
+
+
+def query_running(connection, text):
+    """The id of the query whose text holds `text`, once it runs."""
+
+    def found():
+        return [id for id, sql, _ in queries(connection) if text in sql]
+
+    return wait_until(found, f"a query with {text!r}")[0]
+
+
+def wait_for_text(path, text="", patience=PATIENCE):
+    """The content of a file that Python on the server writes to, once it holds `text`."""
+
+    def content():
+        return path.read_text() if path.exists() and text in path.read_text() else ""
+
+    return wait_until(content, f"{text!r} in {path.name}", patience)
