@@ -109,7 +109,7 @@ def made(connection):
 
     yield create
     for name in names:
-        run(connection, f"DROP STREAM {name}")
+        run(connection, f"DROP STREAM IF EXISTS {name}")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@
 
 mod analyze;
 mod catalog;
+mod endless;
 mod error;
 mod filter;
 mod planner;

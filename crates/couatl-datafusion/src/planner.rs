@@ -19,6 +19,7 @@ use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{DmlStatement, LogicalPlan, TableScan, TableSource};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
@@ -28,6 +29,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use crate::analyze::TimeBoxExec;
+use crate::endless::RefuseEndless;
 use crate::filter::PromptFilterExec;
 use crate::query::{Queries, QueryExec};
 use crate::scan::StreamScanExec;
@@ -47,9 +49,12 @@ const ANALYZE_TIME: Duration = Duration::from_secs(5);
 /// let context = SessionContext::new_with_state(state);
 /// ```
 pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
-    builder
-        .with_query_planner(Arc::new(Planner { queries: None }))
-        .with_physical_optimizer_rule(Arc::new(PromptFilters))
+    // Before DataFusion's own check of the finished plan, which says less in more words.
+    let mut rules = PhysicalOptimizer::new().rules;
+    let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(rules.len());
+    rules.insert(check, Arc::new(RefuseEndless));
+    rules.insert(check, Arc::new(PromptFilters));
+    builder.with_query_planner(Arc::new(Planner { queries: None })).with_physical_optimizer_rules(rules)
 }
 
 /// The planner of a session that keeps a list of its queries.

@@ -49,6 +49,11 @@ impl StreamScanExec {
         Ok(Self { source, projection, fetch, schema, properties: Arc::new(properties), metrics })
     }
 
+    /// The stream that it reads.
+    pub(crate) fn stream_name(&self) -> &str {
+        self.source.name()
+    }
+
     /// Whether rows may come slowly, so that nothing above should wait for more of them.
     pub(crate) fn is_streaming(&self) -> bool {
         self.source.mode() != Mode::Batch
@@ -179,7 +184,7 @@ fn limited(
     let state = (batches.boxed(), fetch);
     stream::try_unfold(state, |(mut batches, left)| async move {
         match batches.try_next().await? {
-            Some(batch) if batch.num_rows() <= left => {
+            Some(batch) if batch.num_rows() < left => {
                 let left = left - batch.num_rows();
                 Ok(Some((batch, (batches, left))))
             }
