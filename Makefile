@@ -1,6 +1,7 @@
 # Everything is made inside the checkout: .venv holds Python, target holds Rust.
 
 PYTHON  ?= python3
+TARGET  := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 VENV    := $(CURDIR)/.venv
 BIN     := $(VENV)/bin
 PROFILE ?= dev
@@ -14,6 +15,7 @@ unexport LD_LIBRARY_PATH_WAS
 
 RUST    := $(shell find crates python -name '*.rs' -o -name '*.py' -path '*/src/*' -o -name Cargo.toml) Cargo.toml Cargo.lock
 CLIENTS := adbc-driver-flightsql adbc-driver-manager pyarrow pandas polars
+EXAMPLES := clock join_parquet session_context sink
 TOOLS   := maturin pytest ruff mypy pandas-stubs
 
 .PHONY: demo test build lint bless bench clean
@@ -24,6 +26,8 @@ demo: $(VENV)/wheel-dev
 test: $(VENV)/wheel-dev
 	cargo test --workspace --all-targets
 	cargo test --workspace --doc
+	cargo build --workspace --examples
+	for example in $(EXAMPLES); do $(TARGET)/debug/examples/$$example || exit 1; done
 	$(BIN)/python -m pytest -q tests/python
 
 build: PROFILE := release
@@ -60,7 +64,6 @@ $(VENV)/ready: Makefile
 	touch $@
 
 # cargo-deny is built once, where cargo builds everything else.
-TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 define cargo-deny
 test -x $(TARGET)/tools/bin/cargo-deny || cargo install --quiet --locked --root $(TARGET)/tools cargo-deny@0.20.2
 	$(TARGET)/tools/bin/cargo-deny

@@ -14,10 +14,9 @@ def library() -> str | None:
     names.append(f"libpython{version}.so")
     for folder in (sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LIBPL")):
         for name in names:
-            if folder and name and ".so" in name or name and name.endswith(".dylib"):
-                path = os.path.join(folder, name)
-                if os.path.exists(path):
-                    return path
+            shared = folder and name and (".so" in name or name.endswith(".dylib"))
+            if shared and os.path.exists(os.path.join(folder, name)):
+                return os.path.join(folder, name)
     return None
 
 
@@ -34,7 +33,7 @@ def missing_modules() -> list[str]:
 
 def main() -> None:
     """Install the library with Debian's packages, or say what to do."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 (this is where older ones are told)
         sys.exit(f"Couatl needs Python 3.10 or newer; this is {sys.version.split()[0]}. Set PYTHON=… for make.")
     if library() and not missing_modules():
         return

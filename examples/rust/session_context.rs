@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let keywords = Callable::import("keyword:kwlist.copy")?;
     let keywords = PythonTable::from_callable("keywords", "word string", keywords)?.mode(Mode::Batch).build()?;
     context.register_table("keywords", Arc::new(keywords))?;
-    let found = context.sql("SELECT word AS shared FROM keywords JOIN words ON word = column1 ORDER BY word").await?;
+    let found = context.sql("SELECT word AS shared FROM keywords JOIN words ON word = column1 ORDER BY shared").await?;
     found.show().await?;
 
     // What is slow or endless wants a planner that holds no rows back. The new context shares the old one's tables.

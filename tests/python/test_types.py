@@ -73,7 +73,7 @@ def test_there_and_back(connection, tmp_path, type, arrow, values):
     """What Python yields is what a client gets; what a sink then receives is equal to it, and of the same class."""
     received = tmp_path / "received"
     body = f"{PRELUDE}values = [{', '.join(values)}, None]\n"
-    body += "def read():\n    for value in values:\n        yield (value, 0)\n"
+    body += "def read():\n    return [(value, 0) for value in values]\n"
     body += f"def write(v, z):\n    open({str(received)!r}, 'a').write(repr((v == values, list(map(type, v)) == list(map(type, values)), v)))\n"
     create(connection, "typed", f"v {type}, z int8", body, read_function_name="read", write_function_name="write")
     found = table(connection, "SELECT v FROM typed")
@@ -114,7 +114,7 @@ OTHERS = [
 def test_what_a_sink_receives(connection, tmp_path, type, source, expected):
     """What was yielded, as the natural Python value of the column's type."""
     received = tmp_path / "received"
-    body = f"{PRELUDE}def read():\n    yield ({source}, 0)\n    yield (None, 0)\n"
+    body = f"{PRELUDE}def read():\n    return [({source}, 0), (None, 0)]\n"
     body += f"def write(v, z):\n    open({str(received)!r}, 'a').write(repr(v))\n"
     create(connection, "typed", f"v {type}, z int8", body, read_function_name="read", write_function_name="write")
     assert run(connection, "INSERT INTO typed SELECT * FROM typed") == 2
@@ -150,9 +150,7 @@ def test_uuid_compares_with_its_text(connection):
 def test_nested_values_in_sql(connection):
     body = "def nested():\n    return [([1, 2, 3], {'k': 'v'}, (7, [8]))]\n"
     create(connection, "nested", "a array(int32), m map(string, string), t tuple(x int32, y int32[])", body)
-    assert rows(connection, "SELECT a[2], m['k'], t['x'], t['y'][1] FROM nested") == [(2, ["v"], 7, 8)] or rows(
-        connection, "SELECT a[2], m['k'], t['x'], t['y'][1] FROM nested"
-    ) == [(2, "v", 7, 8)]
+    assert rows(connection, "SELECT a[2], m['k'], t['x'], t['y'][1] FROM nested") == [(2, "v", 7, 8)]
 
 
 def test_any_word_names_a_column(connection):

@@ -1,0 +1,452 @@
+"""Bad input ends in an error that says what to do. After each the server answers and runs nothing (see conftest)."""
+
+import textwrap
+import threading
+
+import pytest
+from harness import create, error, queries, rows, run, table, value, wait_until
+
+
+def refused(connection, body, columns="n int32", settings="type = 'python'", name="bad"):
+    body = textwrap.dedent(body).strip("\n")
+    return error(connection, f"CREATE EXTERNAL STREAM {name} ({columns})\nAS $$\n{body}\n$$\nSETTINGS {settings}")
+
+
+def failing(connection, columns, body, sql="SELECT * FROM bad", **settings):
+    """The error of a query on a stream that could be created."""
+    create(connection, "bad", columns, body, **settings)
+    return error(connection, sql)
+
+
+# --- statements ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("CREATE EXTERNAL STREM s (a int)", "expected STREAM or TABLE after EXTERNAL, found 'STREM'"),
+        ("CREATE EXTERNAL STREAM s (a int) AS $$ x", "is not closed"),
+        ("CREATE EXTERNAL STREAM s () AS $$ $$ SETTINGS type = 'python'", "no columns"),
+        ("CREATE EXTERNAL STREAM s (a int, A int) AS $$ $$ SETTINGS type = 'python'", "two columns are named"),
+        ("CREATE EXTERNAL STREAM s (a strng) AS $$ $$ SETTINGS type = 'python'", "did you mean 'string'?"),
+        ("CREATE EXTERNAL STREAM s (a int) AS $$ $$", "type"),
+        ("CREATE EXTERNAL STREAM s (a int) AS $$ $$ SETTINGS type = 'kafka'", "python"),
+        ("CREATE EXTERNAL STREAM s (a int) AS $$ $$ SETTINGS type = 'python', mode = 'fast'", "streaming"),
+        ("CREATE EXTERNAL STREAM s (a int) AS $$ $$ SETTINGS type = 'python', mod = 'auto'", "did you mean 'mode'?"),
+        ("CREATE EXTERNAL STREAM s (a int) AS $$ $$ SETTINGS type = 'python', type = 'python'", "type"),
+        ("CREATE EXTERNAL STREAM s (a int) AS $$ $$ SETTINGS type = 'python', batch_size = 0", "batch_size"),
+        ("CREATE EXTERNAL STREAM s (a int) AS $$ $$ SETTINGS type = 'python', batch_size = 'many'", "batch_size"),
+        ("CREATE EXTERNAL STREAM s (a int) AS $$ $$ SETTINGS type = 'python', linger_ms = -1", "linger_ms"),
+        (
+            "CREATE EXTERNAL STREAM s (a int) AS $$ $$ SETTINGS type = 'python', init_function_parameters = 'x'",
+            "Setting 'init_function_parameters' requires 'init_function_name' to be configured",
+        ),
+        ("DROP STREAM nowhere", "no stream 'nowhere'"),
+        ("SHOW CREATE STREAM nowhere", "nowhere"),
+        ("SELECT * FROM nowhere", "nowhere"),
+        ("INSERT INTO nowhere VALUES (1)", "nowhere"),
+        ("SELEC 1", "SELEC"),
+    ],
+)
+def test_statement_is_refused(connection, statement, said):
+    assert said in error(connection, statement)
+
+
+def test_names_are_taken_once(connection):
+    create(connection, "taken", "n int32", "def taken():\n    return [1]\n")
+    statement = "EXTERNAL STREAM {} taken (n int32) AS $$\ndef taken():\n    return [2]\n$$ SETTINGS type = 'python'"
+    assert "already exists" in error(connection, "CREATE " + statement.format(""))
+    run(connection, "CREATE " + statement.format("IF NOT EXISTS"))
+    assert rows(connection, "SELECT * FROM taken") == [(1,)]
+    run(connection, "CREATE OR REPLACE " + statement.format(""))
+    assert rows(connection, "SELECT * FROM taken") == [(2,)]
+
+
+# --- bodies, at CREATE --------------------------------------------------------------------------------------------
+
+
+def test_body_with_a_syntax_error_shows_its_line_in_the_statement(connection):
+    said = refused(connection, "import time\n\ndef bad(:\n    pass")
+    assert "line 5" in said
+    assert "def bad(:" in said
+
+
+@pytest.mark.parametrize("body", ["def bad():\nreturn 1", "x = (", "'", "def bad():\n\tif 1:\n        pass", "\0"])
+def test_body_that_does_not_compile(connection, body):
+    assert "stream 'bad'" in refused(connection, body)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("read_function_name = 'raed'", "read"),
+        ("read_function_name = 'nothing'", "nothing"),
+        ("write_function_name = 'nothing'", "nothing"),
+        ("init_function_name = 'nothing'", "nothing"),
+        ("deinit_function_name = 'nothing'", "nothing"),
+        ("write_function_name = 'read'", "argument"),
+        ("read_function_name = 'two'", "argument"),
+        ("init_function_name = 'two'", "argument"),
+        ("deinit_function_name = 'two'", "argument"),
+    ],
+)
+def test_functions_are_checked_without_running_the_body(connection, settings, said):
+    body = "1 / 0\n\ndef read():\n    return []\n\ndef two(a, b):\n    pass\n"
+    assert said in refused(connection, body, settings=f"type = 'python', {settings}")
+
+
+def test_functions_that_are_bound_somehow_are_accepted(connection):
+    for body in [
+        "from os import getcwd as bad",
+        "bad = lambda: [1]",
+        "class bad:\n    def __iter__(self): return iter([1])",
+        "if True:\n    def bad(): return [1]\nelse:\n    bad = None",
+        "try:\n    from os import nothing as bad\nexcept ImportError:\n    def bad(): return [1]",
+        "from os.path import *",
+        "with open('/dev/null') as bad: pass",
+        "for bad in (): pass",
+        "(bad := list)",
+        "bad, other = list, dict",
+    ]:
+        create(connection, "bad", "n int32", body)
+    run(connection, "DROP STREAM bad")
+
+
+# --- bodies, at a query -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("import nothing_of_this_name\ndef bad(): return [1]", "ModuleNotFoundError"),
+        ("def bad(): return [1]\n1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit(3)\ndef bad(): return [1]", "SystemExit"),
+        ("def bad(): return [1]\nimport sys; sys.exit()", "SystemExit"),
+        ("raise KeyboardInterrupt\ndef bad(): return [1]", "KeyboardInterrupt"),
+        ("from os.path import *", "bad"),
+        ("bad = 5", "int"),
+        ("bad = None", "None"),
+        ("def bad(): raise SystemExit(3)", "SystemExit"),
+        ("def bad(): raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("def bad(): raise BaseException('base')", "base"),
+        ("def bad():\n    return bad()", "RecursionError"),
+        ("def bad():\n    yield 1\n    raise SystemExit(3)", "SystemExit"),
+        ("def bad():\n    yield 1\n    raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("def bad():\n    yield 1\n    raise GeneratorExit", "GeneratorExit"),
+        ("def bad():\n    yield 1\n    def deep(): return deep()\n    deep()", "RecursionError"),
+        ("def bad():\n    yield 1\n    raise StopIteration", "StopIteration"),
+        ("class Odd(Exception):\n    def __str__(self): 1 / 0\ndef bad(): raise Odd()", "Odd"),
+        ("class Odd(Exception):\n    def __str__(self): return 5\ndef bad(): raise Odd()", "Odd"),
+        ("def bad(): raise ValueError('x' * 10_000_000)", "ValueError"),
+        ("def bad(): raise ValueError('\\ud800 \\0 é\\n\\r')", "ValueError"),
+        ("def bad(): raise ExceptionGroup('many', [ValueError('a'), KeyError('b')])", "many"),
+        ("async def bad(): return [1]", "coroutine"),
+        ("async def bad():\n    yield 1", "async"),
+        ("def bad(): return 5", "int"),
+        ("def bad(): return None", "None"),
+        ("def bad(): return 'text'", "str"),
+        ("def bad(): return {'n': 1}", "dict"),
+        ("def bad(): return bad", "function"),
+        ("class bad:\n    def __iter__(self): 1 / 0", "ZeroDivisionError"),
+        ("class bad:\n    def __iter__(self): return 5", "TypeError"),
+        ("class bad:\n    def __iter__(self): return self\n    def __next__(self): 1 / 0", "ZeroDivisionError"),
+        ("class bad:\n    def __getattr__(self, name): raise SystemExit(name)", "bad"),
+    ],
+)
+def test_query_fails(connection, body, said):
+    assert said in failing(connection, "n int32", body)
+
+
+def test_init_and_deinit_that_raise(connection):
+    body = "def bad(): return [1]\ndef fail(): raise SystemExit('in fail')\n"
+    assert "in fail" in failing(connection, "n int32", body, init_function_name="fail")
+    assert "in fail" in failing(connection, "n int32", body, deinit_function_name="fail")
+
+
+def test_traceback_shows_the_statements_lines(connection):
+    said = failing(connection, "n int32", "def bad():\n    yield 1\n    helper()\n\ndef helper():\n    raise ValueError('boom')")
+    for part in ["line 4, in bad", "helper()", "line 7, in helper", "raise ValueError('boom')", "ValueError: boom"]:
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("mode", "body", "said"),
+    [
+        ("streaming", "def bad(): return [1]", "list"),
+        ("streaming", "def bad(): return 5", "int"),
+        ("streaming", "async def bad(): return [1]", "coroutine"),
+        ("streaming", "async def bad():\n    yield 1", "async"),
+        ("batch", "def bad():\n    yield 1", "generator"),
+        ("batch", "def bad(): return iter([1])", "iterator"),
+        ("batch", "def bad(): return None", "None"),
+        ("batch", "async def bad(): return [1]", "coroutine"),
+    ],
+)
+def test_shape_does_not_fit_the_mode(connection, mode, body, said):
+    message = failing(connection, "n int32", body, mode=mode)
+    assert said in message
+    assert mode in message or "coroutine" in message or "async" in message
+
+
+# --- values -------------------------------------------------------------------------------------------------------
+
+MISFITS = [
+    ("bool", "1"),
+    ("bool", "'true'"),
+    ("int32", "'abc'"),
+    ("int32", "1.0"),
+    ("int32", "True"),
+    ("int32", "None.__class__"),
+    ("int64", "2**70"),
+    ("int64", "-2**70"),
+    ("uint64", "2**70"),
+    ("uint64", "-1"),
+    ("int32", "float('nan')"),
+    ("float64", "'1'"),
+    ("float64", "10**400"),
+    ("float32", "1e39"),
+    ("decimal(5, 2)", "decimal.Decimal('1000')"),
+    ("decimal(5, 2)", "decimal.Decimal('0.001')"),
+    ("decimal(5, 2)", "decimal.Decimal('nan')"),
+    ("decimal(5, 2)", "decimal.Decimal('1e999999')"),
+    ("decimal(5, 2)", "0.1"),
+    ("decimal(5, 2)", "2**70"),
+    ("string", "5"),
+    ("string", "b'a'"),
+    ("string", "'\\ud800'"),
+    ("binary", "'a'"),
+    ("date", "'2026-01-01'"),
+    ("date", "5"),
+    ("time", "datetime.datetime(2026, 1, 1)"),
+    ("timestamp", "'2026-01-01'"),
+    ("timestamp", "datetime.date(2026, 1, 1)"),
+    ("timestamp", "5"),
+    ("datetime64(9)", "datetime.datetime(9999, 1, 1)"),
+    ("interval", "5"),
+    ("uuid", "'nope'"),
+    ("uuid", "5"),
+    ("json", "'{'"),
+    ("json", "{1, 2}"),
+    ("array(int8)", "5"),
+    ("array(int8)", "'abc'"),
+    ("array(int8)", "[1, 300]"),
+    ("map(string, int8)", "{1: 1}"),
+    ("map(string, int8)", "{None: 1}"),
+    ("map(string, int8)", "[1]"),
+    ("tuple(a int8, b int8)", "(1,)"),
+    ("tuple(a int8, b int8)", "{'a': 1}"),
+    ("tuple(a int8, b int8)", "{'a': 1, 'b': 2, 'c': 3}"),
+    ("enum8('a' = 1)", "'b'"),
+    ("enum8('a' = 1)", "object()"),
+    ("low_cardinality(string)", "5"),
+    ("int32", "Raises()"),
+    ("float64", "Raises()"),
+    ("string", "Raises()"),
+    ("array(int8)", "Raises()"),
+    ("map(string, int8)", "Raises()"),
+    ("uuid", "Raises()"),
+    ("json", "Raises()"),
+    ("bool", "Raises()"),
+]
+
+RAISES = """
+import datetime, decimal
+
+class Raises:
+    def fail(self, *_):
+        raise RuntimeError("asked too much")
+    __index__ = __int__ = __float__ = __bool__ = __str__ = __repr__ = __iter__ = __len__ = __getitem__ = __hash__ = fail
+"""
+
+
+@pytest.mark.parametrize(("type", "source"), MISFITS, ids=[f"{type} {source}" for type, source in MISFITS])
+def test_value_does_not_fit_its_column(connection, type, source):
+    said = failing(connection, f"z int8, v {type}", f"{RAISES}\ndef bad():\n    yield (0, None)\n    yield (0, {source})")
+    assert "stream 'bad', row 2, column 'v" in said
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32, 64])
+def test_overflow_at_each_width(connection, bits):
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    for type, value in [(f"int{bits}", low - 1), (f"int{bits}", high + 1), (f"uint{bits}", -1), (f"uint{bits}", 2**bits)]:
+        said = failing(connection, f"v {type}", f"def bad():\n    return [{value}]")
+        assert f"stream 'bad', row 1, column 'v' ({type}): cannot store {value} (int)" in said
+
+
+def test_misfit_names_stream_row_column_type_and_value(connection):
+    said = failing(connection, "id int32, name string", "def bad():\n    return [(n, 'x') for n in range(16)] + [('abc', 'x')]")
+    assert "stream 'bad', row 17, column 'id' (int32): cannot store 'abc' (str)" in said
+
+
+def test_misfit_inside_a_nested_value(connection):
+    said = failing(connection, "v array(tuple(a int8, b string))", "def bad():\n    return [[(1, 'x'), (1000, 'y')]]")
+    assert "row 1, column 'v[1].a'" in said
+    assert "cannot store 1000 (int)" in said
+
+
+@pytest.mark.parametrize(
+    "row", ["(1,)", "(1, 2, 3)", "()", "5", "'ab'", "{'a': 1}", "{'a': 1, 'b': 2, 'c': 3}", "{1: 1, 2: 2}", "object()"]
+)
+def test_row_of_the_wrong_width(connection, row):
+    said = failing(connection, "a int32, b int32", f"def bad():\n    yield (1, 2)\n    yield {row}")
+    assert "stream 'bad', row 2" in said
+
+
+def test_width_is_checked_where_columns_are_not_read(connection):
+    create(connection, "bad", "a int32, b int32", "def bad():\n    return [(1, 'unread'), (2, 'unread')]")
+    assert rows(connection, "SELECT a FROM bad") == [(1,), (2,)]
+    assert value(connection, "SELECT count(*) FROM bad") == 2
+    body = "def bad():\n    return [(1, 'unread'), (2,)]"
+    assert "row 2" in failing(connection, "a int32, b int32", body, "SELECT a FROM bad")
+    assert "row 2" in failing(connection, "a int32, b int32", body, "SELECT count(*) FROM bad")
+
+
+def test_none_in_a_not_null_column(connection):
+    said = failing(connection, "a int32 NOT NULL", "def bad():\n    yield (1,)\n    yield (None,)")
+    assert "row 2, column 'a' (int32): cannot store None" in said
+
+
+def test_rows_before_the_misfit_arrive(connection):
+    create(connection, "bad", "a int32", "import time\ndef bad():\n    yield 1\n    yield 2\n    yield 'x'")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT a FROM bad")
+        found = []
+        with pytest.raises(connection.Error, match="row 3"):
+            while row := cursor.fetchone():
+                found.append(row)
+    assert found in ([], [(1,)], [(1,), (2,)])
+
+
+# --- sizes --------------------------------------------------------------------------------------------------------
+
+
+def test_deep_nesting_of_values(connection):
+    body = """
+    def bad():
+        deep = []
+        for _ in range(100_000):
+            deep = [deep]
+        yield deep
+    """
+    for type in ["array(int32)", "json", "string", "int32"]:
+        assert "row 1" in failing(connection, f"v {type}", f"{textwrap.dedent(body)}", mode="streaming")
+
+
+def test_a_value_that_holds_itself(connection):
+    for type in ["array(array(int32))", "json", "string", "map(string, json)"]:
+        said = failing(connection, f"z int8, v {type}", "def bad():\n    v = []\n    v.append(v)\n    yield (0, v)")
+        assert "row 1" in said
+
+
+def test_deep_nesting_of_types(connection):
+    for depth in [50, 5_000]:
+        statement = f"CREATE OR REPLACE EXTERNAL STREAM bad (v {'array(' * depth}int{')' * depth}) AS $$\ndef bad(): return []\n$$"
+        try:
+            run(connection, f"{statement} SETTINGS type = 'python'")
+        except connection.Error as refusal:
+            assert "nest" in str(refusal) or "deep" in str(refusal), refusal
+            continue
+        assert rows(connection, "SELECT * FROM bad") == []
+
+
+def test_deep_nesting_of_expressions(connection):
+    said = error(connection, "SELECT " + "(" * 5_000 + "1" + ")" * 5_000)
+    assert "recursion" in said or "nest" in said or "deep" in said
+
+
+def test_a_string_of_100_mb_arrives(connection):
+    create(connection, "bad", "s string", "def bad():\n    return ['x' * 100_000_000]")
+    assert value(connection, "SELECT length(s) FROM bad") == 100_000_000
+
+
+def test_a_string_of_100_mb_reaches_the_client_or_is_refused(connection):
+    create(connection, "bad", "s string", "def bad():\n    return ['x' * 100_000_000]")
+    try:
+        found = table(connection, "SELECT s FROM bad")
+    except connection.Error as refusal:
+        assert "larger" in str(refusal) or "size" in str(refusal), refusal
+    else:
+        assert len(found["s"][0].as_py()) == 100_000_000
+
+
+def test_a_body_of_a_megabyte(connection):
+    create(connection, "bad", "n int32", "x = '" + "y" * 1_000_000 + "'\ndef bad():\n    return [len(x)]")
+    assert rows(connection, "SELECT * FROM bad") == [(1_000_000,)]
+
+
+def test_a_body_of_many_lines(connection):
+    create(connection, "bad", "n int32", "x = 1\n" * 100_000 + "def bad():\n    return [1]\n")
+    assert rows(connection, "SELECT * FROM bad") == [(1,)]
+
+
+def test_a_body_of_deep_expressions(connection):
+    said = refused(connection, "x = " + "(" * 10_000 + ")" * 10_000 + "\ndef bad(): return []")
+    assert "nested" in said
+
+
+# --- sinks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("def bad(n): 1 / 0", "ZeroDivisionError"),
+        ("def bad(n): raise SystemExit(3)", "SystemExit"),
+        ("def bad(n): raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("def bad(n): return bad(n)", "RecursionError"),
+        ("async def bad(n): pass", "coroutine"),
+        ("def bad(): pass", "argument"),
+        ("def bad(a, b): pass", "argument"),
+        ("bad = 5", "int"),
+        ("1 / 0\ndef bad(n): pass", "ZeroDivisionError"),
+    ],
+)
+def test_insert_fails(connection, body, said):
+    assert said in failing(connection, "n int32", body, "INSERT INTO bad VALUES (1)")
+
+
+def test_two_queries_at_once_share_nothing(server, connection, tmp_path):
+    go = tmp_path / "go"
+    body = f"""
+    import os, time
+    seen = []
+    def both():
+        seen.append(1)
+        yield len(seen)
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.01)
+        seen.append(1)
+        yield len(seen)
+    """
+    create(connection, "both", "n int32", body)
+    found = []
+
+    def read():
+        with server.connect() as own:
+            found.append(rows(own, "SELECT n FROM both"))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: len(queries(connection)) == 2, "two queries")
+    finally:
+        go.touch()
+        for thread in threads:
+            thread.join()
+    assert found == [[(1,), (2,)]] * 2
+
+
+def test_many_failures_leave_no_thread(connection, server):
+    def threads():
+        return len(list((server_tasks).iterdir()))
+
+    from pathlib import Path
+
+    server_tasks = Path(f"/proc/{server.process.pid}/task")
+    create(connection, "bad", "n int32", "def bad():\n    yield 1\n    raise ValueError('boom')")
+    error(connection, "SELECT * FROM bad")
+    before = threads()
+    for _ in range(30):
+        error(connection, "SELECT * FROM bad")
+    wait_until(lambda: threads() <= before + 5, "threads to end")
