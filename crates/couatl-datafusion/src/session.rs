@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Field, Schema, UInt64Type};
+use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use couatl_core::{Error, Host, Result};
 use couatl_sql::{CreateStream, Statement, StatementKind, StreamName};
 use datafusion::catalog::{SchemaProvider, TableProvider};
@@ -145,7 +145,14 @@ impl Session {
         }
         let values = typed(values, &prepared)?;
         let data_frame = self.data_frame(&prepared.last, Some(values)).await?;
-        let schema = Arc::new(data_frame.schema().as_arrow().clone());
+        let bound = data_frame.schema().fields();
+        // One schema for every row of parameters: types where there were none, and any of them may be NULL.
+        let fields = prepared.schema.fields().iter().zip(bound).map(|(field, bound)| match field.data_type() {
+            DataType::Null => Arc::new(Field::clone(bound).with_nullable(true)),
+            _ => field.clone(),
+        });
+        let schema =
+            Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), prepared.schema.metadata().clone()));
         Ok(Prepared { schema, ..prepared })
     }
 
@@ -450,7 +457,7 @@ fn parameters(plan: &LogicalPlan) -> Result<Schema> {
     let count = found.keys().filter_map(|name| number(name)).max().unwrap_or(0);
     let field = |number: usize| {
         let name = format!("${number}");
-        let data_type = found.get(&name).cloned().flatten().unwrap_or(arrow::datatypes::DataType::Null);
+        let data_type = found.get(&name).cloned().flatten().unwrap_or(DataType::Null);
         Field::new(name, data_type, true)
     };
     Ok(Schema::new((1..=count).map(field).collect::<Vec<_>>()))
@@ -468,7 +475,7 @@ fn typed(values: ParamValues, prepared: &Prepared) -> Result<ParamValues> {
         if field.data_type().is_null() {
             return Ok(value.clone());
         }
-        if let arrow::datatypes::DataType::FixedSizeBinary(16) = field.data_type()
+        if let DataType::FixedSizeBinary(16) = field.data_type()
             && let Some(uuid) = uuid_text::scalar(value)?
         {
             return Ok(uuid);

@@ -1,0 +1,199 @@
+"""Writing: one call of the write function per batch, one argument per column."""
+
+import json
+
+import pytest
+from harness import create, error, rows, run
+
+NOTES = """
+import json
+
+def note(*what):
+    with open({path!r}, "a") as file:
+        print(json.dumps(what, default=str), file=file)
+"""
+
+
+@pytest.fixture
+def notes(tmp_path):
+    return tmp_path / "notes"
+
+
+@pytest.fixture
+def sink(connection, notes):
+    def make(columns, body, **settings):
+        text = NOTES.format(path=str(notes)) + body
+        create(connection, "sink", columns, text, **settings)
+
+    return make
+
+
+def read(notes):
+    return [json.loads(line) for line in notes.read_text().splitlines()]
+
+
+def test_values(connection, sink, notes):
+    sink("n int64, s string", "def sink(n, s): note(n, s)")
+    assert run(connection, "INSERT INTO sink VALUES (1, 'a'), (2, NULL)") == 2
+    assert read(notes) == [[[1, 2], ["a", None]]]
+
+
+def test_any_positional_arguments_will_do(connection, sink, notes):
+    for signature in ["n, s", "*columns", "n, *rest", "n, s, more=1", "n, /, s"]:
+        sink("n int64, s string", f"def sink({signature}): note(1)")
+        assert run(connection, "INSERT INTO sink VALUES (1, 'a')") == 1
+
+
+def test_no_rows_call_nothing(connection, sink, notes):
+    sink("n int64", "def sink(n): note(n)")
+    assert run(connection, "INSERT INTO sink SELECT 1 WHERE false") == 0
+    assert not notes.exists()
+
+
+def test_batches(connection, sink, notes):
+    sink("n int64", "def sink(n): note(len(n))")
+    assert run(connection, "INSERT INTO sink SELECT value FROM generate_series(1, 20000)") == 20000
+    sizes = [size for (size,) in read(notes)]
+    assert sum(sizes) == 20000
+    assert len(sizes) > 1
+
+
+def test_init_and_deinit_run_once(connection, sink, notes):
+    body = "def init(text): note('init', text)\ndef deinit(): note('deinit')\ndef sink(n): note(len(n))\n"
+    settings = {"init_function_name": "init", "init_function_parameters": "x", "deinit_function_name": "deinit"}
+    sink("n int64", body, **settings)
+    run(connection, "INSERT INTO sink SELECT value FROM generate_series(1, 20000)")
+    found = read(notes)
+    assert found[0] == ["init", "x"]
+    assert found[-1] == ["deinit"]
+    assert sum(size for (size,) in found[1:-1]) == 20000
+
+
+def test_arrow_is_zero_copy(connection, sink, notes):
+    body = """
+import pyarrow as pa
+
+def source():
+    table = pa.table({"n": pa.array(range(1000), pa.int64())})
+    note(table["n"].chunk(0).buffers()[1].address)
+    return table
+
+def sink(n):
+    note(type(n).__module__.split(".")[0], str(n.type), len(n), n.buffers()[1].address)
+"""
+    sink("n int64", body, read_function_name="source", write_function_name="sink", write_format="arrow")
+    assert run(connection, "INSERT INTO sink SELECT n FROM sink") == 1000
+    (address,), *written = read(notes)
+    assert written == [["pyarrow", "int64", 1000, address]]
+
+
+def test_arrow_columns_of_every_kind(connection, sink, notes):
+    columns = "s string, l array(int32), m map(string, int32), t tuple(a int32), u uuid, d decimal(5, 2), "
+    columns += "e enum8('on' = 1), c low_cardinality(string), z timestamptz"
+    body = "def read(): return [(None,) * 9]\ndef sink(*columns): note(*[str(column.type) for column in columns])"
+    sink(columns, body, read_function_name="read", write_function_name="sink", write_format="arrow")
+    assert run(connection, "INSERT INTO sink SELECT * FROM sink") == 1
+    ((s, l, m, t, u, d, e, c, z),) = read(notes)
+    assert (s, l, m, t, d, z) == (
+        "string",
+        "list<item: int32>",
+        "map<string, int32>",
+        "struct<a: int32>",
+        "decimal128(5, 2)",
+        "timestamp[us, tz=UTC]",
+    )
+    assert "uuid" in u
+    assert e.startswith("dictionary") and c.startswith("dictionary")
+
+
+def test_a_column_list_fills_the_rest_with_null(connection, sink, notes):
+    sink("a int64, b string, c float64", "def sink(*columns): note(*columns)")
+    assert run(connection, "INSERT INTO sink (c, a) VALUES (0.5, 1)") == 1
+    assert read(notes) == [[[1], [None], [0.5]]]
+
+
+def test_not_null_columns_must_be_given(connection, sink, notes):
+    sink("a int64, b string NOT NULL", "def sink(*columns): note(*columns)")
+    assert "b" in error(connection, "INSERT INTO sink (a) VALUES (1)")
+    assert "b" in error(connection, "INSERT INTO sink VALUES (1, NULL)")
+    assert not notes.exists()
+
+
+def test_an_exception_says_how_many_rows_were_accepted(connection, sink, notes):
+    body = """
+calls = []
+
+def sink(n):
+    calls.append(n)
+    note(len(n))
+    if len(calls) == 3:
+        raise ValueError("the third")
+
+def read():
+    for _ in range(5):
+        yield [1] * 10
+        yield None
+
+def deinit():
+    note("deinit")
+"""
+    settings = {"read_function_name": "read", "write_function_name": "sink", "deinit_function_name": "deinit"}
+    sink("n int64", body, batch_size=10, **settings)
+    said = error(connection, "INSERT INTO sink SELECT n FROM sink")
+    *calls, last = read(notes)
+    accepted = sum(size for (size,) in calls[:-1])
+    assert last == ["deinit"]
+    assert len(calls) == 3
+    assert f"{accepted} rows" in said
+    assert "ValueError: the third" in said
+
+
+def test_values_that_do_not_fit(connection, sink, notes):
+    sink("a int8, e enum8('on' = 1), u uuid", "def sink(*columns): note(*columns)")
+    for values in ["(1000, 'on', NULL)", "(1, 'off', NULL)", "(1, 'on', 'nope')", "('x', 'on', NULL)", "(1)"]:
+        error(connection, f"INSERT INTO sink VALUES {values}")
+    assert not notes.exists()
+
+
+def test_executemany(connection, sink, notes):
+    sink("n int64, s string", "def sink(n, s): note(n, s)")
+    with connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO sink VALUES (?, ?)", [(1, "a"), (2, "b"), (3, None)])
+        assert cursor.rowcount in (3, -1)
+    found = [row for n, s in read(notes) for row in zip(n, s)]
+    assert found == [(1, "a"), (2, "b"), (3, None)]
+
+
+def test_parameters(connection, sink, notes):
+    sink("n int8, s string, f float32", "def sink(*columns): note(*columns)")
+    assert run(connection, "INSERT INTO sink VALUES (?, ?, ?)", (5, "it's ? $1", 0.5)) == 1
+    assert read(notes) == [[[5], ["it's ? $1"], [0.5]]]
+
+
+def test_from_stream_to_stream(connection, sink, notes):
+    create(connection, "source", "n int64", "def source(): return list(range(10))")
+    sink("n int64", "def sink(n): note(*n)")
+    assert run(connection, "INSERT INTO sink SELECT n FROM source WHERE n % 2 = 0") == 5
+    assert [n for call in read(notes) for n in call] == [0, 2, 4, 6, 8]
+
+
+def test_a_source_that_fails_ends_the_insert(connection, sink, notes):
+    create(connection, "source", "n int64", "def source():\n    yield 1\n    raise ValueError('boom')")
+    sink("n int64", "def sink(n): note(*n)\ndef deinit(): note('deinit')", deinit_function_name="deinit")
+    assert "boom" in error(connection, "INSERT INTO sink SELECT n FROM source")
+    assert read(notes)[-1] == ["deinit"]
+
+
+def test_a_stream_without_a_write_function(connection):
+    create(connection, "reader", "n int64", "def reader(): return [1]")
+    said = error(connection, "INSERT INTO reader VALUES (1)")
+    assert "reader" in said and "argument" in said
+    assert rows(connection, "SELECT * FROM reader") == [(1,)]
+
+
+def test_the_same_function_may_read_and_write(connection, notes):
+    body = NOTES.format(path=str(notes)) + "def both(*columns):\n    note(*columns)\n    return [7]\n"
+    create(connection, "both", "n int64", body)
+    assert run(connection, "INSERT INTO both VALUES (3)") == 1
+    assert rows(connection, "SELECT * FROM both") == [(7,)]
+    assert read(notes) == [[[3]], []]
