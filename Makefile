@@ -9,9 +9,9 @@ PROFILE ?= dev
 # Rust programs that embed Python are linked with, and find, the library of the environment's interpreter.
 export PYO3_PYTHON := $(BIN)/python
 export VIRTUAL_ENV := $(VENV)
-export LD_LIBRARY_PATH = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))'):$(LD_LIBRARY_PATH_WAS)
-LD_LIBRARY_PATH_WAS := $(LD_LIBRARY_PATH)
-unexport LD_LIBRARY_PATH_WAS
+LIBRARY_PATH := $(LD_LIBRARY_PATH)
+LIBDIR = $(shell test -x $(BIN)/python && $(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')
+export LD_LIBRARY_PATH = $(LIBDIR)$(if $(LIBRARY_PATH),:$(LIBRARY_PATH))
 
 RUST    := $(shell find crates python -name '*.rs' -o -name '*.py' -path '*/src/*' -o -name Cargo.toml) Cargo.toml Cargo.lock
 CLIENTS := adbc-driver-flightsql adbc-driver-manager pyarrow pandas polars
@@ -28,6 +28,7 @@ test: $(VENV)/wheel-dev
 	cargo test --workspace --doc
 	cargo build --workspace --examples
 	for example in $(EXAMPLES); do $(TARGET)/debug/examples/$$example || exit 1; done
+	$(BIN)/python -m mypy.stubtest couatl
 	$(BIN)/python -m pytest -q tests/python
 
 build: PROFILE := release

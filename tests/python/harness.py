@@ -74,7 +74,9 @@ def create(connection, name, columns, body, **settings):
     settings = {"type": "python", **settings}
     written = ", ".join(f"{key} = {quoted(value)}" for key, value in settings.items())
     body = textwrap.dedent(body).strip("\n")
-    run(connection, f"CREATE OR REPLACE EXTERNAL STREAM {name} ({columns}) AS $body$\n{body}\n$body$ SETTINGS {written}")
+    run(
+        connection, f"CREATE OR REPLACE EXTERNAL STREAM {name} ({columns}) AS $body$\n{body}\n$body$ SETTINGS {written}"
+    )
 
 
 def quoted(value):

@@ -172,7 +172,9 @@ def test_init_and_deinit_that_raise(connection):
 
 
 def test_traceback_shows_the_statements_lines(connection):
-    said = failing(connection, "n int32", "def bad():\n    yield 1\n    helper()\n\ndef helper():\n    raise ValueError('boom')")
+    said = failing(
+        connection, "n int32", "def bad():\n    yield 1\n    helper()\n\ndef helper():\n    raise ValueError('boom')"
+    )
     for part in ["line 4, in bad", "helper()", "line 7, in helper", "raise ValueError('boom')", "ValueError: boom"]:
         assert part in said
 
@@ -268,20 +270,29 @@ class Raises:
 
 @pytest.mark.parametrize(("type", "source"), MISFITS, ids=[f"{type} {source}" for type, source in MISFITS])
 def test_value_does_not_fit_its_column(connection, type, source):
-    said = failing(connection, f"z int8, v {type}", f"{RAISES}\ndef bad():\n    yield (0, None)\n    yield (0, {source})")
+    said = failing(
+        connection, f"z int8, v {type}", f"{RAISES}\ndef bad():\n    yield (0, None)\n    yield (0, {source})"
+    )
     assert "stream 'bad', row 2, column 'v" in said
 
 
 @pytest.mark.parametrize("bits", [8, 16, 32, 64])
 def test_overflow_at_each_width(connection, bits):
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    for type, value in [(f"int{bits}", low - 1), (f"int{bits}", high + 1), (f"uint{bits}", -1), (f"uint{bits}", 2**bits)]:
+    for type, value in [
+        (f"int{bits}", low - 1),
+        (f"int{bits}", high + 1),
+        (f"uint{bits}", -1),
+        (f"uint{bits}", 2**bits),
+    ]:
         said = failing(connection, f"v {type}", f"def bad():\n    return [{value}]")
         assert f"stream 'bad', row 1, column 'v' ({type}): cannot store {value} (int)" in said
 
 
 def test_misfit_names_stream_row_column_type_and_value(connection):
-    said = failing(connection, "id int32, name string", "def bad():\n    return [(n, 'x') for n in range(16)] + [('abc', 'x')]")
+    said = failing(
+        connection, "id int32, name string", "def bad():\n    return [(n, 'x') for n in range(16)] + [('abc', 'x')]"
+    )
     assert "stream 'bad', row 17, column 'id' (int32): cannot store 'abc' (str)" in said
 
 

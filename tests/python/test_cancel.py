@@ -155,7 +155,7 @@ def test_kill_query(server, connection, stream, notes, body):
         cursor.fetchone()
         started = time.monotonic()
         run(connection, f"KILL QUERY '{query_running(connection, 'endless')}'")
-        with pytest.raises(reading.Error, match="(?i)cancel"):
+        with pytest.raises(reading.Error, match=r"(?i)cancel"):
             while cursor.fetchone():
                 pass
         assert time.monotonic() - started < 8
@@ -193,7 +193,7 @@ def test_kill_before_the_first_row(server, connection, stream, notes):
         cursor.execute("SELECT n FROM endless")
         wait_for_text(notes, "busy")
         run(connection, f"KILL QUERY '{query_running(connection, 'endless')}'")
-        with pytest.raises(reading.Error, match="(?i)cancel"):
+        with pytest.raises(reading.Error, match=r"(?i)cancel"):
             cursor.fetchone()
     assert assert_ended(connection, notes) == ["init", "busy", "deinit"]
 
@@ -304,7 +304,9 @@ def test_a_slow_client_stops_the_generator(server, connection, stream, notes):
 
 
 def test_deinit_follows_an_error_once(connection, stream, notes):
-    stream("def read():\n    try:\n        yield 0\n        raise ValueError('boom')\n    finally:\n        note('finally')\n")
+    stream(
+        "def read():\n    try:\n        yield 0\n        raise ValueError('boom')\n    finally:\n        note('finally')\n"
+    )
     with pytest.raises(connection.Error, match="boom"):
         rows(connection, "SELECT n FROM endless")
     assert assert_ended(connection, notes) == ["init", "finally", "deinit"]
@@ -370,7 +372,7 @@ def test_two_queries_end_apart(server, connection, stream):
         by_text = {sql: id for id, sql, _ in queries(connection)}
         assert len(by_text) == 2, by_text
         run(connection, f"KILL QUERY '{next(id for sql, id in by_text.items() if 'first' in sql)}'")
-        with pytest.raises(left.Error, match="(?i)cancel"):
+        with pytest.raises(left.Error, match=r"(?i)cancel"):
             first.fetchone()
         (other,) = queries(connection)
         assert "second" in other[1]

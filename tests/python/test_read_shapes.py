@@ -57,9 +57,9 @@ def test_yielded(connection, shape, mode):
     [
         "def one(): return [1, None, 3]",
         "def one(): return [(1,), (None,), (3,)]",
-        "def one(): return iter([1, None, 3])",
-        "def one(): return map(lambda n: n, [1, None, 3])",
-        "class one:\n    def __iter__(self): return iter([1, None, 3])",
+        "def one(): return iter([1, (None,), 3])",
+        "def one(): return map(lambda n: n, [1, (None,), 3])",
+        "class one:\n    def __iter__(self): return iter([1, (None,), 3])",
         "def one():\n    yield [1, None, 3]",
         "one = lambda: [1, None, 3]",
         "import functools\none = functools.partial(list, [1, None, 3])",
@@ -67,8 +67,7 @@ def test_yielded(connection, shape, mode):
 )
 def test_bare_values_where_there_is_one_column(connection, body):
     create(connection, "one", "n int64", body)
-    found = rows(connection, "SELECT * FROM one")
-    assert found == [(1,), (None,), (3,)] or ("iter" in body and found == [(1,), (3,)])
+    assert rows(connection, "SELECT * FROM one") == [(1,), (None,), (3,)]
 
 
 def test_none_delivers_and_is_no_row(connection):
@@ -79,7 +78,7 @@ def test_none_delivers_and_is_no_row(connection):
 @pytest.mark.parametrize(
     ("type", "yielded", "expected"),
     [
-        ("array(int64)", "[1, 2]", [[1, 2]]),
+        ("array(int64)", "[[1, 2], [3]]", [[1, 2], [3]]),
         ("array(int64)", "([1, 2],)", [[1, 2]]),
         ("map(string, int64)", "{'a': 1}", [[("a", 1)]]),
         ("tuple(a int64, b string)", "{'a': 1, 'b': 'x'}", [{"a": 1, "b": "x"}]),
@@ -138,8 +137,9 @@ def test_arrow_that_does_not_fit(connection, made, said):
 
 
 def test_arrow_is_cast_where_that_is_exact(connection):
-    body = f"{PRELUDE}def arrow():\n    return pa.table({{'n': pa.array([1.0, 2.0]), 's': pa.array(['a', 'b'], pa.large_string())}})\n"
-    create(connection, "arrow", "n int32, s string", body.replace("[1.0, 2.0]", "[1, 2], pa.int64()"))
+    body = f"{PRELUDE}def arrow():\n    n, s = pa.array([1, 2], pa.int64()), pa.array(['a', 'b'], pa.large_string())\n"
+    body += "    return pa.table({'s': s, 'n': n})\n"
+    create(connection, "arrow", "n int32, s string", body)
     assert rows(connection, "SELECT * FROM arrow") == TWO_ROWS
 
 

@@ -160,7 +160,7 @@ def test_clock_stops_when_it_is_killed(server, connection, made):
         cursor.execute("SELECT * FROM py_clock")
         cursor.fetchone()
         run(connection, f"KILL QUERY '{query_running(connection, 'py_clock')}'")
-        with pytest.raises(reading.Error, match="(?i)cancel"):
+        with pytest.raises(reading.Error, match=r"(?i)cancel"):
             while cursor.fetchone():
                 pass
 

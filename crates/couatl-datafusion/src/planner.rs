@@ -19,7 +19,6 @@ use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{DmlStatement, LogicalPlan, TableScan, TableSource};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
@@ -50,7 +49,9 @@ const ANALYZE_TIME: Duration = Duration::from_secs(5);
 /// ```
 pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
     // Before DataFusion's own check of the finished plan, which says less in more words.
-    let mut rules = PhysicalOptimizer::new().rules;
+    let mut builder = builder;
+    let rules = builder.physical_optimizers().take().unwrap_or_default().rules;
+    let mut rules = builder.physical_optimizer_rules().take().unwrap_or(rules);
     let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(rules.len());
     rules.insert(check, Arc::new(RefuseEndless));
     rules.insert(check, Arc::new(PromptFilters));

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use couatl_core::{Error, Finish, Metrics, Sink, SinkWriter, WriteRequest};
+use couatl_core::{Error, Finish, Metrics, Sink, SinkWriter, WriteRequest, enum_codes, type_spelling};
 use datafusion::datasource::sink::DataSink;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -44,12 +44,30 @@ impl StreamSink {
                     self.sink.name()
                 )));
             }
-            columns.push(match column.data_type() == field.data_type() {
+            let column = match column.data_type() == field.data_type() {
                 true => column.clone(),
                 false => arrow::compute::cast(column, field.data_type())?,
-            });
+            };
+            self.check_enum(field, &column)?;
+            columns.push(column);
         }
         Ok(RecordBatch::try_new(schema, columns)?)
+    }
+
+    /// An enum takes the names that its type lists.
+    fn check_enum(&self, field: &Field, column: &ArrayRef) -> couatl_core::Result<()> {
+        let Some(codes) = enum_codes(field) else { return Ok(()) };
+        let names = arrow::compute::cast(column, &DataType::Utf8)?;
+        let listed = |name: &str| codes.iter().any(|(listed, _)| listed == name);
+        match names.as_string::<i32>().iter().flatten().find(|name| !listed(name)) {
+            None => Ok(()),
+            Some(name) => Err(Error::invalid_argument(format!(
+                "column '{}' ({}) of stream '{}' does not list '{name}'",
+                field.name(),
+                type_spelling(field),
+                self.sink.name()
+            ))),
+        }
     }
 
     async fn write(

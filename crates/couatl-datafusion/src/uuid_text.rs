@@ -121,7 +121,23 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 pub(crate) fn insert(statement: &mut Statement, uuids: &[bool]) -> Result<()> {
     let Statement::Statement(inner) = statement else { return Ok(()) };
     let ast::Statement::Insert(insert) = &mut **inner else { return Ok(()) };
-    let Some(source) = insert.source.take() else { return Ok(()) };
+    let Some(mut source) = insert.source.take() else { return Ok(()) };
+    if let SetExpr::Values(values) = &mut *source.body {
+        for row in &mut values.rows {
+            for (value, _) in row.content.iter_mut().zip(uuids).filter(|(_, uuid)| **uuid) {
+                let mut call = Parser::new(&GenericDialect {}).try_with_sql("to_uuid(0)")?.parse_expr()?;
+                if let ast::Expr::Function(function) = &mut call
+                    && let ast::FunctionArguments::List(list) = &mut function.args
+                    && let Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(argument))) = list.args.first_mut()
+                {
+                    std::mem::swap(argument, value);
+                }
+                *value = call;
+            }
+        }
+        insert.source = Some(source);
+        return Ok(());
+    }
     // A frame around the rows; what was written stays as it was parsed, in the place of the inner SELECT.
     let names: Vec<_> = (0..uuids.len()).map(|column| format!("c{column}")).collect();
     let values: Vec<_> = (names.iter().zip(uuids))

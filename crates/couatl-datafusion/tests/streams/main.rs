@@ -1,6 +1,6 @@
 //! Streams under DataFusion, with sources in Rust that a test drives step by step: when rows arrive, who is told that
 //! a query is over, and in which order.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod scripted;
 

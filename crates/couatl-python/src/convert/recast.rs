@@ -11,7 +11,7 @@ use arrow::compute::{CastOptions, cast_with_options, kernels::cmp};
 use arrow::datatypes::{DataType, Field, Int64Type, TimeUnit};
 use couatl_core::{Error, Result, enum_codes, is_json, is_uuid, type_spelling};
 
-use super::rows::Layout;
+use super::rows::{Layout, null_error};
 
 /// Brings batches into the layout of a scan.
 pub(crate) struct Recast<'a> {
@@ -62,12 +62,7 @@ impl Recast<'_> {
                 && let Some(nulls) = array.logical_nulls()
                 && let Some(row) = (0..array.len()).find(|row| nulls.is_null(*row))
             {
-                return Err(Error::type_mismatch(format!(
-                    "stream '{stream}', row {}, column '{}' ({}): cannot store null: the column is NOT NULL",
-                    rows_before + row as u64 + 1,
-                    field.name(),
-                    type_spelling(field)
-                )));
+                return Err(null_error(stream, rows_before + row as u64 + 1, field));
             }
             arrays.push(array);
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
-use couatl_core::{Error, Result};
+use arrow::datatypes::{Field, SchemaRef};
+use couatl_core::{Error, Result, type_spelling};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
@@ -35,6 +35,8 @@ pub(crate) struct Rows {
     layout: Arc<Layout>,
     columns: Vec<Column>,
     rows: usize,
+    /// The number of the first of them.
+    first: u64,
     full: bool,
 }
 
@@ -59,7 +61,7 @@ impl Rows {
     pub(crate) fn new(py: Python<'_>, layout: Arc<Layout>) -> Result<Self> {
         time::import_datetime(py);
         let columns = layout.schema.fields().iter().map(|field| Column::new(field)).collect::<Result<_>>()?;
-        Ok(Self { layout, columns, rows: 0, full: false })
+        Ok(Self { layout, columns, rows: 0, first: 0, full: false })
     }
 
     /// The rows that wait.
@@ -82,6 +84,9 @@ impl Rows {
             self.push_tuple(tuple, number)?;
         } else {
             self.push_other(row, number)?;
+        }
+        if self.rows == 0 {
+            self.first = number;
         }
         self.rows += 1;
         self.full = self.rows >= self.layout.batch_rows || self.variable_bytes() >= FULL_BYTES;
@@ -186,9 +191,10 @@ impl Rows {
         let names: Vec<_> = self.layout.declared.fields().iter().map(|field| field.name().as_str()).collect();
         let plural = if found == 1 { "" } else { "s" };
         Error::type_mismatch(format!(
-            "stream '{}', row {number}: expected {} values ({}), got {found} value{plural}: {}",
+            "stream '{}', row {number}: expected {} value{} ({}), got {found} value{plural}: {}",
             self.layout.stream,
             names.len(),
+            if names.len() == 1 { "" } else { "s" },
             names.join(", "),
             describe(row)
         ))
@@ -199,6 +205,15 @@ impl Rows {
         let rows = std::mem::take(&mut self.rows);
         self.full = false;
         let arrays = self.columns.iter_mut().map(|column| column.finish(rows)).collect::<Result<Vec<_>>>()?;
+        for (field, array) in self.layout.schema.fields().iter().zip(&arrays) {
+            // A NaT is a null that does not look like one.
+            if !field.is_nullable()
+                && let Some(row) =
+                    (0..array.len()).take_while(|_| array.null_count() > 0).find(|row| array.is_null(*row))
+            {
+                return Err(null_error(&self.layout.stream, self.first + row as u64, field));
+            }
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(self.layout.schema.clone(), arrays, &options)?)
     }
@@ -215,6 +230,14 @@ fn append(
         return Err(Misfit::null());
     }
     column.append(value)
+}
+
+/// The error for a null in a NOT NULL column, found in a batch.
+pub(super) fn null_error(stream: &str, row: u64, field: &Field) -> Error {
+    let (column, data_type) = (field.name(), type_spelling(field));
+    Error::type_mismatch(format!(
+        "stream '{stream}', row {row}, column '{column}' ({data_type}): cannot store a null: the column is NOT NULL"
+    ))
 }
 
 fn internal(error: &PyErr) -> Error {
