@@ -28,7 +28,7 @@ test: $(VENV)/wheel-dev
 	cargo test --workspace --doc
 	cargo build --workspace --examples
 	for example in $(EXAMPLES); do $(TARGET)/debug/examples/$$example || exit 1; done
-	$(BIN)/python -m mypy.stubtest couatl
+	$(BIN)/python -m mypy.stubtest couatl._couatl
 	$(BIN)/python -m pytest -q tests/python
 
 build: PROFILE := release

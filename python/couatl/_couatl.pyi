@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+__all__ = ["__version__", "cancel_all", "run"]
+
 __version__: str
 
 def run(args: Sequence[str]) -> int:

@@ -279,14 +279,14 @@ def test_value_does_not_fit_its_column(connection, type, source):
 @pytest.mark.parametrize("bits", [8, 16, 32, 64])
 def test_overflow_at_each_width(connection, bits):
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    for type, value in [
+    for type, misfit in [
         (f"int{bits}", low - 1),
         (f"int{bits}", high + 1),
         (f"uint{bits}", -1),
         (f"uint{bits}", 2**bits),
     ]:
-        said = failing(connection, f"v {type}", f"def bad():\n    return [{value}]")
-        assert f"stream 'bad', row 1, column 'v' ({type}): cannot store {value} (int)" in said
+        said = failing(connection, f"v {type}", f"def bad():\n    return [{misfit}]")
+        assert f"stream 'bad', row 1, column 'v' ({type}): cannot store {misfit} (int)" in said
 
 
 def test_misfit_names_stream_row_column_type_and_value(connection):
@@ -363,7 +363,8 @@ def test_a_value_that_holds_itself(connection):
 
 def test_deep_nesting_of_types(connection):
     for depth in [50, 5_000]:
-        statement = f"CREATE OR REPLACE EXTERNAL STREAM bad (v {'array(' * depth}int{')' * depth}) AS $$\ndef bad(): return []\n$$"
+        type = "array(" * depth + "int" + ")" * depth
+        statement = f"CREATE OR REPLACE EXTERNAL STREAM bad (v {type}) AS $$\ndef bad(): return []\n$$"
         try:
             run(connection, f"{statement} SETTINGS type = 'python'")
         except connection.Error as refusal:

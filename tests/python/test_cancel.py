@@ -92,7 +92,20 @@ def read():
         n += 1
 """
 
+YIELDING_IN_FINALLY = """
+def read():
+    try:
+        n = 0
+        while True:
+            yield n
+            n += 1
+    finally:
+        note("finally")
+        yield -1
+"""
+
 BODIES = {
+    "yielding_in_finally": YIELDING_IN_FINALLY,
     "suspended": SUSPENDED,
     "sleeping": SLEEPING,
     "busy": BUSY,
@@ -260,11 +273,18 @@ def test_insert_ends_when_its_client_is_killed(server, connection, notes):
     assert assert_ended(connection, notes) == ["init", "busy", "deinit"]
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", [name for name in BODIES if name != "yielding_in_finally"])
 def test_limit_stops_the_generator(connection, stream, notes, body):
     stream(BODIES[body])
     assert rows(connection, "SELECT n FROM endless LIMIT 1") == [(0,)]
     assert_ended(connection, notes)
+
+
+def test_a_generator_that_refuses_to_close_is_told(connection, stream, notes):
+    stream(YIELDING_IN_FINALLY)
+    with pytest.raises(connection.Error, match="generator ignored GeneratorExit"):
+        rows(connection, "SELECT n FROM endless LIMIT 1")
+    assert assert_ended(connection, notes) == ["init", "finally", "deinit"]
 
 
 def test_limit_takes_no_more_rows_than_it_needs(connection, stream, notes):
@@ -305,7 +325,8 @@ def test_a_slow_client_stops_the_generator(server, connection, stream, notes):
 
 def test_deinit_follows_an_error_once(connection, stream, notes):
     stream(
-        "def read():\n    try:\n        yield 0\n        raise ValueError('boom')\n    finally:\n        note('finally')\n"
+        "def read():\n    try:\n        yield 0\n        raise ValueError('boom')\n"
+        "    finally:\n        note('finally')\n"
     )
     with pytest.raises(connection.Error, match="boom"):
         rows(connection, "SELECT n FROM endless")
@@ -428,3 +449,57 @@ def test_a_second_signal_ends_the_server_at_once(own_server):
         kill_group(client)
         client.stdout.close()
         client.stderr.close()
+
+
+ASLEEP = """
+def read():
+    yield 0
+    time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def asleep(own_server, notes):
+    """A server with a query that sleeps in C, where no interrupt reaches it, and the client that reads it."""
+    server = own_server("--grace", "0.3")
+    with server.connect() as connection:
+        create(connection, "endless", "n int64", NOTES.format(path=str(notes)) + ASLEEP, mode="streaming", **FUNCTIONS)
+        client = reader(server, "SELECT n FROM endless")
+        try:
+            assert [client.stdout.readline() for _ in range(2)] == [b"n\n", b"0\n"]
+            yield server, connection, client
+        finally:
+            kill_group(client)
+            client.stdout.close()
+            client.stderr.close()
+
+
+def test_kill_of_a_query_that_sleeps_in_c(asleep):
+    server, connection, client = asleep
+    run(connection, f"KILL QUERY '{query_running(connection, 'SELECT n FROM endless')}'")
+    _, said = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 1
+    assert b"cancel" in said.lower()
+    assert [state for _, sql, state in queries(connection) if "endless" in sql] in (["stuck"], [])
+    server.process.terminate()
+    assert server.process.wait(PATIENCE) == 0
+
+
+def test_server_ends_while_a_query_sleeps_in_c(asleep):
+    server, _, client = asleep
+    server.process.terminate()
+    client.communicate(timeout=PATIENCE)
+    assert client.returncode == 1
+    assert server.process.wait(PATIENCE) in (0, 1)
+
+
+@pytest.mark.xfail(strict=True, reason="the interpreter's end waits for threads that a body started")
+def test_server_ends_while_a_bodys_own_thread_runs(own_server):
+    server = own_server("--grace", "0.3")
+    body = "import threading, time\ndef spawning():\n    threading.Thread(target=time.sleep, args=(1000,)).start()\n"
+    with server.connect() as connection:
+        create(connection, "spawning", "n int64", body + "    return [1]\n")
+        assert rows(connection, "SELECT n FROM spawning") == [(1,)]
+    server.process.terminate()
+    wait_until(lambda: not server.alive(), "the server's end", patience=5)
+    assert server.process.wait() == 0

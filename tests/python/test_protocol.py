@@ -111,7 +111,8 @@ def test_parameters_may_be_missing_or_of_the_wrong_type(connection, users):
 
 def test_ddl_runs_once_however_it_arrives(connection):
     """A CREATE that ran twice would find its stream there."""
-    statement = f"CREATE EXTERNAL STREAM once (id int32, name string) AS $$\n{USERS}\n$$ SETTINGS type = 'python', read_function_name = 'users'"
+    statement = f"CREATE EXTERNAL STREAM once (id int32, name string) AS $$\n{USERS.replace('users', 'once')}\n$$ "
+    statement += "SETTINGS type = 'python'"
 
     def execute(cursor):
         cursor.execute(statement)
