@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 
 from couatl import _couatl
 
@@ -13,10 +14,13 @@ def main() -> None:
     """Run the command with the arguments of this process, and exit."""
     # The command has handlers of its own; Python's would be called by them.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Standard output is the command's, for rows and the listener's address; what bodies print goes beside it.
+    sys.stdout = sys.stderr
     code = _couatl.run(sys.argv)
-    sys.stdout.flush()
     sys.stderr.flush()
-    if _couatl.cancel_all(GRACE_SECONDS):
+    stuck = _couatl.cancel_all(GRACE_SECONDS)
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    if stuck or others:
         # User code that does not end must not keep the process, and the interpreter cannot be taken from under it.
         os._exit(code)
     sys.exit(code)

@@ -222,7 +222,6 @@ def test_serve_ends_on_a_signal(own_server, name):
     assert server.process.wait(PATIENCE) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="what a body prints is mixed into the rows on standard output")
 def test_what_a_body_prints_stays_out_of_the_rows():
     body = "import os\ndef noisy():\n    print('hello')\n    os.write(2, b'error')\n    return [1]"
     statement = f"CREATE EXTERNAL STREAM noisy (n int64) AS $$\n{body}\n$$ SETTINGS type = 'python'"

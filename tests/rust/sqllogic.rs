@@ -77,9 +77,8 @@ async fn connect() -> Result<Database, Failure> {
     Engine::builder().build().map(Database).map_err(Failure)
 }
 
-fn runner() -> Runner<Database, impl MakeConnection<Conn = Database>> {
+fn runner(directory: &Path) -> Runner<Database, impl MakeConnection<Conn = Database>> {
     let mut runner = Runner::new(connect);
-    let directory = tempfile::tempdir().unwrap().keep();
     runner.set_var("DIR".into(), directory.display().to_string());
     runner
 }
@@ -93,7 +92,8 @@ fn every_file_holds() {
     let mut failures = Vec::new();
     for file in files {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let mut runner = runner();
+        let directory = tempfile::tempdir().unwrap();
+        let mut runner = runner(directory.path());
         runtime.block_on(async {
             if bless {
                 let normalize = sqllogictest::default_normalizer;

@@ -73,6 +73,11 @@ impl ManagedSchema {
         self.tables.write().insert(name, table);
     }
 
+    /// Takes a stream away.
+    pub(crate) fn remove(&self, name: &str) {
+        self.tables.write().remove(name);
+    }
+
     async fn planned_anew(&self, definition: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let state = self.state.read().as_ref().and_then(Weak::upgrade);
         let Some(state) = state.map(|state| state.read().clone()) else { return Ok(None) };
@@ -114,7 +119,12 @@ impl SchemaProvider for ManagedSchema {
     }
 
     fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        Ok(self.tables.write().remove(name))
+        let mut tables = self.tables.write();
+        // DROP TABLE, and CREATE OR REPLACE of a table or a view, come here; DROP STREAM does not.
+        if tables.get(name).is_some_and(|table| table.downcast_ref::<StreamTable>().is_some()) {
+            return exec_err!("'{name}' is a stream; DROP STREAM drops it");
+        }
+        Ok(tables.remove(name))
     }
 
     fn table_exist(&self, name: &str) -> bool {

@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use couatl_core::Error;
+use datafusion::common::JoinType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::joins::{HashJoinExec, SymmetricHashJoinExec};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use crate::into_datafusion;
@@ -45,6 +47,17 @@ impl PhysicalOptimizerRule for RefuseEndless {
 }
 
 fn never_answers(node: &Arc<dyn ExecutionPlan>) -> bool {
+    // It would grow for ever; and some joins speak of their left rows only when the right ones are over, whatever they
+    // say of themselves.
+    if node.downcast_ref::<SymmetricHashJoinExec>().is_some() {
+        return true;
+    }
+    if let Some(join) = node.downcast_ref::<HashJoinExec>()
+        && matches!(join.join_type(), JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark)
+        && join.right().boundedness().is_unbounded()
+    {
+        return true;
+    }
     match node.boundedness() {
         Boundedness::Bounded => false,
         Boundedness::Unbounded { requires_infinite_memory } => {
@@ -65,7 +78,7 @@ fn refusal(node: &Arc<dyn ExecutionPlan>) -> Result<Error> {
     })?;
     let operator = match node.name() {
         "AggregateExec" => "an aggregate",
-        "SortExec" | "SortPreservingMergeExec" => "ORDER BY",
+        name if name.starts_with("Sort") && !name.contains("Join") => "ORDER BY",
         "WindowAggExec" | "BoundedWindowAggExec" => "a window function",
         "HashJoinExec" | "NestedLoopJoinExec" | "SortMergeJoinExec" | "CrossJoinExec" | "SymmetricHashJoinExec" => {
             "this join"

@@ -14,7 +14,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::execution_plan::ReplaceChildrenOptions;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
@@ -103,7 +103,7 @@ impl ExecutionPlan for PromptFilterExec {
             }
             while let Some(batch) = input.next().await {
                 let batch = work.apply(&batch?)?;
-                let batch = batch.slice(0, batch.num_rows().min(left));
+                let batch = batch.slice(0, batch.num_rows().min(left)).record_output(&work.metrics);
                 if batch.num_rows() > 0 {
                     let left = left - batch.num_rows();
                     return Ok(Some((batch, (input, work, left))));
@@ -132,8 +132,6 @@ impl Filtering {
             Some(projection) => &batch.project(projection)?,
             None => batch,
         };
-        let out = filter_record_batch(batch, passes)?;
-        self.metrics.record_output(out.num_rows());
-        Ok(out)
+        Ok(filter_record_batch(batch, passes)?)
     }
 }

@@ -17,6 +17,7 @@ mod endless;
 mod error;
 mod filter;
 mod planner;
+mod probe;
 mod query;
 mod scan;
 mod session;

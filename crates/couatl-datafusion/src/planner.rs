@@ -30,6 +30,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use crate::analyze::TimeBoxExec;
 use crate::endless::RefuseEndless;
 use crate::filter::PromptFilterExec;
+use crate::probe::ProbeStreams;
 use crate::query::{Queries, QueryExec};
 use crate::scan::StreamScanExec;
 use crate::table::StreamTable;
@@ -55,6 +56,7 @@ pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
     let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(rules.len());
     rules.insert(check, Arc::new(RefuseEndless));
     rules.insert(check, Arc::new(PromptFilters));
+    rules.insert(check, Arc::new(ProbeStreams));
     builder.with_query_planner(Arc::new(Planner { queries: None })).with_physical_optimizer_rules(rules)
 }
 
@@ -86,6 +88,10 @@ impl QueryPlanner for Planner {
         let streaming = reads_streams(&logical_plan)?;
         let adjusted = streaming.then(|| streaming_state(state));
         let state = adjusted.as_ref().unwrap_or(state);
+        if streaming && let LogicalPlan::Explain(explain) = &logical_plan {
+            // EXPLAIN shows a plan that cannot be made as one that is not there; this says why.
+            DefaultPhysicalPlanner::default().create_physical_plan(&explain.plan, state).await?;
+        }
         let plan = DefaultPhysicalPlanner::default().create_physical_plan(&logical_plan, state).await?;
         let plan = if streaming { time_boxed(plan)? } else { plan };
         let Some(queries) = &self.queries else { return Ok(plan) };
@@ -203,7 +209,8 @@ impl PhysicalOptimizerRule for PromptFilters {
     }
 }
 
-fn is_above_stream(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+/// Whether rows of a stream come through the node.
+pub(crate) fn is_above_stream(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
     let mut found = false;
     plan.apply(|node| {
         if node.downcast_ref::<StreamScanExec>().is_some_and(StreamScanExec::is_streaming) {

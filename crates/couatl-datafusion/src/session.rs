@@ -217,7 +217,10 @@ impl Session {
             StatementKind::ShowQueries => show::queries(&self.inner.queries.list())?,
             StatementKind::ShowCreateStream(name) => {
                 let table = self.stream(name).await?;
-                show::statement(table_of(&table)?.statement())?
+                let table = table_of(&table)?;
+                // Under the name by which it was asked for: a definition does not know its schema.
+                let plain = format!("STREAM {} (", couatl_core::quoted(&table.definition().name));
+                show::statement(&table.statement().replacen(&plain, &format!("STREAM {name} ("), 1))?
             }
             StatementKind::Describe { name, tokens } => match self.stream(name).await {
                 Ok(table) => show::columns(table_of(&table)?.definition())?,
@@ -375,7 +378,11 @@ impl Session {
             return if if_exists { Ok(()) } else { Err(no_stream(name)) };
         };
         table_of(&table)?;
-        schema.deregister_table(&resolved.table).map(drop).map_err(from_datafusion)
+        match schema.downcast_ref::<ManagedSchema>() {
+            Some(managed) => managed.remove(&resolved.table),
+            None => drop(schema.deregister_table(&resolved.table).map_err(from_datafusion)?),
+        }
+        Ok(())
     }
 
     async fn stream(&self, name: &StreamName) -> Result<Arc<dyn TableProvider>> {

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use couatl_core::Result;
+use couatl_core::{Finish, Result};
 use futures::task::AtomicWaker;
 use parking_lot::{Condvar, Mutex};
 use tokio::time::Sleep;
@@ -45,12 +45,21 @@ pub(crate) struct Delivery<T> {
 struct Queue<T> {
     parcels: VecDeque<Box<T>>,
     /// Set once, by the producer, when it is over and cleaned up.
-    outcome: Option<Result<()>>,
+    outcome: Option<(Result<()>, Finish)>,
     finished: bool,
     /// Set when the consumer wants no more: pushing no longer waits.
     closed: bool,
     /// Set when there is no consumer any more to be told the outcome.
     abandoned: bool,
+}
+
+impl<T> Queue<T> {
+    /// Tells the consumer the outcome; `Ok` if it has been told already.
+    fn tell(&mut self) -> Result<()> {
+        let Some((outcome, finish)) = self.outcome.take() else { return Ok(()) };
+        finish.report(Ok(()));
+        outcome
+    }
 }
 
 impl<T> Delivery<T> {
@@ -103,18 +112,18 @@ impl<T> Delivery<T> {
         }
     }
 
-    /// Producer: nothing more comes, and everything is cleaned up. What is still in the slot is delivered first. Gives
-    /// the outcome back where there is no consumer to be told.
-    pub(crate) fn finish(&self, outcome: Result<()>) -> Result<()> {
+    /// Producer: nothing more comes, and everything is cleaned up. What is still in the slot is delivered first. The
+    /// outcome is told once: to the consumer, or, where that leaves before it was told, to `finish`.
+    pub(crate) fn finish(&self, outcome: Result<()>, finish: Finish) {
         let mut queue = self.queue.lock();
         queue.finished = true;
         if queue.abandoned {
-            return outcome;
+            drop(queue);
+            return finish.report(outcome);
         }
-        queue.outcome = Some(outcome);
+        queue.outcome = Some((outcome, finish));
         drop(queue);
         self.consumer.wake();
-        Ok(())
     }
 
     /// Consumer: wants no more parcels. The outcome can still be awaited.
@@ -128,7 +137,13 @@ impl<T> Delivery<T> {
 
     /// Consumer: is gone.
     pub(crate) fn abandon(&self) {
-        self.queue.lock().abandoned = true;
+        let mut queue = self.queue.lock();
+        queue.abandoned = true;
+        let untold = queue.outcome.take();
+        drop(queue);
+        if let Some((outcome, finish)) = untold {
+            finish.report(outcome);
+        }
         self.close();
     }
 
@@ -136,7 +151,7 @@ impl<T> Delivery<T> {
     pub(crate) fn poll_finished(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.consumer.register(cx.waker());
         let mut queue = self.queue.lock();
-        if queue.finished { Poll::Ready(queue.outcome.take().unwrap_or(Ok(()))) } else { Poll::Pending }
+        if queue.finished { Poll::Ready(queue.tell()) } else { Poll::Pending }
     }
 
     fn poll_parcel(&self, cx: &mut Context<'_>, due: bool) -> Poll<Option<Result<Box<T>>>> {
@@ -155,7 +170,7 @@ impl<T> Delivery<T> {
             return Poll::Ready(Some(Ok(builders)));
         }
         if queue.finished {
-            return Poll::Ready(queue.outcome.take().and_then(Result::err).map(Err));
+            return Poll::Ready(queue.tell().err().map(Err));
         }
         Poll::Pending
     }
@@ -235,7 +250,7 @@ mod tests {
         assert_eq!(next(&delivery, &mut linger).await.unwrap().unwrap(), 1);
         assert_eq!(next(&delivery, &mut linger).await.unwrap().unwrap(), 2);
         assert_eq!(start.elapsed(), Duration::ZERO);
-        delivery.finish(Err(Error::internal("boom"))).unwrap();
+        delivery.finish(Err(Error::internal("boom")), Finish::ignore());
         assert_eq!(next(&delivery, &mut linger).await.unwrap().unwrap(), 4, "the slot comes before the outcome");
         assert!(next(&delivery, &mut linger).await.unwrap().is_err());
         assert!(next(&delivery, &mut linger).await.is_none());
@@ -267,7 +282,7 @@ mod tests {
                 if !rows.is_empty() {
                     delivery.publish(rows);
                 }
-                delivery.finish(Ok(())).unwrap();
+                delivery.finish(Ok(()), Finish::ignore());
             }
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

@@ -24,9 +24,12 @@ use pyo3::{exceptions::PyKeyboardInterrupt, ffi};
 
 use crate::interpreter::attach;
 
-/// How long user code may go on after an interrupt before it gets the next one: code that swallows the first is asked
-/// again.
-const REPEAT: Duration = Duration::from_millis(100);
+/// How often the interrupter looks whether a cancelled thread runs user code now.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long user code may go on after an interrupt before it gets the next one: it may be cleaning up, which the next
+/// one would tear; or it has swallowed the first, and is asked again.
+const REPEAT: Duration = Duration::from_secs(2);
 
 const HOST: u8 = 0;
 const USER: u8 = 1;
@@ -41,6 +44,8 @@ pub(crate) struct Control {
     thread: AtomicU64,
     /// An interrupt has been sent and perhaps not been raised.
     pending: AtomicBool,
+    /// When the last interrupt was sent that was not withdrawn.
+    sent: Mutex<Option<Instant>>,
     /// Wakes the thread where it waits for its owner.
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -55,6 +60,7 @@ impl Control {
             state: AtomicU8::new(HOST),
             thread: AtomicU64::new(0),
             pending: AtomicBool::new(false),
+            sent: Mutex::new(None),
             wake: Box::new(wake),
         });
         LIVE.controls.lock().insert(control.id, Arc::downgrade(&control));
@@ -99,6 +105,7 @@ impl Control {
     #[cold]
     fn withdraw(&self, _py: Python<'_>) {
         self.pending.store(false, SeqCst);
+        *self.sent.lock() = None;
         // SAFETY: attached, as the token proves; null withdraws the pending exception of that thread, which is ours.
         unsafe { ffi::PyThreadState_SetAsyncExc(self.thread.load(SeqCst) as _, ptr::null_mut()) };
     }
@@ -112,7 +119,10 @@ impl Control {
 
     /// Sends an interrupt if user code is running. Called by the interrupter, attached.
     fn interrupt(&self, py: Python<'_>) {
-        if self.state.load(SeqCst) == USER && !self.done.load(SeqCst) {
+        let mut sent = self.sent.lock();
+        let waits = sent.is_some_and(|sent| sent.elapsed() < REPEAT);
+        if self.state.load(SeqCst) == USER && !self.done.load(SeqCst) && !waits {
+            *sent = Some(Instant::now());
             self.pending.store(true, SeqCst);
             let exception = py.get_type::<PyKeyboardInterrupt>();
             let thread = self.thread.load(SeqCst) as c_ulong;
@@ -180,7 +190,7 @@ fn interrupt_all(receive: &mpsc::Receiver<Arc<Control>>) {
         let next = if waiting.is_empty() {
             receive.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
-            receive.recv_timeout(REPEAT)
+            receive.recv_timeout(LOOK)
         };
         match next {
             Ok(control) => waiting.push(control),

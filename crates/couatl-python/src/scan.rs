@@ -106,7 +106,7 @@ fn report(delivery: &Delivery<Parcel>, finish: Finish, outcome: Result<()>) {
         couatl_core::ErrorKind::Cancelled => Ok(()),
         _ => Err(error),
     });
-    finish.report(delivery.finish(outcome));
+    delivery.finish(outcome, finish);
 }
 
 /// The consumer's end of a scan.
@@ -430,6 +430,8 @@ impl<'a, 'py> Reader<'a, 'py> {
         let mode = self.program.definition.mode;
         let class = returned.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
         let found = if has("__await__") {
+            // Nobody will await it: closed, it does not say so on standard error.
+            let _ = returned.call_method0("close");
             "a coroutine; a read function is not awaited: run it with asyncio.run and return its result".to_owned()
         } else if has("__anext__") {
             "an asynchronous generator; make it a plain generator, and run what is asynchronous inside it with \

@@ -33,6 +33,13 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     if word.len() > 100 {
         return None;
     }
+    let known: Vec<_> = known.into_iter().collect();
+    // The beginning of a longer word says which one is meant, however much is missing.
+    if word.len() >= 4
+        && let Some(whole) = known.iter().find(|candidate| candidate.starts_with(word))
+    {
+        return Some(whole);
+    }
     let most_edits = (word.chars().count() / 3).max(1);
     let scored = known.into_iter().map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate));
     scored.filter(|(edits, _)| *edits <= most_edits).min_by_key(|(edits, _)| *edits).map(|(_, candidate)| candidate)
