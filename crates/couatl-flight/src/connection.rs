@@ -6,18 +6,22 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{Stream, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::warn;
 
 /// How long to wait after a failed accept: the cause is most often that files have run out, and lasts.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a client may take to close a connection that the server has ended.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The connections that a listener takes, without end; all are cut together.
 pub(crate) fn connections(
@@ -41,6 +45,8 @@ pub(crate) fn connections(
 pub(crate) struct Connection {
     socket: TcpStream,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Runs once the server has nothing more to say.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
@@ -49,7 +55,7 @@ impl Connection {
         if let Err(error) = socket.set_nodelay(true) {
             warn!(%error, "cannot set TCP_NODELAY");
         }
-        Self { socket, cut: Box::pin(cut.cancelled_owned()) }
+        Self { socket, cut: Box::pin(cut.cancelled_owned()), linger: None }
     }
 
     /// Fails once the connection is cut, and wakes the task then.
@@ -96,8 +102,23 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.socket).poll_flush(context)
     }
 
+    /// Says that no more comes, then waits for the client to close: a socket that is closed with bytes unread is reset,
+    /// and a reset takes from the client what it has not read yet.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+        ready!(Pin::new(&mut self.socket).poll_shutdown(context))?;
+        self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut unread = [0; 1024];
+        loop {
+            let over = self.linger.as_mut().is_none_or(|linger| linger.as_mut().poll(context).is_ready());
+            if over || self.whole(context).is_err() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = ReadBuf::new(&mut unread);
+            let read = ready!(Pin::new(&mut self.socket).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 

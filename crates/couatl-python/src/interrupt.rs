@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How long user code may go on after an interrupt before it gets the next one: it may be cleaning up, which the next
 /// one would tear; or it has swallowed the first, and is asked again.
-const REPEAT: Duration = Duration::from_secs(2);
+const REPEAT: Duration = Duration::from_secs(1);
 
 const HOST: u8 = 0;
 const USER: u8 = 1;
