@@ -7,7 +7,7 @@ import threading
 
 from couatl import _couatl
 
-GRACE_SECONDS = 1.0
+GRACE_SECONDS = 0.5
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::joins::{HashJoinExec, SymmetricHashJoinExec};
+use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SymmetricHashJoinExec};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use crate::into_datafusion;
@@ -52,9 +52,10 @@ fn never_answers(node: &Arc<dyn ExecutionPlan>) -> bool {
     if node.downcast_ref::<SymmetricHashJoinExec>().is_some() {
         return true;
     }
-    if let Some(join) = node.downcast_ref::<HashJoinExec>()
-        && matches!(join.join_type(), JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark)
-        && join.right().boundedness().is_unbounded()
+    let hash = node.downcast_ref::<HashJoinExec>().map(|join| (join.join_type(), join.right()));
+    let join = hash.or_else(|| node.downcast_ref::<NestedLoopJoinExec>().map(|join| (join.join_type(), join.right())));
+    if let Some((JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark, right)) = join
+        && right.boundedness().is_unbounded()
     {
         return true;
     }

@@ -122,7 +122,7 @@ fn with_current_streams(plan: &LogicalPlan, state: &SessionState) -> Result<Logi
             None => Ok(None),
             Some(new) if std::ptr::addr_eq(old, Arc::as_ptr(&new)) => Ok(None),
             Some(new) if new.schema() != old.schema() => Err(DataFusionError::Plan(format!(
-                "stream '{name}' has been replaced by one with other columns; prepare the statement again"
+                "stream '{name}' has been replaced by one with other columns; prepare the statement, or create the view, again"
             ))),
             Some(new) => Ok(Some(datafusion::datasource::provider_as_source(new))),
         }

@@ -35,6 +35,9 @@ use crate::into_datafusion;
 /// listed as `stuck`.
 const CLEANUP_GRACE: Duration = Duration::from_secs(5);
 
+/// How long a session that ends waits for the cleanup of what it cancelled.
+const SHUTDOWN_CLEANUP: Duration = Duration::from_secs(1);
+
 /// The queries of a session that run, or whose cleanup does.
 #[derive(Debug, Default)]
 pub struct Queries {
@@ -78,7 +81,7 @@ impl Queries {
         self.closed.store(true, Relaxed);
         if tokio::time::timeout(grace, self.empty()).await.is_err() {
             self.running.lock().values().for_each(|query| query.cancel());
-            let _ = tokio::time::timeout(CLEANUP_GRACE, self.empty()).await;
+            let _ = tokio::time::timeout(SHUTDOWN_CLEANUP, self.empty()).await;
         }
     }
 

@@ -13,10 +13,11 @@ use datafusion::dataframe::DataFrame;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement as PlanStatement};
 use datafusion::optimizer::Analyzer;
+use datafusion::physical_plan::ExecutionPlanProperties;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use parking_lot::RwLock;
 
 use crate::catalog::{self, CATALOG, ManagedSchema, SCHEMA};
@@ -107,13 +108,16 @@ impl Session {
     /// What is wrong with the text.
     pub async fn prepare(&self, text: &str) -> Result<Prepared> {
         let (leading, last) = split(text)?;
+        if leading.iter().any(has_placeholders) {
+            return Err(lonely_parameters());
+        }
         let described = self.describe(&last).await;
         let (is_update, schema, parameters) = match described {
             Err(_) if !leading.is_empty() => (!gives_rows(&last), Schema::empty(), Schema::empty()),
             described => described?,
         };
         if !leading.is_empty() && !parameters.fields().is_empty() {
-            return Err(Error::unsupported("parameters go with a single statement; send this one by itself"));
+            return Err(lonely_parameters());
         }
         let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
         Ok(Prepared { sql: text.to_owned(), leading, last, is_update, schema, parameters })
@@ -257,6 +261,17 @@ impl Session {
             LogicalPlan::Ddl(DdlStatement::CreateView(mut view)) => {
                 view.definition = Some(text.to_owned());
                 let plan = LogicalPlan::Ddl(DdlStatement::CreateView(view));
+                SessionContext::new_with_state(state).execute_logical_plan(plan).await
+            }
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
+                let rows = state.create_physical_plan(&table.input).await.map_err(from_datafusion)?;
+                if rows.boundedness().is_unbounded() {
+                    return Err(Error::invalid_argument(
+                        "CREATE TABLE would never end: it keeps all rows in memory, and the query has no end; \
+                         bound its rows with LIMIT, or create a view",
+                    ));
+                }
+                let plan = LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table));
                 SessionContext::new_with_state(state).execute_logical_plan(plan).await
             }
             plan @ LogicalPlan::Ddl(_) => SessionContext::new_with_state(state).execute_logical_plan(plan).await,
@@ -448,6 +463,15 @@ fn split(text: &str) -> Result<(Vec<Statement>, Statement)> {
     let mut statements = couatl_sql::parse(text)?;
     let last = statements.pop().ok_or_else(|| Error::invalid_syntax("the text holds no statement"))?;
     Ok((statements, last))
+}
+
+fn has_placeholders(statement: &Statement) -> bool {
+    matches!(&statement.kind, StatementKind::Other(tokens)
+        if tokens.iter().any(|token| matches!(token.token, Token::Placeholder(_))))
+}
+
+fn lonely_parameters() -> Error {
+    Error::invalid_argument("parameters go with a single statement; send this one by itself")
 }
 
 /// Whether a statement that cannot be planned yet looks like one that gives rows.

@@ -228,6 +228,11 @@ def callable_with(function, name, role, arguments):
         raise Refused(f"{role} function '{name}' is not callable: it is of type {type(function).__name__}")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise Refused(f"{role} function '{name}' {ASYNC}")
+    if role != "read" and inspect.isgeneratorfunction(function):
+        raise Refused(
+            f"{role} function '{name}' is a generator (there is a yield in it): calling it would run nothing; "
+            "make it a function without yield"
+        )
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):

@@ -26,15 +26,20 @@ static STARTED: OnceLock<Result<Option<PathBuf>, String>> = OnceLock::new();
 /// # Errors
 /// `invalid-argument` where there is no Python at the path, or a different environment is in use.
 pub(crate) fn start(environment: Option<&Path>) -> Result<()> {
-    let chosen = environment.map(Path::to_owned);
+    // SAFETY: may be called at any time.
+    let runs = || unsafe { ffi::Py_IsInitialized() } != 0;
+    let from_variable = || std::env::var_os("VIRTUAL_ENV").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let chosen = environment.map(Path::to_owned).or_else(from_variable);
+    // A place without Python is told, and not remembered: the next call may name another.
+    let executable = match &chosen {
+        Some(path) if !runs() => Some(executable(path)?),
+        _ => None,
+    };
     let started = STARTED.get_or_init(|| {
-        // SAFETY: may be called at any time.
-        if unsafe { ffi::Py_IsInitialized() } != 0 {
+        if runs() {
             return Ok(None);
         }
-        let from_variable = || std::env::var_os("VIRTUAL_ENV").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let path = chosen.clone().or_else(from_variable);
-        initialize(path.as_deref()).map(|()| path).map_err(|error| error.to_string())
+        initialize(executable.as_deref()).map(|()| chosen).map_err(|error| error.to_string())
     });
     match started {
         Err(message) => Err(Error::invalid_argument(message.clone())),
@@ -66,8 +71,7 @@ fn executable(environment: &Path) -> Result<PathBuf> {
     })
 }
 
-fn initialize(environment: Option<&Path>) -> Result<()> {
-    let executable = environment.map(executable).transpose()?;
+fn initialize(executable: Option<&Path>) -> Result<()> {
     let failed = |status: ffi::PyStatus| {
         // SAFETY: the message is null or a static string of the interpreter's.
         let message = unsafe {
@@ -88,7 +92,7 @@ fn initialize(environment: Option<&Path>) -> Result<()> {
         config.install_signal_handlers = 0;
         config.parse_argv = 0;
         let mut status = ffi::PyStatus_Ok();
-        if let Some(path) = &executable
+        if let Some(path) = executable
             && let Ok(path) = CString::new(path.as_os_str().as_bytes())
         {
             let path: *const c_char = path.as_ptr();

@@ -220,15 +220,18 @@ async fn views_and_prepared_statements_follow_the_stream_they_name() {
         assert_eq!(numbers(&session.sql(sql).await.unwrap().collect().await.unwrap()[0]), [7], "{sql}");
     }
     let error = session.sql("EXECUTE p").await.unwrap().collect().await.unwrap_err();
-    assert!(from_datafusion(error).to_string().contains("prepare the statement again"));
+    assert!(from_datafusion(error).to_string().contains("prepare the statement, or create the view, again"));
     let script = host.script("b");
     script.send(Step::Rows(vec![7])).unwrap();
     drop(script);
     let Outcome::Rows(mut rows) = session.execute(&prepared, None).await.unwrap() else { panic!("an update") };
     assert_eq!(rows.next().await.unwrap().unwrap().num_columns(), 2);
     session.sql("DROP STREAM b").await.unwrap();
-    let error = session.sql("SELECT * FROM v").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let error = session.sql("SELECT * FROM v").await.unwrap().collect().await.unwrap_err();
+    assert_eq!(from_datafusion(error).kind(), ErrorKind::NotFound);
+    let columns = session.sql("SELECT count(*) FROM information_schema.columns WHERE table_name = 'v'").await.unwrap();
+    assert_eq!(numbers(&columns.collect().await.unwrap()[0]), [1], "it is still known, with the columns it had");
+    session.sql("DROP VIEW v").await.unwrap();
 }
 
 #[tokio::test]
