@@ -35,9 +35,6 @@ use crate::into_datafusion;
 /// listed as `stuck`.
 const CLEANUP_GRACE: Duration = Duration::from_secs(5);
 
-/// How long a session that ends waits for the cleanup of what it cancelled.
-const SHUTDOWN_CLEANUP: Duration = Duration::from_secs(1);
-
 /// The queries of a session that run, or whose cleanup does.
 #[derive(Debug, Default)]
 pub struct Queries {
@@ -75,13 +72,15 @@ impl Queries {
         query.map(|query| query.cancel()).is_some()
     }
 
-    /// Refuses new queries, waits for those that run for as long as the grace, then cancels the rest and waits for
-    /// their cleanup, which is bounded too.
+    /// Refuses new queries, waits for those that run, then cancels the rest and waits for their cleanup: all of it
+    /// within the grace, where that is 10 s or more; a shorter one is followed by at most 5 s of cleanup.
     pub(crate) async fn shutdown(&self, grace: Duration) {
         self.closed.store(true, Relaxed);
-        if tokio::time::timeout(grace, self.empty()).await.is_err() {
+        // The end of a long grace is for the cleanup, so that all is over when it is.
+        let patience = if grace >= 2 * CLEANUP_GRACE { grace - CLEANUP_GRACE } else { grace };
+        if tokio::time::timeout(patience, self.empty()).await.is_err() {
             self.running.lock().values().for_each(|query| query.cancel());
-            let _ = tokio::time::timeout(SHUTDOWN_CLEANUP, self.empty()).await;
+            let _ = tokio::time::timeout(CLEANUP_GRACE, self.empty()).await;
         }
     }
 
