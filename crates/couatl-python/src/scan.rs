@@ -186,9 +186,9 @@ impl<'a, 'py> Reader<'a, 'py> {
     /// Calls the read function and delivers what it gives; the rows before an error are delivered too.
     fn run(&mut self, thread: &Opened<'_>) -> Result<()> {
         let read = self.read(thread);
-        let flushed = self.flush();
+        self.flush();
         self.clock.book(self.metrics, self.count);
-        read.and(flushed)
+        read
     }
 
     fn read(&mut self, thread: &Opened<'_>) -> Result<()> {
@@ -247,7 +247,7 @@ impl<'a, 'py> Reader<'a, 'py> {
         let item = user(self.py, self.control, || unsafe {
             Bound::from_owned_ptr_or_opt(self.py, ffi::PyIter_Next(iterator.as_ptr()))
         });
-        self.take_back()?;
+        self.take_back();
         match item {
             Some(item) => Ok(Some(item)),
             None => match PyErr::take(self.py) {
@@ -258,16 +258,20 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     fn publish(&mut self) {
-        if let Some(parcel) = self.rows.take_if(|parcel| matches!(&**parcel, Parcel::Rows(rows) if rows.len() > 0)) {
+        if let Some(parcel) = self.take_waiting() {
             self.delivery.publish(parcel);
         }
     }
 
-    fn take_back(&mut self) -> Result<()> {
+    /// The builders, if there are rows in them.
+    fn take_waiting(&mut self) -> Option<Box<Parcel>> {
+        self.rows.take_if(|parcel| matches!(&**parcel, Parcel::Rows(rows) if rows.len() > 0))
+    }
+
+    fn take_back(&mut self) {
         if self.rows.is_none() {
             self.rows = self.delivery.take_back();
         }
-        Ok(())
     }
 
     /// The builders; fresh ones where the consumer has taken the last.
@@ -285,7 +289,8 @@ impl<'a, 'py> Reader<'a, 'py> {
     fn item(&mut self, item: &Bound<'py, PyAny>) -> Result<()> {
         if let Ok(tuple) = item.cast::<PyTuple>() {
             if tuple.is_empty() {
-                return self.flush();
+                self.flush();
+                return Ok(());
             }
             let first = tuple.get_borrowed_item(0).map_err(|error| self.raised(error))?;
             let batch = first.is_instance_of::<PyList>() || first.is_instance_of::<PyTuple>();
@@ -304,7 +309,8 @@ impl<'a, 'py> Reader<'a, 'py> {
             return self.list(list);
         }
         if item.is_none() {
-            return self.flush();
+            self.flush();
+            return Ok(());
         }
         let plain = item.is_instance_of::<PyDict>()
             || item.is_instance_of::<PyString>()
@@ -323,7 +329,8 @@ impl<'a, 'py> Reader<'a, 'py> {
     /// A list of rows; an empty one delivers what waits.
     fn list(&mut self, list: &Bound<'py, PyList>) -> Result<()> {
         if list.is_empty() {
-            return self.flush();
+            self.flush();
+            return Ok(());
         }
         let mut index = 0;
         // By position and length anew: the list is the user's, and its values' own code may change it.
@@ -351,7 +358,7 @@ impl<'a, 'py> Reader<'a, 'py> {
         }
         self.count = number;
         if self.rows()?.is_full() {
-            self.flush()?;
+            self.flush();
             // A long list is converted without a bytecode in between: let others have the interpreter.
             self.py.detach(|| {});
         }
@@ -360,7 +367,7 @@ impl<'a, 'py> Reader<'a, 'py> {
 
     /// An Arrow object's batches, after the rows that wait.
     fn arrow(&mut self, mut batches: ArrowBatches) -> Result<()> {
-        self.flush()?;
+        self.flush();
         let declared = &self.layout.declared;
         let only = (declared.fields().len() == 1).then(|| declared.field(0).name().clone());
         while self.count < self.fetch {
@@ -390,11 +397,10 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     /// Delivers the rows that wait, at once.
-    fn flush(&mut self) -> Result<()> {
-        if let Some(parcel) = self.rows.take_if(|parcel| matches!(&**parcel, Parcel::Rows(rows) if rows.len() > 0)) {
+    fn flush(&mut self) {
+        if let Some(parcel) = self.take_waiting() {
             self.send(parcel);
         }
-        Ok(())
     }
 
     fn send(&mut self, mut parcel: Box<Parcel>) {

@@ -120,23 +120,15 @@ struct Scan {
 }
 
 impl Scan {
-    fn clean_up(&mut self) -> Result<()> {
-        let Some(finish) = self.finish.take() else { return Ok(()) };
+    fn clean_up(&mut self) {
+        let Some(finish) = self.finish.take() else { return };
         self.host.log.add(format!("close {}", self.name));
         if self.host.stuck.lock().contains(&self.name) {
             self.host.held.lock().push(finish);
-            return Ok(());
+            return;
         }
-        match self.host.failing.lock().contains(&self.name) {
-            true => {
-                finish.report(Err(Error::internal("the cleanup failed")));
-                Ok(())
-            }
-            false => {
-                finish.report(Ok(()));
-                Ok(())
-            }
-        }
+        let fails = self.host.failing.lock().contains(&self.name);
+        finish.report(if fails { Err(Error::internal("the cleanup failed")) } else { Ok(()) });
     }
 }
 
@@ -155,13 +147,14 @@ impl Partition for Scan {
     }
 
     async fn close(&mut self) -> Result<()> {
-        self.clean_up()
+        self.clean_up();
+        Ok(())
     }
 }
 
 impl Drop for Scan {
     fn drop(&mut self) {
-        let _ = self.clean_up();
+        self.clean_up();
     }
 }
 

@@ -57,20 +57,11 @@ impl Misfit {
     }
 
     /// The error for the user. `value` is what the row holds for the column.
-    pub(crate) fn into_error(
-        self,
-        py: Python<'_>,
-        stream: &str,
-        row: u64,
-        field: &Field,
-        value: Option<&Bound<'_, PyAny>>,
-    ) -> Error {
+    pub(crate) fn into_error(self, stream: &str, row: u64, field: &Field, value: &Bound<'_, PyAny>) -> Error {
         let path: String = self.path.iter().rev().map(String::as_str).collect();
         let mut message =
             format!("stream '{stream}', row {row}, column '{}{path}' ({}): ", field.name(), type_spelling(field));
-        let inner = self.value.as_ref().map(|value| value.bind(py).clone());
-        let value = inner.as_ref().or(value);
-        let shown = value.map_or_else(|| "a value".to_owned(), describe);
+        let shown = describe(self.value.as_ref().map_or(value, |inner| inner.bind(value.py())));
         let _ = match &self.reason {
             Reason::Plain => write!(message, "cannot store {shown}"),
             Reason::Null => write!(message, "cannot store None: the column is NOT NULL"),

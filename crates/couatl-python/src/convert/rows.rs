@@ -100,12 +100,12 @@ impl Rows {
     fn push_tuple(&mut self, row: &Bound<'_, PyTuple>, number: u64) -> Result<()> {
         let width = self.layout.declared.fields().len();
         if row.len() != width {
-            return Err(self.width_error(row.py(), number, row.len(), row.as_any()));
+            return Err(self.width_error(number, row.len(), row.as_any()));
         }
         for (column, &position) in self.columns.iter_mut().zip(&self.layout.projection) {
             let value = row.get_borrowed_item(position).map_err(|error| internal(&error))?;
             if let Err(misfit) = append(&self.layout, column, position, &value) {
-                return Err(self.misfit(misfit, number, position, Some(&value)));
+                return Err(self.misfit(misfit, number, position, &value));
             }
         }
         Ok(())
@@ -136,7 +136,7 @@ impl Rows {
         }
         for column in &mut self.columns {
             if let Err(misfit) = append(&layout, column, 0, row) {
-                return Err(self.misfit(misfit, number, 0, Some(row)));
+                return Err(self.misfit(misfit, number, 0, row));
             }
         }
         Ok(())
@@ -171,23 +171,19 @@ impl Rows {
             let value = row.get_item(name).map_err(|error| internal(&error))?;
             let Some(value) = value else { return Err(Error::internal("a key vanished from a dict")) };
             if let Err(misfit) = append(&layout, column, position, &value) {
-                return Err(self.misfit(misfit, number, position, Some(&value)));
+                return Err(self.misfit(misfit, number, position, &value));
             }
         }
         Ok(())
     }
 
     #[cold]
-    fn misfit(&self, misfit: Misfit, number: u64, position: usize, value: Option<&Bound<'_, PyAny>>) -> Error {
-        let field = self.layout.declared.field(position);
-        match value {
-            Some(found) => misfit.into_error(found.py(), &self.layout.stream, number, field, value),
-            None => Error::internal("a misfit without a value"),
-        }
+    fn misfit(&self, misfit: Misfit, number: u64, position: usize, value: &Bound<'_, PyAny>) -> Error {
+        misfit.into_error(&self.layout.stream, number, self.layout.declared.field(position), value)
     }
 
     #[cold]
-    fn width_error(&self, _py: Python<'_>, number: u64, found: usize, row: &Bound<'_, PyAny>) -> Error {
+    fn width_error(&self, number: u64, found: usize, row: &Bound<'_, PyAny>) -> Error {
         let names: Vec<_> = self.layout.declared.fields().iter().map(|field| field.name().as_str()).collect();
         let plural = if found == 1 { "" } else { "s" };
         Error::type_mismatch(format!(
