@@ -15,8 +15,6 @@ use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement as PlanState
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::ExecutionPlanProperties;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::Statement as DataFusionStatement;
-use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use parking_lot::RwLock;
 
@@ -24,9 +22,9 @@ use crate::catalog::{self, CATALOG, ManagedSchema, SCHEMA};
 use crate::planner::{StatementText, install_session};
 use crate::statement::{Outcome, Prepared, parse_tokens};
 use crate::table::StreamTable;
-use crate::uuid_text::{self, CompareUuids, ListUuids};
+use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
-use crate::{Queries, from_datafusion, show};
+use crate::{Queries, from_datafusion, insert, show};
 
 /// A DataFusion session that speaks the language of streams. Cheap to clone; everything inside is shared.
 #[derive(Clone)]
@@ -61,14 +59,19 @@ impl Session {
         options.sql_parser.map_string_types_to_utf8view = false;
         options.execution.parquet.schema_force_view_types = false;
         options.catalog.create_default_catalog_and_schema = false;
-        let mut rules: Vec<_> = vec![Arc::new(ListUuids) as _];
+        let mut rules: Vec<_> = vec![Arc::new(TextUuids) as _];
         rules.extend(Analyzer::new().rules);
-        let builder = SessionStateBuilder::new().with_config(config).with_default_features().with_analyzer_rules(rules);
+        let builder = SessionStateBuilder::new()
+            .with_config(config)
+            .with_default_features()
+            .with_analyzer_rules(rules)
+            .with_type_planner(Arc::new(UuidType));
         let mut state = install_session(builder, queries.clone()).build();
         datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(CompareUuids))
             .map_err(from_datafusion)?;
         let context = SessionContext::new_with_state(state);
         context.register_udf(uuid_text::to_uuid());
+        context.register_udf(uuid_text::uuid_to_text());
         let state = Arc::new(RwLock::new(Some(context.state_weak_ref())));
         let catalog = catalog::new_catalog(queries.clone(), state).map_err(from_datafusion)?;
         context.register_catalog(CATALOG, catalog);
@@ -285,37 +288,8 @@ impl Session {
     }
 
     async fn plan(&self, tokens: Vec<TokenWithSpan>) -> Result<LogicalPlan> {
-        let mut statement = parse_tokens(tokens).map_err(from_datafusion)?;
-        self.insert_uuids(&mut statement).await?;
-        self.inner.context.state().statement_to_plan(statement).await.map_err(from_datafusion)
-    }
-
-    /// Lets text be inserted into uuid columns.
-    async fn insert_uuids(&self, statement: &mut DataFusionStatement) -> Result<()> {
-        let DataFusionStatement::Statement(inner) = &*statement else { return Ok(()) };
-        let ast::Statement::Insert(insert) = &**inner else { return Ok(()) };
-        let ast::TableObject::TableName(name) = &insert.table else { return Ok(()) };
-        let Ok(provider) = self.inner.context.table_provider(TableReference::parse_str(&name.to_string())).await else {
-            return Ok(());
-        };
-        let Some(table) = provider.downcast_ref::<StreamTable>() else { return Ok(()) };
-        let schema = table.schema();
-        let is_uuid = |name: &str| schema.field_with_name(name).is_ok_and(couatl_core::is_uuid);
-        let normal = |column: &ast::ObjectName| {
-            let ident = column.0.last().and_then(|part| part.as_ident());
-            ident.map_or_else(String::new, |ident| match ident.quote_style {
-                Some(_) => ident.value.clone(),
-                None => ident.value.to_lowercase(),
-            })
-        };
-        let uuids: Vec<bool> = match insert.columns.is_empty() {
-            true => schema.fields().iter().map(|field| couatl_core::is_uuid(field)).collect(),
-            false => insert.columns.iter().map(|column| is_uuid(&normal(column))).collect(),
-        };
-        match uuids.contains(&true) {
-            true => uuid_text::insert(statement, &uuids).map_err(from_datafusion),
-            false => Ok(()),
-        }
+        let statement = parse_tokens(tokens).map_err(from_datafusion)?;
+        insert::statement_to_plan(&self.inner.context.state(), statement).await.map_err(from_datafusion)
     }
 
     /// Whether a statement is an update, the schema of its rows, and its parameters.

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use couatl_core::{Error, Finish, Metrics, Sink, SinkWriter, WriteRequest, enum_codes, type_spelling};
+use couatl_core::{Error, Finish, Metrics, Sink, SinkWriter, WriteRequest, type_spelling};
 use datafusion::datasource::sink::DataSink;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -14,6 +14,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
 use futures::StreamExt;
 
 use crate::query::Query;
+use crate::store::{Misfit, not_null, store};
 use crate::{from_datafusion, into_datafusion};
 
 /// Hands the rows of an INSERT to a sink, at most so many at once.
@@ -32,42 +33,21 @@ impl StreamSink {
         Self { sink, batch_rows, schema }
     }
 
-    /// The batch with the sink's own fields.
-    fn conform(&self, batch: &RecordBatch) -> couatl_core::Result<RecordBatch> {
+    /// The batch as the sink's columns hold it. `rows_before` is how many rows the INSERT has had, for messages.
+    fn conform(&self, batch: &RecordBatch, rows_before: usize) -> couatl_core::Result<RecordBatch> {
         let schema = self.sink.schema();
         let mut columns = Vec::with_capacity(batch.num_columns());
         for (field, column) in schema.fields().iter().zip(batch.columns()) {
-            if !field.is_nullable() && column.logical_null_count() > 0 {
-                return Err(Error::invalid_argument(format!(
-                    "column '{}' of stream '{}' is NOT NULL, and a row of the INSERT has no value for it",
-                    field.name(),
-                    self.sink.name()
-                )));
-            }
-            let column = match column.data_type() == field.data_type() {
-                true => column.clone(),
-                false => arrow::compute::cast(column, field.data_type())?,
+            let refused = |Misfit { row, reason }| {
+                let (stream, column, data_type) = (self.sink.name(), field.name(), type_spelling(field));
+                let row = rows_before + row + 1;
+                Error::invalid_argument(format!(
+                    "stream '{stream}', row {row} of the INSERT, column '{column}' ({data_type}): cannot store {reason}"
+                ))
             };
-            self.check_enum(field, &column)?;
-            columns.push(column);
+            columns.push(store(column, field).and_then(|column| not_null(column, field)).map_err(refused)?);
         }
         Ok(RecordBatch::try_new(schema, columns)?)
-    }
-
-    /// An enum takes the names that its type lists.
-    fn check_enum(&self, field: &Field, column: &ArrayRef) -> couatl_core::Result<()> {
-        let Some(codes) = enum_codes(field) else { return Ok(()) };
-        let names = arrow::compute::cast(column, &DataType::Utf8)?;
-        let listed = |name: &str| codes.iter().any(|(listed, _)| listed == name);
-        match names.as_string::<i32>().iter().flatten().find(|name| !listed(name)) {
-            None => Ok(()),
-            Some(name) => Err(Error::invalid_argument(format!(
-                "column '{}' ({}) of stream '{}' does not list '{name}'",
-                field.name(),
-                type_spelling(field),
-                self.sink.name()
-            ))),
-        }
     }
 
     async fn write(
@@ -75,8 +55,10 @@ impl StreamSink {
         writer: &mut dyn SinkWriter,
         data: &mut SendableRecordBatchStream,
     ) -> couatl_core::Result<()> {
+        let mut rows_before = 0;
         while let Some(batch) = data.next().await {
-            let batch = self.conform(&batch.map_err(from_datafusion)?)?;
+            let batch = self.conform(&batch.map_err(from_datafusion)?, rows_before)?;
+            rows_before += batch.num_rows();
             for start in (0..batch.num_rows()).step_by(self.batch_rows) {
                 let rows = self.batch_rows.min(batch.num_rows() - start);
                 writer.write(batch.slice(start, rows)).await?;

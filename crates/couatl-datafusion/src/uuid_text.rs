@@ -1,33 +1,36 @@
-//! UUIDs as text: in comparisons, in IN and BETWEEN, and as what is inserted.
+//! UUIDs as text: in comparisons, in IN and BETWEEN, in casts.
 //!
-//! A uuid column holds sixteen bytes. Where SQL compares it with text or inserts text into it, the text is read as a
-//! UUID: literals while planning, with an error that shows them, other expressions by the function `to_uuid`.
+//! A uuid column holds sixteen bytes. Where SQL compares it with text, the text is read as a UUID: literals while planning, with an error that shows them, other expressions by the function `to_uuid`.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, StringArray};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use couatl_core::is_uuid;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue, plan_err};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::expr::{Between, InList};
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::expr::{Between, Cast, InList};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, TypePlanner};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{self, SetExpr, TableFactor};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::ast;
 
 /// The function `to_uuid(text)`.
 pub(crate) fn to_uuid() -> ScalarUDF {
     ScalarUDF::from(ToUuid { signature: Signature::any(1, Volatility::Immutable) })
+}
+
+/// The function `uuid_to_text(uuid)`, which casts become.
+pub(crate) fn uuid_to_text() -> ScalarUDF {
+    ScalarUDF::from(UuidToText {
+        signature: Signature::exact(vec![DataType::FixedSizeBinary(16)], Volatility::Immutable),
+    })
 }
 
 fn parse(text: &str) -> Result<[u8; 16]> {
@@ -84,11 +87,30 @@ impl ExprPlanner for CompareUuids {
     }
 }
 
-/// IN and BETWEEN, before their types are brought together.
+/// The type `uuid` in casts.
 #[derive(Debug)]
-pub(crate) struct ListUuids;
+pub(crate) struct UuidType;
 
-impl AnalyzerRule for ListUuids {
+impl TypePlanner for UuidType {
+    fn plan_type_field(&self, sql_type: &ast::DataType) -> Result<Option<FieldRef>> {
+        match sql_type {
+            ast::DataType::Uuid => Ok(Some(uuid_field("uuid", true))),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn uuid_field(name: &str, nullable: bool) -> FieldRef {
+    let metadata = [("ARROW:extension:name", "arrow.uuid"), ("ARROW:extension:metadata", "")];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    Arc::new(Field::new(name, DataType::FixedSizeBinary(16), nullable).with_metadata(metadata.into()))
+}
+
+/// IN, BETWEEN and casts, before types are brought together.
+#[derive(Debug)]
+pub(crate) struct TextUuids;
+
+impl AnalyzerRule for TextUuids {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         let rewritten = plan.transform_up_with_subqueries(|node| {
             let schema = merge_schema(&node.inputs());
@@ -98,12 +120,17 @@ impl AnalyzerRule for ListUuids {
     }
 
     fn name(&self) -> &str {
-        "list_uuids"
+        "text_uuids"
     }
 }
 
 fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
     match expr {
+        Expr::Cast(Cast { expr, field }) if is_uuid(&field) => Ok(Transformed::yes(to_uuid().call(vec![*expr]))),
+        Expr::Cast(Cast { expr, field }) if is_text(field.data_type()) && is_uuid_expr(&expr, schema) => {
+            Ok(Transformed::yes(uuid_to_text().call(vec![*expr])))
+        }
         Expr::InList(InList { expr, list, negated }) if is_uuid_expr(&expr, schema) => {
             let list = list.into_iter().map(|item| as_uuid(item, schema)).collect::<Result<_>>()?;
             Ok(Transformed::yes(Expr::InList(InList { expr, list, negated })))
@@ -115,44 +142,6 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Ok(Transformed::no(other)),
     }
-}
-
-/// An INSERT whose rows pass through `to_uuid` where `uuids` says so, column by column of the INSERT.
-pub(crate) fn insert(statement: &mut Statement, uuids: &[bool]) -> Result<()> {
-    let Statement::Statement(inner) = statement else { return Ok(()) };
-    let ast::Statement::Insert(insert) = &mut **inner else { return Ok(()) };
-    let Some(mut source) = insert.source.take() else { return Ok(()) };
-    if let SetExpr::Values(values) = &mut *source.body {
-        for row in &mut values.rows {
-            for (value, _) in row.content.iter_mut().zip(uuids).filter(|(_, uuid)| **uuid) {
-                let mut call = Parser::new(&GenericDialect {}).try_with_sql("to_uuid(0)")?.parse_expr()?;
-                if let ast::Expr::Function(function) = &mut call
-                    && let ast::FunctionArguments::List(list) = &mut function.args
-                    && let Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(argument))) = list.args.first_mut()
-                {
-                    std::mem::swap(argument, value);
-                }
-                *value = call;
-            }
-        }
-        insert.source = Some(source);
-        return Ok(());
-    }
-    // A frame around the rows; what was written stays as it was parsed, in the place of the inner SELECT.
-    let names: Vec<_> = (0..uuids.len()).map(|column| format!("c{column}")).collect();
-    let values: Vec<_> = (names.iter().zip(uuids))
-        .map(|(name, uuid)| if *uuid { format!("to_uuid({name})") } else { name.clone() })
-        .collect();
-    let frame = format!("SELECT {} FROM (SELECT 1) AS rows ({})", values.join(", "), names.join(", "));
-    let mut frame = Parser::new(&GenericDialect {}).try_with_sql(&frame)?.parse_query()?;
-    if let SetExpr::Select(select) = &mut *frame.body
-        && let Some(from) = select.from.first_mut()
-        && let TableFactor::Derived { subquery, .. } = &mut from.relation
-    {
-        *subquery = source;
-    }
-    insert.source = Some(frame);
-    Ok(())
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -181,9 +170,43 @@ impl ScalarUDFImpl for ToUuid {
         }
     }
 
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        self.return_type(&[arguments.arg_fields[0].data_type().clone()])?;
+        Ok(uuid_field(self.name(), true))
+    }
+
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
         Ok(ColumnarValue::Array(uuids(&arrays[0])?))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct UuidToText {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for UuidToText {
+    fn name(&self) -> &str {
+        "uuid_to_text"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
+        let Some(uuids) = arrays[0].as_fixed_size_binary_opt() else {
+            return plan_err!("uuid_to_text takes a uuid, not {}", arrays[0].data_type());
+        };
+        let text = |bytes: &[u8]| uuid::Uuid::from_slice(bytes).map(|uuid| uuid.hyphenated().to_string());
+        let texts: StringArray = uuids.iter().map(|bytes| bytes.and_then(|bytes| text(bytes).ok())).collect();
+        Ok(ColumnarValue::Array(Arc::new(texts)))
     }
 }
 

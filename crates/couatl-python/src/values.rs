@@ -119,7 +119,8 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
             let inner = Field::new(field.name(), (**value_type).clone(), true);
             // Each distinct value is made once and shared.
             let values = to_list(py, dictionary.values(), &inner)?;
-            let keys = dictionary.normalized_keys();
+            // Where all is null, there may be no value that a key could name.
+            let keys = if values.is_empty() { Vec::new() } else { dictionary.normalized_keys() };
             list(py, array, |row| values.get_item(keys[row]))
         }
         DataType::List(item) => {

@@ -109,8 +109,13 @@ impl SinkWriter for PythonWriter {
         let (reply, accepted) = oneshot::channel();
         let sent = self.orders.lock().as_ref().is_some_and(|orders| orders.send((batch, reply)).is_ok());
         let outcome = match sent {
-            true => accepted.await.unwrap_or_else(|_| Err(cancelled(&self.stream))),
-            false => Err(cancelled(&self.stream)),
+            true => accepted.await.ok(),
+            false => None,
+        };
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            // The thread is gone, and may have said why.
+            None => Err(self.over().await.err().unwrap_or_else(|| cancelled(&self.stream))),
         };
         match outcome {
             Ok(()) => {
