@@ -120,6 +120,52 @@ def test_functions_that_are_bound_somehow_are_accepted(connection):
     run(connection, "DROP STREAM bad")
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("f = lambda a: None", "takes 1 positional argument, and is called with 2"),
+        ("f = g = lambda: None", "takes 0 positional arguments"),
+        ("f: object = lambda a, b, c: None", "takes 3 positional arguments"),
+        ("f = lambda a, b, *, c: None", "requires the keyword argument 'c'"),
+        ("class f: pass", "takes 0 positional arguments"),
+        ("class f:\n    def __init__(self, a): pass", "takes 1 positional argument, and"),
+        ("class f:\n    def __init__(self, a, b, c, d=1): pass", "takes 3 to 4 positional arguments"),
+        ("class f:\n    def __init__(self, *, a): pass", "requires the keyword argument 'a'"),
+        ("def f(a, b): pass\ndel f", "does not define the write function 'f'"),
+        ("f = g = 1\ndel (g, f)", "does not define the write function 'f'"),
+        ("f: object", "does not define the write function 'f'"),
+    ],
+)
+def test_a_write_function_that_cannot_fit_is_refused_at_create(connection, body, said):
+    assert said in refused(connection, body, "a int32, b int32", "type = 'python', write_function_name = 'f'")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "f = lambda a, b: None",
+        "f = lambda *columns: None",
+        "f, g = map, lambda: None",
+        "f = lambda: None\nf = print",
+        "class f:\n    def __init__(self, a, b=1): pass",
+        "class f:\n    def __init__(*arguments): pass",
+        "class f:\n    def __new__(cls, a, b): pass",
+        "class f(dict): pass",
+        "class f(metaclass=type): pass",
+        "class f:\n    __init__ = print",
+        "class f:\n    if True:\n        def __init__(self, a, b): pass\n    else:\n        def __init__(self): pass",
+        "import dataclasses\n@dataclasses.dataclass\nclass f:\n    a: int\n    b: int",
+        "def f(a, b): pass\nif False:\n    del f",
+        "f = 1\ndel f\ndef f(a, b): pass",
+        "f: object\nf = print",
+        "x: (f := print)",
+    ],
+)
+def test_a_write_function_that_may_fit_is_accepted(connection, body):
+    create(connection, "bad", "a int32, b int32", body, write_function_name="f")
+    run(connection, "DROP STREAM bad")
+
+
 # --- bodies, at a query -------------------------------------------------------------------------------------------
 
 

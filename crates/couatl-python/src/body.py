@@ -137,6 +137,14 @@ def top_level_bindings(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 bind(node.name, node)
                 continue
+            if isinstance(node, ast.Delete):
+                # Elsewhere than at the top level it may not run.
+                for name in deleted(node) if statements is tree.body else ():
+                    bindings.pop(name, None)
+                continue
+            if isinstance(node, ast.AnnAssign) and node.value is None:
+                targets(node.annotation, node)
+                continue
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 for alias in node.names:
                     if alias.name == "*":
@@ -169,6 +177,44 @@ def top_level_bindings(tree):
     return bindings, star
 
 
+def deleted(node):
+    """The names that a `del` unbinds."""
+    return [part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Del)]
+
+
+def parameters(node):
+    """The `ast.arguments` of what this node binds a name to, and how many of them the call fills by itself; None if
+    they cannot be told without running the body."""
+    if isinstance(node, ast.FunctionDef):
+        return None if node.decorator_list else (node.args, 0)
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        # A name in a tuple is bound to a part of the value, and a lambda has none.
+        return (node.value.args, 0) if isinstance(node.value, ast.Lambda) else None
+    if isinstance(node, ast.ClassDef):
+        return constructor(node)
+    return None
+
+
+def constructor(node):
+    """The parameters with which a class is called: those of its `__init__`, after self."""
+    # A decorator, a metaclass or a base may bring another constructor.
+    if node.decorator_list or node.keywords or node.bases:
+        return None
+    members, open_ended = top_level_bindings(node)
+    if open_ended or "__new__" in members:
+        return None
+    inits = members.get("__init__", [])
+    if not inits:
+        return NO_PARAMETERS, 0
+    if len(inits) > 1 or not isinstance(inits[0], ast.FunctionDef):
+        return None
+    found = parameters(inits[0])
+    return (found[0], 1) if found and (found[0].posonlyargs or found[0].args) else None
+
+
+NO_PARAMETERS = ast.parse("lambda: None", mode="eval").body.args
+
+
 def misfit(definitions, arguments, role):
     """Why a function so defined cannot be called with this many positional arguments; None if it may be possible."""
     problem = None
@@ -176,11 +222,13 @@ def misfit(definitions, arguments, role):
         if isinstance(node, ast.AsyncFunctionDef) and not node.decorator_list:
             problem = ASYNC
             continue
-        if not isinstance(node, ast.FunctionDef) or node.decorator_list:
+        found = parameters(node)
+        if found is None:
             return None
-        spec = node.args
+        spec, filled = found
         positional = len(spec.posonlyargs) + len(spec.args)
-        required = positional - len(spec.defaults)
+        required = max(0, positional - len(spec.defaults) - filled)
+        positional -= filled
         keywords = [arg.arg for arg, default in zip(spec.kwonlyargs, spec.kw_defaults) if default is None]
         if not keywords and required <= arguments and (spec.vararg or arguments <= positional):
             return None
