@@ -225,6 +225,32 @@ def test_traceback_shows_the_statements_lines(connection):
         assert part in said
 
 
+def test_traceback_shows_the_bodys_classes_as_a_scripts(connection):
+    body = """
+    import inspect, pickle, typing
+
+    class Bad(Exception):
+        column: "Other"
+
+    class Other(Exception):
+        class Inner(Exception):
+            pass
+
+    def bad():
+        assert typing.get_type_hints(Bad) == {"column": Other}
+        assert inspect.getmodule(Bad).Other is pickle.loads(pickle.dumps(Other))
+        try:
+            raise Other.Inner("within")
+        except Exception as error:
+            raise Bad("boom", Other()) from error
+    """
+    said = failing(connection, "n int32", body)
+    assert "couatl_stream" not in said
+    assert "read function 'bad' raised Bad: ('boom', Other())" in said
+    assert "\nOther.Inner: within\n" in said
+    assert "\nBad: ('boom', Other())" in said
+
+
 @pytest.mark.parametrize(
     ("mode", "body", "said"),
     [

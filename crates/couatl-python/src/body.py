@@ -8,6 +8,7 @@ import ast
 import difflib
 import inspect
 import linecache
+import re
 import sys
 import traceback
 import types
@@ -26,6 +27,8 @@ class Body:
     def __init__(self, stream, text, first_line):
         self.stream = stream
         self.file_name = f"<stream {stream}>"
+        word = re.sub(r"\W", "_", stream)
+        self.module_prefix = f"couatl_stream_{word}_"
         self.text = "\n" * (first_line - 1) + text
         try:
             self.tree = ast.parse(self.text, self.file_name)
@@ -77,18 +80,20 @@ class Body:
         shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
         return f"; it defines: {shown}"
 
-    def load(self, module_name):
+    def load(self, number):
         """A fresh module, not yet run: `run` does that, so that what it raises is the body's own."""
-        module = types.ModuleType(module_name)
+        module = types.ModuleType(f"{self.module_prefix}{number}")
         module.__file__ = self.file_name
         self.show_lines()
         # dataclasses, pickle and typing look a class's module up by name.
-        sys.modules[module_name] = module
+        sys.modules[module.__name__] = module
         return module
 
     def format(self, error):
         self.show_lines()
-        return "".join(traceback.format_exception(error)).rstrip("\n")
+        text = "".join(traceback.format_exception(error)).rstrip("\n")
+        # The body's own classes are shown as those of a script are: the module is one of ours, and another each time.
+        return re.sub(rf"\b{re.escape(self.module_prefix)}\d+\.", "", text)
 
 
 ASYNC = (

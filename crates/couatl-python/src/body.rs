@@ -83,12 +83,13 @@ impl Module {
     /// An empty module for the body, known to `sys.modules`.
     pub(crate) fn new(py: Python<'_>, body: Arc<Body>) -> Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let word: String = body.definition.name.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
-        let name = format!("couatl_stream_{word}_{}", NEXT.fetch_add(1, Relaxed));
-        let module = body.object.bind(py).call_method1(intern!(py, "load"), (&name,));
-        let module = module.and_then(|module| Ok(module.cast_into::<PyModule>()?.unbind()));
-        match module {
-            Ok(module) => Ok(Self { body, name, module }),
+        let module = body.object.bind(py).call_method1(intern!(py, "load"), (NEXT.fetch_add(1, Relaxed),));
+        let named = module.and_then(|module| {
+            let module = module.cast_into::<PyModule>()?;
+            Ok((module.name()?.to_string(), module.unbind()))
+        });
+        match named {
+            Ok((name, module)) => Ok(Self { body, name, module }),
             Err(error) => Err(raised(py, Some(&body), &body.definition.name, "the interpreter", error)),
         }
     }

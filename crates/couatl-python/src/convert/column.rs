@@ -21,7 +21,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{ffi, intern};
 
-use super::misfit::Misfit;
+use super::misfit::{Misfit, place_of};
 use super::{decimal, time};
 
 type Appended = std::result::Result<(), Misfit>;
@@ -408,9 +408,8 @@ impl MapColumn {
             if key.is_none() {
                 return Err(Misfit::because("a key of a map cannot be None"));
             }
-            let place = || format!("[{}]", super::misfit::describe(key));
-            self.keys.append(key).map_err(|misfit| misfit.inside(place(), key))?;
-            self.values.append(item).map_err(|misfit| misfit.inside(place(), item))?;
+            self.keys.append(key).map_err(|misfit| misfit.inside(place_of(key), key))?;
+            self.values.append(item).map_err(|misfit| misfit.inside(place_of(key), item))?;
             count += 1;
             Ok(())
         };
@@ -449,13 +448,12 @@ impl StructColumn {
                 member.append(&item).map_err(|misfit| misfit.inside(format!(".{}", field.name()), &item))?;
             }
             if dict.len() != known {
-                return Err(Misfit::because(format!("it has {} members, and the type has {known}", dict.len())));
+                return Err(wrong_count(dict.len(), known));
             }
         } else if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyList>() {
             let items = items(value)?;
             if items.len() != self.members.len() {
-                let (found, expected) = (items.len(), self.members.len());
-                return Err(Misfit::because(format!("it has {found} members, and the type has {expected}")));
+                return Err(wrong_count(items.len(), self.members.len()));
             }
             for (index, (field, member)) in self.fields.iter().zip(&mut self.members).enumerate() {
                 let item = items.get(index)?;
@@ -467,6 +465,11 @@ impl StructColumn {
         self.nulls.append_non_null();
         Ok(())
     }
+}
+
+fn wrong_count(found: usize, expected: usize) -> Misfit {
+    let plural = if found == 1 { "" } else { "s" };
+    Misfit::because(format!("it has {found} member{plural}, and the type has {expected}"))
 }
 
 /// The items of a value that is a sequence: a list or tuple itself, a list made of anything else with a length.

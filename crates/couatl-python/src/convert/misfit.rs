@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use crate::exception::shorten;
 
 /// The longest rendering of a value in a message, in bytes.
-const VALUE_BYTES: usize = 80;
+pub(super) const VALUE_BYTES: usize = 80;
 
 /// A value that does not fit. Made on the hot path, so small; worded on the cold one.
 #[derive(Debug)]
@@ -51,17 +51,27 @@ impl Misfit {
 
     /// The misfit is inside: at this place, of this value.
     pub(crate) fn inside(mut self, place: String, value: &Bound<'_, PyAny>) -> Self {
-        self.path.push(place);
         self.value.get_or_insert_with(|| value.clone().unbind());
+        self.at(place)
+    }
+
+    /// The misfit is at this place.
+    pub(crate) fn at(mut self, place: String) -> Self {
+        self.path.push(place);
         self
     }
 
     /// The error for the user. `value` is what the row holds for the column.
     pub(crate) fn into_error(self, stream: &str, row: u64, field: &Field, value: &Bound<'_, PyAny>) -> Error {
+        let shown = describe(self.value.as_ref().map_or(value, |inner| inner.bind(value.py())));
+        self.worded(stream, row, field, &shown)
+    }
+
+    /// The error for the user, of a value that is no Python object.
+    pub(crate) fn worded(self, stream: &str, row: u64, field: &Field, shown: &str) -> Error {
         let path: String = self.path.iter().rev().map(String::as_str).collect();
         let mut message =
             format!("stream '{stream}', row {row}, column '{}{path}' ({}): ", field.name(), type_spelling(field));
-        let shown = describe(self.value.as_ref().map_or(value, |inner| inner.bind(value.py())));
         let _ = match &self.reason {
             Reason::Plain => write!(message, "cannot store {shown}"),
             Reason::Null => write!(message, "cannot store None: the column is NOT NULL"),
@@ -90,17 +100,29 @@ impl From<PyErr> for Misfit {
 
 /// `'abc' (str)`, shortened; never fails, whatever the value's `__repr__` does.
 pub(crate) fn describe(value: &Bound<'_, PyAny>) -> String {
-    let class = value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
     if value.is_none() {
         return "None".to_owned();
     }
+    match render(value) {
+        Some(text) => format!("{text} ({})", class_of(value)),
+        None => format!("a {}", class_of(value)),
+    }
+}
+
+/// `['k']`, the place of a key's value in a map.
+pub(crate) fn place_of(key: &Bound<'_, PyAny>) -> String {
+    format!("[{}]", render(key).unwrap_or_else(|| format!("a {}", class_of(key))))
+}
+
+fn class_of(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string())
+}
+
+fn render(value: &Bound<'_, PyAny>) -> Option<String> {
     // A huge value is not rendered whole only to be cut.
     let huge = value.len().is_ok_and(|length| length > 1000);
     let text = if huge { head(value) } else { value.repr().ok().map(|text| text.to_string_lossy().into_owned()) };
-    match text {
-        Some(text) => format!("{} ({class})", shorten(&text, VALUE_BYTES)),
-        None => format!("a {class}"),
-    }
+    text.map(|text| shorten(&text, VALUE_BYTES).into_owned())
 }
 
 fn head(value: &Bound<'_, PyAny>) -> Option<String> {
