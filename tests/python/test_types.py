@@ -193,3 +193,23 @@ def test_types_survive_show_create(connection):
     run(connection, statement)
     assert table(connection, "SELECT * FROM every").schema.equals(before, check_metadata=True)
     assert isinstance(before, pa.Schema)
+
+
+def test_tuples_without_names(connection, tmp_path):
+    """Members are called 1, 2 …; plain tuples and lists are values of them, however deep; tuples arrive."""
+    received = tmp_path / "received"
+    columns = "v array(tuple(int8, string)), m map(string, tuple(int8, array(tuple(bool))))"
+    body = f"""
+    def read():
+        yield ([(1, 'a'), [2, 'b'], None], {{'k': (3, [(True,), [False]]), 'l': [4, ((True,),)]}})
+
+    def write(v, m):
+        open({str(received)!r}, "w").write(repr((v, m)))
+    """
+    create(connection, "typed", columns, body, read_function_name="read", write_function_name="write")
+    found = table(connection, "SELECT v FROM typed")
+    assert found.schema.field("v").type.value_type == pa.struct({"1": pa.int8(), "2": pa.string()})
+    assert found["v"].to_pylist() == [[{"1": 1, "2": "a"}, {"1": 2, "2": "b"}, None]]
+    assert run(connection, "INSERT INTO typed SELECT * FROM typed") == 1
+    expected = ([[(1, "a"), (2, "b"), None]], [{"k": (3, [(True,), (False,)]), "l": (4, [(True,)])}])
+    assert python(received.read_text()) == expected
