@@ -383,7 +383,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             let start = Instant::now();
             let wanted = usize::try_from(self.fetch - self.count).unwrap_or(usize::MAX).min(batch.num_rows());
             let recast = Recast { layout: &self.layout };
-            let batch = recast.batch(&batch.slice(0, wanted), self.count)?;
+            let batch = recast.batch(self.py, &batch.slice(0, wanted), self.count)?;
             self.metrics.add_convert(start.elapsed());
             self.clock.waits += start.elapsed();
             self.count += wanted as u64;

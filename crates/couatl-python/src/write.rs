@@ -21,6 +21,7 @@ use pyo3::types::{PyCapsule, PyTuple};
 use tokio::sync::oneshot;
 
 use crate::body::Role;
+use crate::convert::check_json;
 use crate::interpreter::waiting;
 use crate::interrupt::Control;
 use crate::program::{Opened, Program, cancelled, settle, spawn, user};
@@ -161,9 +162,11 @@ fn write_all(
     inbox: mpsc::Receiver<Order>,
 ) {
     let inbox = Mutex::new(inbox);
+    let mut rows = 0;
     while let (Ok((batch, reply)), _) = waiting(py, metrics, || inbox.lock().recv()) {
-        let outcome = write_batch(py, program, control, metrics, function, &batch);
+        let outcome = write_batch(py, program, control, metrics, function, &batch, rows);
         let failed = outcome.is_err();
+        rows += batch.num_rows() as u64;
         // An owner that has left has cancelled, too.
         if reply.send(outcome).is_err() || failed {
             return;
@@ -171,6 +174,7 @@ fn write_all(
     }
 }
 
+/// Calls the function with a batch. `rows_before` is how many rows it has had, for messages.
 fn write_batch(
     py: Python<'_>,
     program: &Program,
@@ -178,6 +182,7 @@ fn write_batch(
     metrics: &Metrics,
     function: &Bound<'_, PyAny>,
     batch: &RecordBatch,
+    rows_before: u64,
 ) -> Result<()> {
     if control.is_cancelled() {
         return Err(cancelled(&program.definition.name));
@@ -185,6 +190,7 @@ fn write_batch(
     let start = Instant::now();
     let mut arguments = Vec::with_capacity(batch.num_columns());
     for (array, field) in batch.columns().iter().zip(program.definition.schema.fields()) {
+        check_json(py, &program.definition.name, array, field, rows_before)?;
         let converted = match program.definition.write_format {
             WriteFormat::List => to_list(py, array, field).map(Bound::into_any),
             WriteFormat::Arrow => to_pyarrow(py, array, field),

@@ -4,6 +4,7 @@
 //!   what the user yielded --shape--> rows --> Rows::push --> Column::append (one per column that the query reads)
 //!                              |                                  |
 //!                              '--> Arrow objects --> import      '--> Misfit, worded on the cold path
+//!                                                       '--> Recast --> Unfit, worded as a Misfit
 //! ```
 //!
 //! What a column does with a value is decided once per scan, when its [`Column`] is made. Nothing is allocated per row
@@ -18,10 +19,11 @@ mod misfit;
 mod recast;
 mod rows;
 mod time;
+mod unfit;
 
 pub(crate) use import::{ArrowBatches, import};
 pub(crate) use misfit::describe;
-pub(crate) use recast::Recast;
+pub(crate) use recast::{Recast, check_json};
 pub(crate) use rows::{Layout, Rows};
 pub(crate) use time::EPOCH_DAYS;
 #[cfg(test)]
