@@ -111,6 +111,50 @@ def bad():
     assert rows(connection, "SELECT * FROM bad") == [(None, None), ([1], {"a": 1})]
 
 
+# --- failing readers ----------------------------------------------------------------------------------------------
+
+GENERATOR = """
+def batches():
+    yield pa.record_batch({'n': [1]})
+    raise LookupError('boom')
+
+def reader():
+    return pa.RecordBatchReader.from_batches(pa.schema({'n': pa.int64()}), batches())
+"""
+
+
+@pytest.mark.parametrize("given", ["return", "yield"])
+def test_an_exception_behind_a_reader_is_itself(connection, given):
+    message = failing(connection, "n int64", f"{GENERATOR}\ndef bad():\n    {given} reader()\n")
+    assert "stream 'bad': read function 'bad' raised LookupError: boom" in message
+    assert "in batches" in message
+    assert "raise LookupError('boom')" in message
+    assert rows(connection, "SELECT * FROM bad LIMIT 1") == [(1,)]
+
+
+def test_an_exception_behind_another_stream_is_told(connection):
+    body = f"""{GENERATOR}
+class Other:
+    def __arrow_c_stream__(self, requested_schema=None):
+        return reader().__arrow_c_stream__()
+
+def bad():
+    yield Other()
+"""
+    message = failing(connection, "n int64", body)
+    assert "stream 'bad': the Arrow stream failed: " in message
+    assert "boom" in message
+
+
+def test_a_reader_is_read_to_its_end(connection):
+    body = (
+        "def bad():\n    table = pa.table({'n': range(10)})\n    yield table.to_reader(max_chunksize=3)\n    yield 10\n"
+    )
+    create(connection, "bad", "n int64", PRELUDE + body)
+    assert rows(connection, "SELECT * FROM bad") == [(n,) for n in range(11)]
+    assert rows(connection, "SELECT * FROM bad LIMIT 4") == [(n,) for n in range(4)]
+
+
 # --- writing ------------------------------------------------------------------------------------------------------
 
 

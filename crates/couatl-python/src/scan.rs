@@ -371,11 +371,12 @@ impl<'a, 'py> Reader<'a, 'py> {
         let declared = &self.layout.declared;
         let only = (declared.fields().len() == 1).then(|| declared.field(0).name().clone());
         while self.count < self.fetch {
-            // Its callbacks may be user code, which attaches by itself.
-            let next = user(self.py, self.control, || self.py.detach(|| batches.next(only.as_deref())));
+            // Its callbacks may be user code.
+            let next = user(self.py, self.control, || batches.next(self.py, only.as_deref()));
             if self.control.is_cancelled() {
                 return Err(cancelled(&self.layout.stream));
             }
+            let next = next.map_err(|error| self.raised(error))?;
             let Some(batch) = next.map_err(|error| self.located(&error))? else { break };
             if batch.num_rows() == 0 {
                 continue;

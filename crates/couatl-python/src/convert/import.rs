@@ -6,7 +6,8 @@ use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchReader, StructArray,
 use arrow::datatypes::DataType;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi};
 use arrow::ffi_stream::{ArrowArrayStreamReader, FFI_ArrowArrayStream};
-use couatl_core::{Error, Result};
+use couatl_core::{Error, ErrorKind, Result};
+use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
 use pyo3::{ffi, intern};
@@ -18,17 +19,33 @@ pub(crate) enum ArrowBatches {
     /// Batches that the object gives one after the other. To be pulled without the GIL: its callbacks take it where
     /// they need it.
     Stream(ArrowArrayStreamReader),
+    /// A pyarrow reader, asked for its batches in Python: there, what its generator raises arrives as itself; the C
+    /// interface would give no more than its text.
+    Reader(Py<PyAny>),
 }
 
 impl ArrowBatches {
-    /// The next batch; `None` at the end.
-    pub(crate) fn next(&mut self, only_column: Option<&str>) -> Result<Option<RecordBatch>> {
+    /// The next batch; `None` at the end. What a reader raises is the exception.
+    pub(crate) fn next(&mut self, py: Python<'_>, only_column: Option<&str>) -> PyResult<Result<Option<RecordBatch>>> {
         match self {
-            ArrowBatches::Array(array) => array.take().map(|array| as_batch(&array, only_column)).transpose(),
-            ArrowBatches::Stream(reader) => match reader.next().transpose() {
-                Ok(batch) => Ok(batch),
-                Err(error) => Err(Error::type_mismatch(format!("the Arrow stream failed: {error}")).with_source(error)),
-            },
+            ArrowBatches::Array(array) => Ok(array.take().map(|array| as_batch(&array, only_column)).transpose()),
+            ArrowBatches::Stream(reader) => Ok(py.detach(|| reader.next()).transpose().map_err(|error| {
+                // The producer's own failure, of which no more than a text is left.
+                let message = format!("the Arrow stream failed: {error}");
+                Error::new(ErrorKind::PythonException, message).with_source(error)
+            })),
+            ArrowBatches::Reader(reader) => {
+                let batch = match reader.bind(py).call_method0(intern!(py, "read_next_batch")) {
+                    Ok(batch) => batch,
+                    Err(error) if error.is_instance_of::<PyStopIteration>(py) => return Ok(Ok(None)),
+                    Err(error) => return Err(error),
+                };
+                match import(&batch)? {
+                    Some(Ok(mut batch)) => batch.next(py, only_column),
+                    Some(Err(error)) => Ok(Err(error)),
+                    None => Ok(Err(Error::type_mismatch("expected the Arrow reader to give record batches"))),
+                }
+            }
         }
     }
 }
@@ -42,6 +59,9 @@ pub(crate) fn import(object: &Bound<'_, PyAny>) -> PyResult<Option<Result<ArrowB
         return Ok(Some(import_array(&schema, &array)?));
     }
     if let Some(method) = object.getattr_opt(intern!(py, "__arrow_c_stream__"))? {
+        if object.hasattr(intern!(py, "read_next_batch"))? {
+            return Ok(Some(Ok(ArrowBatches::Reader(object.clone().unbind()))));
+        }
         let capsule = method.call0()?.cast_into::<PyCapsule>()?;
         let stream = pointer(&capsule, c"arrow_array_stream")?.cast::<FFI_ArrowArrayStream>();
         // SAFETY: a capsule of this name holds a valid stream, as its interface says; `from_raw` moves the stream out
