@@ -143,6 +143,28 @@ def test_arrow_is_cast_where_that_is_exact(connection):
     assert rows(connection, "SELECT * FROM arrow") == TWO_ROWS
 
 
+@pytest.mark.parametrize("given", ["part", "part.to_reader()", "part.to_batches()[0]", "Stream()"])
+def test_a_part_of_records_in_records(connection, given):
+    """Each record of an Arrow object may begin at an offset, which holds for the records in it."""
+    body = f"""{PRELUDE}
+inner = pa.StructArray.from_arrays([pa.array(range(10))], ["n"])
+outer = pa.StructArray.from_arrays([inner.slice(1)], ["inner"]).slice(1)
+fixed = pa.FixedSizeListArray.from_arrays(inner, 2)
+part = pa.table({{"v": outer.slice(0, 5), "f": fixed}}).slice(2, 2)
+
+class Stream:
+    def __arrow_c_stream__(self, requested_schema=None):
+        return part.__arrow_c_stream__()
+
+def parts():
+    yield {given}
+"""
+    create(connection, "parts", "v tuple(inner tuple(n int64)), f array(tuple(n int64))", body)
+    found = table(connection, "SELECT v, f FROM parts")
+    assert found["v"].to_pylist() == [{"inner": {"n": 4}}, {"inner": {"n": 5}}]
+    assert found["f"].to_pylist() == [[{"n": 4}, {"n": 5}], [{"n": 6}, {"n": 7}]]
+
+
 def test_a_thread_of_its_own(connection):
     body = """
     import threading, contextvars

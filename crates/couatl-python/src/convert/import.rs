@@ -2,15 +2,17 @@
 
 use std::ffi::CStr;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchReader, StructArray, make_array};
+use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch, StructArray, make_array};
 use arrow::datatypes::DataType;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi};
-use arrow::ffi_stream::{ArrowArrayStreamReader, FFI_ArrowArrayStream};
+use arrow::ffi_stream::FFI_ArrowArrayStream;
 use couatl_core::{Error, ErrorKind, Result};
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
 use pyo3::{ffi, intern};
+
+use super::stream::ArrowStream;
 
 /// The batches of one Arrow object.
 pub(crate) enum ArrowBatches {
@@ -18,7 +20,7 @@ pub(crate) enum ArrowBatches {
     Array(Option<ArrayRef>),
     /// Batches that the object gives one after the other. To be pulled without the GIL: its callbacks take it where
     /// they need it.
-    Stream(ArrowArrayStreamReader),
+    Stream(ArrowStream),
     /// A pyarrow reader, asked for its batches in Python: there, what its generator raises arrives as itself; the C
     /// interface would give no more than its text.
     Reader(Py<PyAny>),
@@ -29,11 +31,15 @@ impl ArrowBatches {
     pub(crate) fn next(&mut self, py: Python<'_>, only_column: Option<&str>) -> PyResult<Result<Option<RecordBatch>>> {
         match self {
             ArrowBatches::Array(array) => Ok(array.take().map(|array| as_batch(&array, only_column)).transpose()),
-            ArrowBatches::Stream(reader) => Ok(py.detach(|| reader.next()).transpose().map_err(|error| {
-                // The producer's own failure, of which no more than a text is left.
-                let message = format!("the Arrow stream failed: {error}");
-                Error::new(ErrorKind::PythonException, message).with_source(error)
-            })),
+            ArrowBatches::Stream(stream) => match py.detach(|| stream.next()) {
+                Ok(Some(data)) => Ok(as_batch(&array_of(data), only_column).map(Some)),
+                Ok(None) => Ok(Ok(None)),
+                Err(error) => {
+                    // The producer's own failure, of which no more than a text is left.
+                    let message = format!("the Arrow stream failed: {error}");
+                    Ok(Err(Error::new(ErrorKind::PythonException, message).with_source(error)))
+                }
+            },
             ArrowBatches::Reader(reader) => {
                 let batch = match reader.bind(py).call_method0(intern!(py, "read_next_batch")) {
                     Ok(batch) => batch,
@@ -66,12 +72,12 @@ pub(crate) fn import(object: &Bound<'_, PyAny>) -> PyResult<Option<Result<ArrowB
         let stream = pointer(&capsule, c"arrow_array_stream")?.cast::<FFI_ArrowArrayStream>();
         // SAFETY: a capsule of this name holds a valid stream, as its interface says; `from_raw` moves the stream out
         // and leaves a released one behind, which the capsule's destructor then leaves alone.
-        let reader = unsafe { ArrowArrayStreamReader::from_raw(stream) };
-        return Ok(Some(reader.map_err(|error| unreadable(&error)).and_then(|reader| {
-            // A stream of anything but records has no columns to match.
-            match reader.schema().fields().is_empty() {
-                true => Err(Error::type_mismatch("expected an Arrow stream of records, got one without columns")),
-                false => Ok(ArrowBatches::Stream(reader)),
+        let stream = unsafe { FFI_ArrowArrayStream::from_raw(stream) };
+        return Ok(Some(ArrowStream::new(stream).map_err(|error| unreadable(&error)).and_then(|stream| {
+            match stream.data_type() {
+                DataType::Struct(fields) if !fields.is_empty() => Ok(ArrowBatches::Stream(stream)),
+                // A stream of anything but records has no columns to match.
+                _ => Err(Error::type_mismatch("expected an Arrow stream of records, got one without columns")),
             }
         })));
     }
@@ -87,12 +93,43 @@ fn import_array(schema: &Bound<'_, PyCapsule>, array: &Bound<'_, PyCapsule>) -> 
         let schema = FFI_ArrowSchema::from_raw(schema);
         from_ffi(FFI_ArrowArray::from_raw(array), &schema)
     };
-    let array = data.map(|mut data| {
-        // Foreign buffers may be less aligned than Rust's types want; those alone are copied.
-        data.align_buffers();
-        make_array(data)
+    Ok(data.map(|data| ArrowBatches::Array(Some(array_of(data)))).map_err(|error| unreadable(&error)))
+}
+
+fn array_of(mut data: ArrayData) -> ArrayRef {
+    // Foreign buffers may be less aligned than Rust's types want; those alone are copied.
+    data.align_buffers();
+    make_array(settled(data))
+}
+
+/// The data with the offsets of records moved into their members. `make_array` does that by slicing the members; where
+/// one of them is of records itself, its own offset then counts twice, and other rows' values arrive.
+fn settled(data: ArrayData) -> ArrayData {
+    let (offset, length) = (data.offset(), data.len());
+    let window = match data.data_type() {
+        DataType::Struct(_) => Some((offset, length)),
+        DataType::FixedSizeList(_, size) => {
+            let size = usize::try_from(*size).unwrap_or(0);
+            Some((offset * size, length * size))
+        }
+        _ => None,
+    };
+    if data.child_data().is_empty() {
+        return data;
+    }
+    let children = data.child_data().iter().cloned().map(|child| {
+        let Some((start, length)) = window else { return settled(child) };
+        let nulls = child.nulls().map(|nulls| nulls.slice(start, length));
+        let offset = child.offset() + start;
+        // SAFETY: the part is inside of the child, since a valid array's offset and length are, which `slice` of the
+        // nulls checks where there are any.
+        settled(unsafe { child.into_builder().offset(offset).len(length).nulls(nulls).build_unchecked() })
     });
-    Ok(array.map(|array| ArrowBatches::Array(Some(array))).map_err(|error| unreadable(&error)))
+    let children = children.collect();
+    let nulls = data.nulls().cloned();
+    let offset = if window.is_some() { 0 } else { offset };
+    // SAFETY: the same values: what the offset left out is left out of the children, and of the nulls already.
+    unsafe { data.into_builder().offset(offset).nulls(nulls).child_data(children).build_unchecked() }
 }
 
 fn pointer(capsule: &Bound<'_, PyCapsule>, name: &'static CStr) -> PyResult<*mut std::ffi::c_void> {

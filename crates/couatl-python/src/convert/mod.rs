@@ -18,6 +18,7 @@ mod import;
 mod misfit;
 mod recast;
 mod rows;
+mod stream;
 mod time;
 mod unfit;
 
