@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch, StructArray, make_array};
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi};
 use arrow::ffi_stream::FFI_ArrowArrayStream;
 use couatl_core::{Error, ErrorKind, Result};
@@ -32,7 +33,7 @@ impl ArrowBatches {
         match self {
             ArrowBatches::Array(array) => Ok(array.take().map(|array| as_batch(&array, only_column)).transpose()),
             ArrowBatches::Stream(stream) => match py.detach(|| stream.next()) {
-                Ok(Some(data)) => Ok(as_batch(&array_of(data), only_column).map(Some)),
+                Ok(Some(data)) => Ok(array_of(data).and_then(|array| as_batch(&array, only_column)).map(Some)),
                 Ok(None) => Ok(Ok(None)),
                 Err(error) => {
                     // The producer's own failure, of which no more than a text is left.
@@ -93,18 +94,19 @@ fn import_array(schema: &Bound<'_, PyCapsule>, array: &Bound<'_, PyCapsule>) -> 
         let schema = FFI_ArrowSchema::from_raw(schema);
         from_ffi(FFI_ArrowArray::from_raw(array), &schema)
     };
-    Ok(data.map(|data| ArrowBatches::Array(Some(array_of(data)))).map_err(|error| unreadable(&error)))
+    let array = data.map_err(|error| unreadable(&error)).and_then(array_of);
+    Ok(array.map(|array| ArrowBatches::Array(Some(array))))
 }
 
-fn array_of(mut data: ArrayData) -> ArrayRef {
+fn array_of(mut data: ArrayData) -> Result<ArrayRef> {
     // Foreign buffers may be less aligned than Rust's types want; those alone are copied.
     data.align_buffers();
-    make_array(settled(data))
+    settled(data).map(make_array).map_err(|error| unreadable(&error))
 }
 
 /// The data with the offsets of records moved into their members. `make_array` does that by slicing the members; where
 /// one of them is of records itself, its own offset then counts twice, and other rows' values arrive.
-fn settled(data: ArrayData) -> ArrayData {
+fn settled(data: ArrayData) -> std::result::Result<ArrayData, ArrowError> {
     let (offset, length) = (data.offset(), data.len());
     let window = match data.data_type() {
         DataType::Struct(_) => Some((offset, length)),
@@ -115,21 +117,24 @@ fn settled(data: ArrayData) -> ArrayData {
         _ => None,
     };
     if data.child_data().is_empty() {
-        return data;
+        return Ok(data);
     }
     let children = data.child_data().iter().cloned().map(|child| {
         let Some((start, length)) = window else { return settled(child) };
+        if start + length > child.len() {
+            let found = child.len();
+            return Err(ArrowError::CDataInterface(format!("a member has {found} values, fewer than its records")));
+        }
         let nulls = child.nulls().map(|nulls| nulls.slice(start, length));
         let offset = child.offset() + start;
-        // SAFETY: the part is inside of the child, since a valid array's offset and length are, which `slice` of the
-        // nulls checks where there are any.
+        // SAFETY: a part of a valid array: its end was checked.
         settled(unsafe { child.into_builder().offset(offset).len(length).nulls(nulls).build_unchecked() })
     });
-    let children = children.collect();
+    let children = children.collect::<std::result::Result<_, _>>()?;
     let nulls = data.nulls().cloned();
     let offset = if window.is_some() { 0 } else { offset };
     // SAFETY: the same values: what the offset left out is left out of the children, and of the nulls already.
-    unsafe { data.into_builder().offset(offset).nulls(nulls).child_data(children).build_unchecked() }
+    Ok(unsafe { data.into_builder().offset(offset).nulls(nulls).child_data(children).build_unchecked() })
 }
 
 fn pointer(capsule: &Bound<'_, PyCapsule>, name: &'static CStr) -> PyResult<*mut std::ffi::c_void> {
@@ -138,7 +143,7 @@ fn pointer(capsule: &Bound<'_, PyCapsule>, name: &'static CStr) -> PyResult<*mut
     if pointer.is_null() { Err(PyErr::fetch(capsule.py())) } else { Ok(pointer) }
 }
 
-fn unreadable(error: &arrow::error::ArrowError) -> Error {
+fn unreadable(error: &ArrowError) -> Error {
     Error::type_mismatch(format!("the Arrow object cannot be read: {error}"))
 }
 
