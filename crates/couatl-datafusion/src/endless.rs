@@ -1,4 +1,4 @@
-//! Refuses what could never answer, in one sentence.
+//! Refuses what could never answer, and what would keep rows of an endless stream back, in one sentence.
 //!
 //! DataFusion has a check of its own, whose message prints the whole plan. This one comes just before it.
 
@@ -8,14 +8,21 @@ use couatl_core::Error;
 use datafusion::common::JoinType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::sink::DataSinkExec;
 use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SymmetricHashJoinExec};
+use datafusion::physical_plan::joins::{
+    CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PiecewiseMergeJoinExec, SortMergeJoinExec, SymmetricHashJoinExec,
+};
+use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
+use crate::band::is_banded;
 use crate::into_datafusion;
+use crate::operators::kept_back;
 use crate::scan::StreamScanExec;
+use crate::sink::StreamSink;
 
 /// The rule. It changes no plan.
 #[derive(Debug)]
@@ -24,16 +31,19 @@ pub(crate) struct RefuseEndless;
 impl PhysicalOptimizerRule for RefuseEndless {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         // From the root down, so that the last one found is the lowest: it is the reason, the others follow from it.
-        let mut culprit = None;
+        let mut refusal = None;
         plan.apply(|node| {
-            if never_answers(node) {
-                culprit = Some(node.clone());
+            if let Some(objection) = objection(node)
+                && let streams = endless_streams(node)?
+                && !streams.is_empty()
+            {
+                refusal = Some(objection.sentence(&streams));
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
-        match culprit {
+        match refusal {
             None => Ok(plan),
-            Some(node) => Err(into_datafusion(refusal(&node)?)),
+            Some(sentence) => Err(into_datafusion(Error::invalid_argument(sentence))),
         }
     }
 
@@ -46,52 +56,107 @@ impl PhysicalOptimizerRule for RefuseEndless {
     }
 }
 
-fn never_answers(node: &Arc<dyn ExecutionPlan>) -> bool {
-    // It would grow for ever; and some joins speak of their left rows only when the right ones are over, whatever they
-    // say of themselves.
-    if node.downcast_ref::<SymmetricHashJoinExec>().is_some() {
-        return true;
-    }
-    let hash = node.downcast_ref::<HashJoinExec>().map(|join| (join.join_type(), join.right()));
-    let join = hash.or_else(|| node.downcast_ref::<NestedLoopJoinExec>().map(|join| (join.join_type(), join.right())));
-    if let Some((JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark, right)) = join
-        && right.boundedness().is_unbounded()
-    {
-        return true;
-    }
-    match node.boundedness() {
-        Boundedness::Bounded => false,
-        Boundedness::Unbounded { requires_infinite_memory } => {
-            requires_infinite_memory || node.pipeline_behavior() == EmissionType::Final
+/// What is wrong with an operator above an endless stream.
+enum Objection {
+    /// `who` would never answer: `why`.
+    NeverAnswers { who: String, why: &'static str, way_out: &'static str },
+    /// Its rows would be late.
+    KeepsBack { operator: String, why: &'static str },
+}
+
+impl Objection {
+    fn sentence(self, streams: &[String]) -> String {
+        let (plural, verb) = if streams.len() == 1 { ("stream", "has") } else { ("streams", "have") };
+        let streams = streams.join(", ");
+        match self {
+            Self::NeverAnswers { who, why, way_out } => format!(
+                "{who} would never answer: {why}, and the {plural} {streams} {verb} no end (mode 'streaming'); \
+                 bound the rows with LIMIT in a subquery, {way_out}or create the stream with mode 'auto' or 'batch' \
+                 if its rows end"
+            ),
+            Self::KeepsBack { operator, why } => format!(
+                "operator {operator} above {plural} {streams} {why}; bound the rows with LIMIT in a subquery, or \
+                 create the stream with mode 'auto' to take what comes"
+            ),
         }
     }
 }
 
-fn refusal(node: &Arc<dyn ExecutionPlan>) -> Result<Error> {
-    let mut streams = Vec::new();
-    node.apply(|below| {
-        if let Some(scan) = below.downcast_ref::<StreamScanExec>()
-            && below.boundedness().is_unbounded()
-        {
-            streams.push(format!("'{}'", scan.stream_name()));
+fn objection(node: &Arc<dyn ExecutionPlan>) -> Option<Objection> {
+    let never = |who: &str, why: &'static str| Some(Objection::NeverAnswers { who: who.to_owned(), why, way_out: "" });
+    if let Some(join) = node.downcast_ref::<SymmetricHashJoinExec>() {
+        return if is_banded(join) { None } else { never("this join", "it needs all rows of one of its sides") };
+    }
+    let inputs = node.children();
+    if !inputs.iter().any(|input| input.boundedness().is_unbounded()) {
+        return None;
+    }
+    if let Some(join_type) = join_type(node) {
+        return match join_type {
+            JoinType::Inner => never("this join", "it needs all rows of one of its sides"),
+            JoinType::Left | JoinType::Right | JoinType::Full => Some(Objection::NeverAnswers {
+                who: "this outer join".into(),
+                why: "it keeps rows of the other side that match nothing, which is known when all rows have come",
+                way_out: "keep the rows of the stream instead, ",
+            }),
+            _ => never("this IN, EXISTS or semi join", "it asks whether any of all rows matches"),
+        };
+    }
+    if node.downcast_ref::<ScalarSubqueryExec>().is_some() {
+        let endless = inputs.iter().skip(1).any(|subquery| subquery.boundedness().is_unbounded());
+        return if endless {
+            never("a scalar subquery", "it is read to its end before the query begins")
+        } else {
+            None
+        };
+    }
+    if let Some(write) = node.downcast_ref::<DataSinkExec>() {
+        let ours = write.sink().downcast_ref::<StreamSink>().is_some();
+        return if ours { None } else { never("this write", "what it writes is complete with the last row") };
+    }
+    let needs_all = match node.boundedness() {
+        Boundedness::Bounded => false,
+        Boundedness::Unbounded { requires_infinite_memory } => {
+            requires_infinite_memory || node.pipeline_behavior() == EmissionType::Final
         }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    let operator = match node.name() {
-        "AggregateExec" => "an aggregate",
-        name if name.starts_with("Sort") && !name.contains("Join") => "ORDER BY",
-        "WindowAggExec" | "BoundedWindowAggExec" => "a window function",
-        "HashJoinExec" | "NestedLoopJoinExec" | "SortMergeJoinExec" | "CrossJoinExec" | "SymmetricHashJoinExec" => {
-            "this join"
-        }
-        "DataSinkExec" => "this write",
-        other => other,
     };
-    let verb = if streams.len() == 1 { "has" } else { "have" };
-    let plural = if streams.len() == 1 { "stream" } else { "streams" };
-    Ok(Error::invalid_argument(format!(
-        "{operator} would never answer: it needs all rows, and the {plural} {} {verb} no end (mode 'streaming'); \
-         bound the rows with LIMIT in a subquery, or create the stream with mode 'auto' or 'batch' if its rows end",
-        streams.join(", ")
-    )))
+    if needs_all {
+        let (who, way_out) = match node.name() {
+            "AggregateExec" => ("an aggregate", "GROUP BY date_bin of the column that orders the stream, "),
+            name if name.starts_with("Sort") => ("ORDER BY", ""),
+            "WindowAggExec" | "BoundedWindowAggExec" => ("a window function", ""),
+            other => (other, ""),
+        };
+        return Some(Objection::NeverAnswers { who: who.to_owned(), why: "it needs all rows", way_out });
+    }
+    kept_back(node.name()).map(|why| Objection::KeepsBack { operator: node.name().to_owned(), why })
+}
+
+/// The kind of one of DataFusion's joins.
+fn join_type(node: &Arc<dyn ExecutionPlan>) -> Option<JoinType> {
+    None.or_else(|| node.downcast_ref::<HashJoinExec>().map(|join| *join.join_type()))
+        .or_else(|| node.downcast_ref::<NestedLoopJoinExec>().map(|join| *join.join_type()))
+        .or_else(|| node.downcast_ref::<SortMergeJoinExec>().map(SortMergeJoinExec::join_type))
+        .or_else(|| node.downcast_ref::<PiecewiseMergeJoinExec>().map(PiecewiseMergeJoinExec::join_type))
+        .or_else(|| node.downcast_ref::<CrossJoinExec>().map(|_| JoinType::Inner))
+}
+
+/// The streams whose rows come to a node without an end, quoted.
+fn endless_streams(node: &Arc<dyn ExecutionPlan>) -> Result<Vec<String>> {
+    let mut streams = Vec::new();
+    for input in node.children() {
+        input.apply(|below| {
+            if !below.boundedness().is_unbounded() {
+                return Ok(TreeNodeRecursion::Jump);
+            }
+            if let Some(scan) = below.downcast_ref::<StreamScanExec>() {
+                let name = format!("'{}'", scan.stream_name());
+                if !streams.contains(&name) {
+                    streams.push(name);
+                }
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    Ok(streams)
 }

@@ -12,6 +12,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::execution_plan::Boundedness;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -24,12 +25,18 @@ use futures::{StreamExt, stream};
 #[derive(Debug)]
 pub(crate) struct PromptFilterExec {
     filter: FilterExec,
+    properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl PromptFilterExec {
     pub(crate) fn new(filter: &FilterExec) -> Self {
-        Self { filter: filter.clone(), metrics: ExecutionPlanMetricsSet::new() }
+        let mut properties = filter.properties().clone();
+        if filter.fetch().is_some() {
+            // It does end: what is above may need all of its rows.
+            Arc::make_mut(&mut properties).boundedness = Boundedness::Bounded;
+        }
+        Self { filter: filter.clone(), properties, metrics: ExecutionPlanMetricsSet::new() }
     }
 }
 
@@ -48,7 +55,7 @@ impl ExecutionPlan for PromptFilterExec {
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
-        self.filter.properties()
+        &self.properties
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {

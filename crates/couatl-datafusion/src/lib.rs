@@ -5,20 +5,24 @@
 //!                                                                              │
 //!                                          Planner: streams by name, streaming settings, the root
 //!                                                                              │
-//!   QueryExec (cancel, cleanup, counts) ──> … PromptFilterExec … ──> StreamScanExec ──> Source
+//!   QueryExec (cancel, cleanup, counts) ──> … PromptFilterExec, PromptJoinExec … ──> StreamScanExec ──> Source
 //!                                                            DataSinkExec ──> StreamSink ──> Sink
 //! ```
 //!
 //! It knows sources and sinks by their contracts alone: never Python, never the network.
 
 mod analyze;
+mod band;
 mod catalog;
 mod endless;
 mod error;
 mod filter;
 mod insert;
+mod join;
+mod operators;
 mod planner;
 mod probe;
+mod prompt;
 mod query;
 mod scan;
 mod session;

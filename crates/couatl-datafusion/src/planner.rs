@@ -2,7 +2,7 @@
 //!
 //! Stock planning is right for tables that are at rest. Above a stream it would hold rows back and scramble their
 //! order, so a plan with a stream in it (any but a `batch` one) is made without parallelism of the operators, and its
-//! filters are replaced by prompt ones.
+//! filters and joins are replaced by prompt ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,23 @@ use async_trait::async_trait;
 use couatl_core::Mode;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{DmlStatement, LogicalPlan, TableScan, TableSource};
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::explain::ExplainExec;
-use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use crate::analyze::TimeBoxExec;
 use crate::endless::RefuseEndless;
-use crate::filter::PromptFilterExec;
-use crate::probe::ProbeStreams;
+use crate::prompt::{BoundLimits, PromptFilters, PromptJoins};
 use crate::query::{Queries, QueryExec};
-use crate::scan::StreamScanExec;
 use crate::table::StreamTable;
 
 /// How long `EXPLAIN ANALYZE` watches a stream.
@@ -49,14 +44,17 @@ const ANALYZE_TIME: Duration = Duration::from_secs(5);
 /// let context = SessionContext::new_with_state(state);
 /// ```
 pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
-    // Before DataFusion's own check of the finished plan, which says less in more words.
     let mut builder = builder;
     let rules = builder.physical_optimizers().take().unwrap_or_default().rules;
     let mut rules = builder.physical_optimizer_rules().take().unwrap_or(rules);
+    // Before DataFusion's own check of the finished plan, which says less in more words.
     let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(rules.len());
     rules.insert(check, Arc::new(RefuseEndless));
+    rules.insert(check, Arc::new(BoundLimits));
     rules.insert(check, Arc::new(PromptFilters));
-    rules.insert(check, Arc::new(ProbeStreams));
+    // Before sides are swapped by their sizes, and sorts are left out for the orders that joins keep.
+    let selection = rules.iter().position(|rule| rule.name() == "join_selection").unwrap_or(0);
+    rules.insert(selection, Arc::new(PromptJoins));
     builder.with_query_planner(Arc::new(Planner { queries: None })).with_physical_optimizer_rules(rules)
 }
 
@@ -171,6 +169,8 @@ fn streaming_state(state: &SessionState) -> SessionState {
     options.optimizer.enable_round_robin_repartition = false;
     options.optimizer.enable_dynamic_filter_pushdown = false;
     options.optimizer.allow_symmetric_joins_without_pruning = false;
+    options.optimizer.enable_piecewise_merge_join = false;
+    options.optimizer.prefer_hash_join = true;
     SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build()
 }
 
@@ -181,43 +181,4 @@ fn time_boxed(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let boxed: Vec<Arc<dyn ExecutionPlan>> =
         plan.children().into_iter().map(|input| Arc::new(TimeBoxExec::new(input.clone(), ANALYZE_TIME)) as _).collect();
     plan.replace_children(boxed, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
-}
-
-/// Replaces the filters above streams.
-#[derive(Debug)]
-struct PromptFilters;
-
-impl PhysicalOptimizerRule for PromptFilters {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let replaced = plan.transform_up(|node| {
-            let Some(filter) = node.downcast_ref::<FilterExec>() else { return Ok(Transformed::no(node)) };
-            if !is_above_stream(&node)? {
-                return Ok(Transformed::no(node));
-            }
-            let prompt: Arc<dyn ExecutionPlan> = Arc::new(PromptFilterExec::new(filter));
-            Ok(Transformed::yes(prompt))
-        })?;
-        Ok(replaced.data)
-    }
-
-    fn name(&self) -> &str {
-        "prompt_filters"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
-    }
-}
-
-/// Whether rows of a stream come through the node.
-pub(crate) fn is_above_stream(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
-    let mut found = false;
-    plan.apply(|node| {
-        if node.downcast_ref::<StreamScanExec>().is_some_and(StreamScanExec::is_streaming) {
-            found = true;
-            return Ok(TreeNodeRecursion::Stop);
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(found)
 }

@@ -1,58 +1,63 @@
-//! Which side of a join a stream is on: always the one that is probed.
+//! Which side of a join is the stream whose rows are answered, and which is collected.
 //!
-//! DataFusion collects a join's left side before it looks at the right. It moves what is unbounded to the right; an
-//! `auto` stream says that it is bounded, and may be endless all the same.
+//! What never ends must not be collected, nor what may not end: an `auto` stream says that it is bounded, and may be
+//! endless all the same. What ends for certain, be it by a LIMIT, is collected before anything else is.
 
 use std::sync::Arc;
 
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::error::Result;
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
+use datafusion::common::{JoinSide, JoinType};
+use datafusion::physical_plan::execution_plan::EmissionType;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
-use crate::planner::is_above_stream;
+use crate::join::Answer;
+use crate::scan::StreamScanExec;
 
-/// The rule: swaps the inputs of joins that would collect a stream.
-#[derive(Debug)]
-pub(crate) struct ProbeStreams;
+/// How long the rows of a plan go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Length {
+    /// No stream is below.
+    AtRest,
+    /// A stream's rows, of which there is a last one.
+    Ends,
+    /// Those of an `auto` stream.
+    Unknown,
+    Endless,
+}
 
-impl PhysicalOptimizerRule for ProbeStreams {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(plan.transform_up(swapped)?.data)
-    }
-
-    fn name(&self) -> &str {
-        "probe_streams"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
+impl Length {
+    fn of(plan: &Arc<dyn ExecutionPlan>) -> Self {
+        if plan.boundedness().is_unbounded() {
+            return Self::Endless;
+        }
+        if let Some(scan) = plan.downcast_ref::<StreamScanExec>() {
+            return match (scan.is_streaming(), scan.fetch()) {
+                (false, _) => Self::AtRest,
+                (true, Some(_)) => Self::Ends,
+                (true, None) => Self::Unknown,
+            };
+        }
+        let longest = plan.children().into_iter().map(Self::of).max().unwrap_or(Self::AtRest);
+        // What gives all at the end, like an aggregate, needs the end; probing it would make nothing prompt.
+        let ends = plan.fetch().is_some() || plan.pipeline_behavior() == EmissionType::Final;
+        if ends { longest.min(Self::Ends) } else { longest }
     }
 }
 
-fn swapped(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
-    let collects_stream = match node.children()[..] {
-        [left, right] => is_above_stream(left)? && !is_above_stream(right)?,
-        _ => false,
-    };
-    if !collects_stream {
-        return Ok(Transformed::no(node));
+/// The side to answer row by row; none where no stream is below, or the join has to wait for the last row of it.
+pub(crate) fn stream_side(
+    join_type: JoinType,
+    left: &Arc<dyn ExecutionPlan>,
+    right: &Arc<dyn ExecutionPlan>,
+) -> Option<JoinSide> {
+    let (left, right) = (Length::of(left), Length::of(right));
+    let answers = |side: &JoinSide| Answer::of(join_type, *side).is_some();
+    match left.cmp(&right) {
+        // DataFusion would keep both, and drop what can meet no other row any more.
+        _ if left.min(right) == Length::Endless => None,
+        _ if left.max(right) == Length::AtRest => None,
+        std::cmp::Ordering::Greater => Some(JoinSide::Left).filter(answers),
+        std::cmp::Ordering::Less => Some(JoinSide::Right).filter(answers),
+        // Either may be collected: DataFusion collects the left one.
+        std::cmp::Ordering::Equal => [JoinSide::Right, JoinSide::Left].into_iter().find(answers),
     }
-    if let Some(join) = node.downcast_ref::<HashJoinExec>()
-        && join.join_type().supports_swap()
-        && !join.null_aware
-    {
-        return Ok(Transformed::yes(join.swap_inputs(*join.partition_mode())?));
-    }
-    if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>()
-        && join.join_type().supports_swap()
-    {
-        return Ok(Transformed::yes(join.swap_inputs()?));
-    }
-    if let Some(join) = node.downcast_ref::<CrossJoinExec>() {
-        return Ok(Transformed::yes(join.swap_inputs()?));
-    }
-    Ok(Transformed::no(node))
 }

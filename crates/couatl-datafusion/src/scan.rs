@@ -168,7 +168,7 @@ fn rows(partition: Box<dyn Partition>) -> impl futures::Stream<Item = Result<Rec
 }
 
 /// No more than so many rows; what gives them is dropped with the last.
-fn limited(
+pub(crate) fn limited(
     batches: impl futures::Stream<Item = Result<RecordBatch>> + Send + 'static,
     fetch: Option<usize>,
 ) -> stream::BoxStream<'static, Result<RecordBatch>> {

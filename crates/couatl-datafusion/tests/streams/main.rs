@@ -2,6 +2,8 @@
 //! a query is over, and in which order.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod join_answers;
+mod joins;
 mod scripted;
 
 use std::sync::Arc;

@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 pub(crate) enum Step {
     /// Give these rows of the only column.
     Rows(Vec<i64>),
+    /// Give these rows, whose columns are found by name.
+    Batch(RecordBatch),
     /// Fail.
     Fail(&'static str),
 }
@@ -138,6 +140,13 @@ impl Partition for Scan {
         match self.steps.recv().await {
             None => Ok(None),
             Some(Step::Fail(message)) => Err(Error::invalid_argument(message)),
+            Some(Step::Batch(batch)) => {
+                let index = |field: &arrow::datatypes::FieldRef| batch.schema().index_of(field.name());
+                let columns = self.schema.fields().iter().map(index).collect::<std::result::Result<Vec<_>, _>>()?;
+                let columns = batch.project(&columns)?.columns().to_vec();
+                let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                Ok(Some(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?))
+            }
             Some(Step::Rows(rows)) => {
                 let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
                 let columns = self.schema.fields().iter().map(|_| Arc::new(Int64Array::from(rows.clone())) as _);

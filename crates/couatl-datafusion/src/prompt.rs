@@ -1,0 +1,172 @@
+//! The rules that put prompt operators in the place of those that would keep rows of a stream back.
+
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{JoinType, NullEquality};
+use datafusion::error::Result;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+
+use crate::filter::PromptFilterExec;
+use crate::join::{JoinDefinition, PromptJoinExec};
+use crate::probe::stream_side;
+use crate::scan::StreamScanExec;
+
+/// Whether rows of a stream come through the node.
+pub(crate) fn is_above_stream(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+    let mut found = false;
+    plan.apply(|node| {
+        if node.downcast_ref::<StreamScanExec>().is_some_and(StreamScanExec::is_streaming) {
+            found = true;
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+/// Replaces the filters above streams.
+#[derive(Debug)]
+pub(crate) struct PromptFilters;
+
+impl PhysicalOptimizerRule for PromptFilters {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let replaced = plan.transform_up(|node| {
+            let Some(filter) = node.downcast_ref::<FilterExec>() else { return Ok(Transformed::no(node)) };
+            if !is_above_stream(&node)? {
+                return Ok(Transformed::no(node));
+            }
+            let prompt: Arc<dyn ExecutionPlan> = Arc::new(PromptFilterExec::new(filter));
+            Ok(Transformed::yes(prompt))
+        })?;
+        Ok(replaced.data)
+    }
+
+    fn name(&self) -> &str {
+        "prompt_filters"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// Replaces the joins of streams with what is at rest. It leaves the others alone, but for those that would collect a
+/// stream when they could probe it.
+#[derive(Debug)]
+pub(crate) struct PromptJoins;
+
+impl PhysicalOptimizerRule for PromptJoins {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(plan
+            .transform_up(
+                |node| if let Some(prompt) = prompt(&node)? { Ok(Transformed::yes(prompt)) } else { swapped(node) },
+            )?
+            .data)
+    }
+
+    fn name(&self) -> &str {
+        "prompt_joins"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+fn prompt(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let Some((definition, projection)) = defined(node) else { return Ok(None) };
+    let [left, right] = node.children()[..] else { return Ok(None) };
+    let Some(stream) = stream_side(definition.join_type, left, right) else { return Ok(None) };
+    let join = PromptJoinExec::try_new(left.clone(), right.clone(), stream, definition, projection, node.fetch())?;
+    Ok(Some(Arc::new(join)))
+}
+
+/// What a join of DataFusion's computes, and which of its columns it gives.
+fn defined(node: &Arc<dyn ExecutionPlan>) -> Option<(JoinDefinition, Option<Vec<usize>>)> {
+    let all = NullEquality::NullEqualsNothing;
+    if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+        let definition = JoinDefinition {
+            join_type: *join.join_type(),
+            on: join.on().to_vec(),
+            filter: join.filter().cloned(),
+            null_equality: join.null_equality(),
+            null_aware: join.null_aware,
+        };
+        return Some((definition, join.projection.as_ref().map(|projection| projection.to_vec())));
+    }
+    if let Some(join) = node.downcast_ref::<SortMergeJoinExec>() {
+        let definition = JoinDefinition {
+            join_type: join.join_type(),
+            on: join.on().to_vec(),
+            filter: join.filter().clone(),
+            null_equality: join.null_equality(),
+            null_aware: false,
+        };
+        return Some((definition, None));
+    }
+    if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
+        let (join_type, filter) = (*join.join_type(), join.filter().cloned());
+        let definition = JoinDefinition { join_type, on: Vec::new(), filter, null_equality: all, null_aware: false };
+        return Some((definition, join.projection().as_ref().map(|projection| projection.to_vec())));
+    }
+    node.downcast_ref::<CrossJoinExec>()?;
+    let join_type = JoinType::Inner;
+    Some((JoinDefinition { join_type, on: Vec::new(), filter: None, null_equality: all, null_aware: false }, None))
+}
+
+/// A join that DataFusion answers: it collects its left side, and gives what matches of the right one as it comes.
+fn swapped(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+    let collects_stream = match node.children()[..] {
+        [left, right] => is_above_stream(left)? && !is_above_stream(right)?,
+        _ => false,
+    };
+    if !collects_stream {
+        return Ok(Transformed::no(node));
+    }
+    if let Some(join) = node.downcast_ref::<HashJoinExec>()
+        && join.join_type().supports_swap()
+        && !join.null_aware
+    {
+        return Ok(Transformed::yes(join.swap_inputs(*join.partition_mode())?));
+    }
+    if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>()
+        && join.join_type().supports_swap()
+    {
+        return Ok(Transformed::yes(join.swap_inputs()?));
+    }
+    Ok(Transformed::no(node))
+}
+
+/// A LIMIT bounds what is below it; DataFusion's operators that took one in do not say so.
+#[derive(Debug)]
+pub(crate) struct BoundLimits;
+
+impl PhysicalOptimizerRule for BoundLimits {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let bounded = plan.transform_up(|node| {
+            let Some(fetch) = node.fetch().filter(|_| node.boundedness().is_unbounded()) else {
+                return Ok(Transformed::no(node));
+            };
+            let limit: Arc<dyn ExecutionPlan> = match node.output_partitioning().partition_count() {
+                1 => Arc::new(GlobalLimitExec::new(node, 0, Some(fetch))),
+                _ => Arc::new(LocalLimitExec::new(node, fetch)),
+            };
+            Ok(Transformed::yes(limit))
+        })?;
+        Ok(bounded.data)
+    }
+
+    fn name(&self) -> &str {
+        "bound_limits"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
