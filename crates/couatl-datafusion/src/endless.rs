@@ -61,7 +61,7 @@ enum Objection {
     /// `who` would never answer: `why`.
     NeverAnswers { who: String, why: &'static str, way_out: &'static str },
     /// Its rows would be late.
-    KeepsBack { operator: String, why: &'static str },
+    KeepsBack { operator: String, why: String },
 }
 
 impl Objection {

@@ -14,6 +14,8 @@
 
 mod probing;
 mod resting;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -106,7 +108,8 @@ struct Matching {
     schema: SchemaRef,
 }
 
-type SharedResting = Shared<BoxFuture<'static, Result<Arc<Resting>, Arc<DataFusionError>>>>;
+/// The side at rest, on its way; errors are shared between partitions, too.
+type Collecting = BoxFuture<'static, Result<Arc<Resting>, Arc<DataFusionError>>>;
 
 /// The join. Partitions of the stream share the side at rest.
 pub(crate) struct PromptJoinExec {
@@ -120,7 +123,7 @@ pub(crate) struct PromptJoinExec {
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
     /// Held by those who read it alone: a query that was left holds nothing.
-    resting: Mutex<Option<WeakShared<BoxFuture<'static, Result<Arc<Resting>, Arc<DataFusionError>>>>>>,
+    resting: Mutex<Option<WeakShared<Collecting>>>,
 }
 
 impl PromptJoinExec {
@@ -177,7 +180,7 @@ impl PromptJoinExec {
         if self.stream == JoinSide::Left { (&self.left, &self.right) } else { (&self.right, &self.left) }
     }
 
-    fn collected(&self, context: &Arc<TaskContext>) -> SharedResting {
+    fn collected(&self, context: &Arc<TaskContext>) -> Shared<Collecting> {
         let mut held = self.resting.lock();
         if let Some(shared) = held.as_ref().and_then(WeakShared::upgrade) {
             return shared;

@@ -52,17 +52,16 @@ const OPERATORS: &[(&str, Standing)] = &[
     ("WindowAggExec", KeepsBack("keeps all rows until the end")),
 ];
 
-/// What an operator above an endless stream would do to its rows; nothing if they leave at once.
-pub(crate) fn kept_back(operator: &str) -> Option<&'static str> {
+/// What is wrong with an operator above an endless stream, to be said after its name; nothing if rows leave it at once.
+pub(crate) fn kept_back(operator: &str) -> Option<String> {
     match OPERATORS.iter().find(|(name, _)| *name == operator) {
         Some((_, Prompt(_))) => None,
-        Some((_, KeepsBack(what))) => Some(what),
-        None => Some("has not been checked for streams, and may keep rows back"),
+        Some((_, KeepsBack(what))) => Some(format!("keeps rows back: it {what}")),
+        None => Some("has not been checked for streams: it may keep rows back".into()),
     }
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 mod tests {
     use std::collections::BTreeSet;
     use std::path::{Path, PathBuf};
@@ -113,8 +112,8 @@ mod tests {
     #[test]
     fn what_nobody_looked_at_is_refused() {
         assert_eq!(kept_back("ProjectionExec"), None);
-        assert_eq!(kept_back("FilterExec"), Some("gathers rows into full batches"));
-        assert!(kept_back("NewExec").unwrap().starts_with("has not been checked for streams"));
+        assert_eq!(kept_back("FilterExec").unwrap(), "keeps rows back: it gathers rows into full batches");
+        assert_eq!(kept_back("NewExec").unwrap(), "has not been checked for streams: it may keep rows back");
     }
 
     /// The folders of all of DataFusion's crates, as cargo has resolved them.

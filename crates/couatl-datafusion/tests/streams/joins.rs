@@ -192,6 +192,19 @@ async fn what_the_resting_side_takes_is_accounted() {
 }
 
 #[tokio::test]
+async fn explain_analyze_shows_what_was_collected() {
+    let (session, host) = session().await;
+    let script = host.script("c");
+    script.send(Step::Rows(vec![1, 2, 4])).unwrap();
+    drop(script);
+    let sql = "EXPLAIN ANALYZE SELECT c.n FROM c JOIN t ON c.n = t.n";
+    let batches = session.sql(sql).await.unwrap().collect().await.unwrap();
+    let text = arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string();
+    let join = text.lines().find(|line| line.contains("PromptJoinExec")).unwrap();
+    assert!(join.contains("output_rows=3") && join.contains("build_input_rows=6"), "{text}");
+}
+
+#[tokio::test]
 async fn limit_bounds_what_is_below_it() {
     for (sql, count) in [
         ("SELECT count(*) FROM (SELECT n FROM a LIMIT 3)", 3),
@@ -227,7 +240,7 @@ async fn an_operator_that_keeps_rows_back_is_refused_by_name() {
     let (session, _host) = session().await;
     let sql = "WITH RECURSIVE r AS (SELECT n FROM a UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT n FROM r";
     let error = from_datafusion(session.sql(sql).await.unwrap().create_physical_plan().await.unwrap_err());
-    let expected = "operator RecursiveQueryExec above stream 'a' begins its recursion when its first part has ended; \
+    let expected = "operator RecursiveQueryExec above stream 'a' keeps rows back: it begins its recursion when its first part has ended; \
                     bound the rows with LIMIT in a subquery, or create the stream with mode 'auto' to take what comes";
     assert_eq!(error.to_string(), expected);
     let sql = sql.replace("FROM a", "FROM c");
