@@ -37,7 +37,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements,
     Partitioning, PlanProperties, SendableRecordBatchStream, apply_expression_roots,
 };
-use futures::future::{BoxFuture, FutureExt, Shared, WeakShared};
+use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
@@ -122,8 +122,8 @@ pub(crate) struct PromptJoinExec {
     matching: Arc<Matching>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
-    /// Held by those who read it alone: a query that was left holds nothing.
-    resting: Mutex<Option<WeakShared<Collecting>>>,
+    /// Held for the partitions that have not begun: a query that was left holds nothing.
+    waiting: Mutex<Option<(Shared<Collecting>, usize)>>,
 }
 
 impl PromptJoinExec {
@@ -171,7 +171,7 @@ impl PromptJoinExec {
             matching: Arc::new(matching),
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
-            resting: Mutex::default(),
+            waiting: Mutex::default(),
         })
     }
 
@@ -180,16 +180,21 @@ impl PromptJoinExec {
         if self.stream == JoinSide::Left { (&self.left, &self.right) } else { (&self.right, &self.left) }
     }
 
+    /// The side at rest, for one partition: all of an execution wait for the same.
     fn collected(&self, context: &Arc<TaskContext>) -> Shared<Collecting> {
-        let mut held = self.resting.lock();
-        if let Some(shared) = held.as_ref().and_then(WeakShared::upgrade) {
+        let mut waiting = self.waiting.lock();
+        if let Some((shared, partitions)) = waiting.take() {
+            if partitions > 1 {
+                *waiting = Some((shared.clone(), partitions - 1));
+            }
             return shared;
         }
         let (matching, resting) = (self.matching.clone(), self.sides().1.clone());
         let (metrics, context) = (resting::BuildMetrics::new(&self.metrics), context.clone());
         let collected = async move { resting::collect(&resting, &matching, context, metrics).await };
         let shared = collected.map(|collected| collected.map(Arc::new).map_err(Arc::new)).boxed().shared();
-        *held = shared.downgrade();
+        let others = self.properties.output_partitioning().partition_count().saturating_sub(1);
+        *waiting = (others > 0).then(|| (shared.clone(), others));
         shared
     }
 

@@ -130,6 +130,22 @@ async fn of_two_auto_streams_one_is_collected_and_the_other_is_answered_at_once(
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn partitions_of_the_stream_share_what_was_collected() {
+    let (session, host) = session().await;
+    let sql = "SELECT s.n FROM (SELECT n FROM t WHERE n > 8 UNION ALL SELECT n FROM a) s JOIN b ON s.n = b.n";
+    let (build, script) = (host.script("b"), host.script("a"));
+    let mut rows = start(&session, sql).await;
+    build.send(Step::Rows(vec![1, 9])).unwrap();
+    drop(build);
+    assert_eq!(prompt(&mut rows, sql).await, [9]);
+    script.send(Step::Rows(vec![1])).unwrap();
+    assert_eq!(prompt(&mut rows, sql).await, [1]);
+    drop((script, rows));
+    let log = host.log.take();
+    assert_eq!(log.iter().filter(|entry| *entry == "open b").count(), 1, "{log:?}");
+}
+
 #[tokio::test]
 async fn where_nothing_can_match_the_stream_is_not_opened() {
     let (session, host) = session().await;
