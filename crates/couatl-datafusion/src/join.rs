@@ -388,11 +388,11 @@ fn answers(
         loop {
             if let Some(current) = &mut probing {
                 while let Some(part) = current.next_part()? {
+                    // A row that is compared with very many lets others run, and its own cancel be heard.
+                    tokio::task::consume_budget().await;
                     if part.num_rows() > 0 {
                         return Ok(Some((part, (input, probe, probing))));
                     }
-                    // A row that is compared with very many lets others run, and its own cancel be heard.
-                    tokio::task::consume_budget().await;
                 }
             }
             match input.next().await {

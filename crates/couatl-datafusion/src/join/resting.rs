@@ -8,13 +8,13 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::DataType;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::common::utils::memory::get_record_batch_memory_size;
-use datafusion::common::{NullEquality, resources_datafusion_err};
+use datafusion::common::{NullEquality, internal_err, resources_datafusion_err};
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_expr::PhysicalExprRef;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, Gauge, MetricBuilder, Time};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
 
 use super::Matching;
@@ -57,6 +57,10 @@ pub(super) async fn collect(
     context: Arc<TaskContext>,
     metrics: BuildMetrics,
 ) -> Result<Resting> {
+    let partitions = resting.output_partitioning().partition_count();
+    if partitions > 1 {
+        return internal_err!("the side of a join that is at rest comes in one partition, not in {partitions}");
+    }
     let memory = MemoryConsumer::new("PromptJoinExec").register(context.memory_pool());
     let mut input = resting.execute(0, context)?;
     let mut batches = Vec::new();

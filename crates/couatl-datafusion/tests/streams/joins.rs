@@ -195,6 +195,22 @@ async fn a_query_that_is_left_while_it_collects_holds_nothing() {
 }
 
 #[tokio::test]
+async fn a_cancel_is_heard_while_rows_are_compared() {
+    let (session, host) = session().await;
+    let script = host.script("a");
+    let sql = "SELECT count(*) FROM (SELECT a.n FROM a JOIN generate_series(1, 1000000) t(n) ON a.n + t.n < 0 LIMIT 1)";
+    script.send(Step::Rows((1..10_000).collect())).unwrap();
+    let mut rows = start(&session, sql).await;
+    let query = session.queries().list().remove(0).query_id;
+    let killed = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        session.sql(&format!("KILL QUERY '{query}'")).await.unwrap();
+    };
+    let (row, ()) = tokio::join!(rows.next(), killed);
+    assert_eq!(from_datafusion(row.unwrap().unwrap_err()).kind(), ErrorKind::Cancelled);
+}
+
+#[tokio::test]
 async fn what_the_resting_side_takes_is_accounted() {
     let host = Arc::new(ScriptedHost::default());
     let session = Session::new(Arc::new(Shared(host.clone()))).unwrap();
