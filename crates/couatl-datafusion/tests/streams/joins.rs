@@ -33,7 +33,8 @@ async fn session() -> (Session, Arc<ScriptedHost>) {
 /// The next number of a query, whose source has nothing more to give: what does not come now will never come.
 async fn prompt(rows: &mut datafusion::execution::SendableRecordBatchStream, sql: &str) -> Vec<i64> {
     let waited = tokio::time::timeout(Duration::from_secs(60), next(rows)).await;
-    waited.unwrap_or_else(|_| panic!("a row was kept back by {sql}"))
+    assert!(waited.is_ok(), "a row was kept back by {sql}");
+    waited.unwrap()
 }
 
 /// Rows of the stream, one by one: each is answered before the next one exists.
