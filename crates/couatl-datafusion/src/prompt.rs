@@ -63,11 +63,11 @@ pub(crate) struct PromptJoins;
 
 impl PhysicalOptimizerRule for PromptJoins {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(plan
-            .transform_up(
-                |node| if let Some(prompt) = prompt(&node)? { Ok(Transformed::yes(prompt)) } else { swapped(node) },
-            )?
-            .data)
+        let replaced = plan.transform_up(|node| match prompt(&node)? {
+            Some(prompt) => Ok(Transformed::yes(prompt)),
+            None => swapped(node),
+        })?;
+        Ok(replaced.data)
     }
 
     fn name(&self) -> &str {
