@@ -1,0 +1,134 @@
+"""From yield to client: how old a row is when an ADBC client has it, for queries that hold rows back elsewhere."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from adbc_driver_flightsql import dbapi
+
+from benches.engine import Server, execute, server, stream
+from benches.measure import Outcome, Result, Scale, Skipped, at_most, percentile
+
+ROWS_PER_SECOND = 20
+AT_ONCE = 200
+TITLE = "From yield to client"
+ABOUT = (
+    f"An endless generator yields {ROWS_PER_SECOND} rows a second, each with the time of its yield; an ADBC client in "
+    "another process looks at its clock when it has the row. Then many such queries at once, each with a connection of "
+    "its own, from the time when all of them run."
+)
+COLUMNS = "at int64, n int64, k int64"
+BODY = f"""
+import time
+from itertools import count
+
+def ticks():
+    for n in count():
+        time.sleep({1 / ROWS_PER_SECOND})
+        yield time.time_ns(), n, n % 4
+"""
+NAMES = "CREATE TABLE names (k BIGINT, name VARCHAR) AS VALUES (0, 'north'), (1, 'east'), (2, 'south'), (3, 'west')"
+HALF = "CREATE TABLE half (k BIGINT, name VARCHAR) AS VALUES (0, 'north'), (2, 'south')"
+SHAPES = {
+    "plain": "SELECT at FROM ticks",
+    "filter": "SELECT at FROM ticks WHERE n % 2 = 0",
+    "projection": "SELECT at, n * 2 AS twice, concat('k', k) AS text FROM ticks",
+    "union": "SELECT at FROM ticks UNION ALL SELECT at FROM ticks",
+    "join with a table": "SELECT at, name FROM ticks JOIN names USING (k)",
+    "left join with a table": "SELECT at, name FROM ticks LEFT JOIN half USING (k)",
+    "ordered window": "SELECT at, row_number() OVER (ORDER BY n) AS place FROM ordered_ticks",
+}
+
+
+class Silent(Exception):
+    """No row came in time."""
+
+
+class Reader(threading.Thread):
+    """A client that notes how old each row is, until it is told to stop."""
+
+    def __init__(self, couatl: Server, query: str) -> None:
+        super().__init__(daemon=True)
+        self.couatl, self.query = couatl, query
+        self.arrived: list[tuple[int, float]] = []
+        self.running, self.stopping = threading.Event(), threading.Event()
+        self.cursor: dbapi.Cursor | None = None
+        self.failure: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            with self.couatl.connect() as connection, connection.cursor() as self.cursor:
+                self.cursor.execute(self.query)
+                reader = self.cursor.fetch_record_batch()
+                while not self.stopping.is_set():
+                    batch = reader.read_next_batch()
+                    now = time.time_ns()
+                    self.arrived += [(now, (now - at) / 1e6) for at in batch["at"].to_pylist()]
+                    self.running.set()
+        except Exception as failure:
+            if not self.stopping.is_set():
+                self.failure = failure
+        finally:
+            self.running.set()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        if self.cursor is not None and self.is_alive():
+            with suppress(Exception):
+                self.cursor.adbc_cancel()
+
+
+def latencies(couatl: Server, queries: Sequence[str], seconds: float, patience: float) -> list[float]:
+    """The milliseconds from yield to client of all rows that arrive while all queries run."""
+    readers = [Reader(couatl, query) for query in queries]
+    for reader in readers:
+        reader.start()
+    deadline = time.monotonic() + patience
+    started = all(reader.running.wait(max(0, deadline - time.monotonic())) for reader in readers)
+    start = time.time_ns()
+    if started:
+        time.sleep(seconds)
+    for reader in readers:
+        reader.stop()
+    for reader in readers:
+        reader.join(patience)
+        if reader.failure is not None:
+            raise reader.failure
+    found = [late for reader in readers for now, late in reader.arrived if now >= start]
+    if not started or not found:
+        raise Silent
+    return found
+
+
+def results(
+    couatl: Server, scale: Scale, what: str, queries: Sequence[str], limits: dict[int, float]
+) -> Iterator[Result]:
+    seconds, patience = (0.5, 3.0) if scale.quick else (10.0, 20.0)
+    try:
+        late = latencies(couatl, queries, seconds, patience)
+        ours = f"{len(late):,} rows"
+    except Silent:
+        # All that is known is that it takes longer than this.
+        late, ours = [patience * 1e3], f"no row within {patience:.0f} s"
+    for percent, limit in limits.items():
+        yield Result(f"{what}, p{percent}", percentile(late, percent), "ms", at_most(limit), ours)
+
+
+def measure(scale: Scale) -> Iterator[Outcome]:
+    with server() as couatl, couatl.connect() as connection:
+        for statement in (stream("ticks", COLUMNS, BODY, mode="streaming"), NAMES, HALF):
+            execute(connection, statement)
+        refused = {}
+        try:
+            ordered = stream("ordered_ticks", COLUMNS, BODY, mode="streaming", read_function_name="ticks", order_by="n")
+            execute(connection, ordered)
+        except dbapi.Error as error:
+            refused["ordered window"] = f"CREATE refuses order_by: {str(error).splitlines()[0][:120]}"
+        for name, query in SHAPES.items():
+            if name in refused:
+                yield Skipped(name, refused[name])
+            else:
+                yield from results(couatl, scale, name, [query], {50: 10, 99: 50})
+        count = scale.of(AT_ONCE, 10)
+        yield from results(couatl, scale, f"{count} at once", [SHAPES["plain"]] * count, {99: 250})
