@@ -15,8 +15,8 @@ BATCH_ROWS = 8192
 TITLE = "Writing"
 ABOUT = (
     "What it takes to give a write function lists of Python values is an INSERT of Arrow batches into such a sink, "
-    "less the same INSERT into a sink with `write_format = 'arrow'`; beside it, `to_pylist` over the same batches. And an "
-    "ADBC client ingests rows, into a sink that drops them, and into a Flight SQL server in pyarrow that does."
+    "less the same INSERT into a sink with `write_format = 'arrow'`; beside it, `to_pylist` over the same batches. "
+    "And an ADBC client ingests rows, into a sink that drops them, and into a Flight SQL server in pyarrow that does."
 )
 
 # A column: its type, the same for pyarrow, and what is in row n. A tuple arrives as one; pyarrow makes dicts of them.
