@@ -4,11 +4,10 @@ from itertools import islice
 
 import chdb
 
-from benches.source import generate
+from benches.source import columns, generate
 
 PACKAGE = "chdb"
 DOCUMENTED = "https://clickhouse.com/docs/chdb/api/python#pyreader"
-PLACES = {"a": 0, "b": 1, "c": 2}
 
 
 class Reader(chdb.PyReader):
@@ -20,8 +19,8 @@ class Reader(chdb.PyReader):
         return [("a", "int"), ("b", "float"), ("c", "str")]
 
     def read(self, col_names, count):
-        columns = list(zip(*islice(self.rows, count)))
-        return [list(columns[PLACES[name]]) for name in col_names] if columns else []
+        found = dict(zip("abc", columns(list(islice(self.rows, count)))))
+        return [found[name] for name in col_names]
 
 
 def rows(count):

@@ -1,9 +1,12 @@
-"""polars: an IO plugin whose generator makes frames of rows, below a lazy aggregate."""
+"""polars: an IO plugin whose generator makes frames below a lazy aggregate.
+
+They are made of columns, which is quicker than what `orient="row"` does.
+"""
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from benches.source import lists
+from benches.source import columns, lists
 
 PACKAGE = "polars"
 DOCUMENTED = "https://docs.pola.rs/user-guide/plugins/io_plugins"
@@ -14,7 +17,8 @@ SCHEMA = {"a": pl.Int64, "b": pl.Float64, "c": pl.String}
 def rows(count):
     def source(with_columns, predicate, n_rows, batch_size):
         for chunk in lists(count, CHUNK_ROWS):
-            frame = pl.DataFrame(chunk, schema=SCHEMA, orient="row")
+            series = zip(SCHEMA.items(), columns(chunk))
+            frame = pl.DataFrame([pl.Series(name, column, kind) for (name, kind), column in series])
             yield frame if with_columns is None else frame.select(with_columns)
 
     def query():

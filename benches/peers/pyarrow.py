@@ -1,9 +1,9 @@
-"""pyarrow, by hand: rows transposed by zip, columns made by `array`, aggregates by `compute`."""
+"""pyarrow, by hand: rows transposed, columns made by `array`, aggregates by `compute`."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benches.source import lists
+from benches.source import columns, lists
 
 PACKAGE = "pyarrow"
 DOCUMENTED = "https://arrow.apache.org/docs/python/data.html#arrays"
@@ -14,8 +14,8 @@ SCHEMA = pa.schema({"a": pa.int64(), "b": pa.float64(), "c": pa.string()})
 def record_batches(count):
     """The rows as Arrow batches; other peers have no better way in."""
     for chunk in lists(count, CHUNK_ROWS):
-        columns = [pa.array(column, field.type) for column, field in zip(zip(*chunk), SCHEMA)]
-        yield pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns(chunk), SCHEMA)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
 def rows(count):
