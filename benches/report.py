@@ -9,7 +9,7 @@ PREFACE = """\
 # Performance
 
 `make bench` writes this page. Each number is taken beside what it is compared with, in one run on one machine, in
-interleaved rounds of which the best counts; so ratios say more than rates. A target is what we hold ourselves to.
+interleaved rounds of which the best counts: ratios say more than rates. A target is what we hold ourselves to.
 
 ![Rows per second, and every result beside its target](performance.svg)
 """

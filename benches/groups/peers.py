@@ -53,7 +53,7 @@ def run(python: Path, name: str, shape: str, count: int, rounds: int) -> tuple[s
 
 
 def measure(scale: Scale) -> Iterator[Outcome]:
-    count, rounds = scale.of(1_000_000, 20_000), scale.of(3, 1)
+    count, rounds = scale.of(1_000_000, 20_000), scale.of(5, 1)
     setup, query = [source("rows", f"generate({count})")], {"query": f"{QUERY} rows"}
     for name, target in TARGETS.items():
         try:
@@ -62,7 +62,7 @@ def measure(scale: Scale) -> Iterator[Outcome]:
             yield Skipped(name, str(reason))
             continue
         # After each of them, so that both meet the same machine.
-        ours = best(run.seconds for run in in_process(setup, query, scale.rounds)["query"])
+        ours = best(run.seconds for run in in_process(setup, query, rounds)["query"])
         yield Result(
             f"{name} {version}",
             theirs / ours,
