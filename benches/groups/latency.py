@@ -46,13 +46,14 @@ class Silent(Exception):
 
 
 class Reader(threading.Thread):
-    """A client that notes how old each row is, until it is told to stop."""
+    """A client that notes when rows were yielded and how old they are, until one comes that was yielded after `end`."""
 
     def __init__(self, couatl: Server, query: str) -> None:
         super().__init__(daemon=True)
         self.couatl, self.query = couatl, query
-        self.arrived: list[tuple[int, float]] = []
-        self.running, self.stopping = threading.Event(), threading.Event()
+        self.rows: list[tuple[int, float]] = []
+        self.running = threading.Event()
+        self.end = float("inf")
         self.cursor: dbapi.Cursor | None = None
         self.failure: Exception | None = None
 
@@ -60,43 +61,47 @@ class Reader(threading.Thread):
         try:
             with self.couatl.connect() as connection, connection.cursor() as self.cursor:
                 self.cursor.execute(self.query)
-                reader = self.cursor.fetch_record_batch()
-                while not self.stopping.is_set():
-                    batch = reader.read_next_batch()
+                for batch in self.cursor.fetch_record_batch():
                     now = time.time_ns()
-                    self.arrived += [(now, (now - at) / 1e6) for at in batch["at"].to_pylist()]
+                    self.rows += [(at, (now - at) / 1e6) for at in batch["at"].to_pylist()]
                     self.running.set()
+                    if self.rows[-1][0] > self.end:
+                        break
         except Exception as failure:
-            if not self.stopping.is_set():
-                self.failure = failure
+            self.failure = failure
         finally:
             self.running.set()
 
-    def stop(self) -> None:
-        self.stopping.set()
-        if self.cursor is not None and self.is_alive():
+    def give_up(self) -> None:
+        if self.cursor is not None:
             with suppress(Exception):
                 self.cursor.adbc_cancel()
 
 
 def latencies(couatl: Server, queries: Sequence[str], seconds: float, patience: float) -> list[float]:
-    """The milliseconds from yield to client of all rows that arrive while all queries run."""
+    """The milliseconds from yield to client of all rows that are yielded in a time in which all queries run."""
     readers = [Reader(couatl, query) for query in queries]
     for reader in readers:
         reader.start()
     deadline = time.monotonic() + patience
-    started = all(reader.running.wait(max(0, deadline - time.monotonic())) for reader in readers)
+    silent = [reader for reader in readers if not reader.running.wait(max(0, deadline - time.monotonic()))]
     start = time.time_ns()
-    if started:
-        time.sleep(seconds)
+    end = start if silent else start + int(seconds * 1e9)
     for reader in readers:
-        reader.stop()
+        reader.end = end
+    deadline = time.monotonic() + (end - start) / 1e9 + patience
     for reader in readers:
-        reader.join(patience)
+        if reader not in silent:
+            reader.join(max(0, deadline - time.monotonic()))
+    for reader in readers:
         if reader.failure is not None:
             raise reader.failure
-    found = [late for reader in readers for now, late in reader.arrived if now >= start]
-    if not started or not found:
+    silent = [reader for reader in readers if reader.is_alive()]
+    for reader in silent:
+        reader.give_up()
+        reader.join(patience)
+    found = [late for reader in readers for at, late in reader.rows if start <= at <= end]
+    if silent or not found:
         raise Silent
     return found
 
