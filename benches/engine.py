@@ -1,6 +1,7 @@
 """Couatl, as it is measured: in a process without a server, and as a server with ADBC clients."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -93,6 +94,12 @@ class Server:
 
     def connect(self) -> dbapi.Connection:
         return dbapi.connect(self.uri, autocommit=True)
+
+    def cpu_seconds(self) -> float:
+        """The processor time that it has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = fields[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def peak_memory_bytes(self) -> int:
         """The most memory that it has had at once."""

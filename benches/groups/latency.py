@@ -78,14 +78,19 @@ class Reader(threading.Thread):
                 self.cursor.adbc_cancel()
 
 
-def latencies(couatl: Server, queries: Sequence[str], seconds: float, patience: float) -> list[float]:
-    """The milliseconds from yield to client of all rows that are yielded in a time in which all queries run."""
+def latencies(
+    couatl: Server, queries: Sequence[str], seconds: float, patience: float
+) -> tuple[list[float], tuple[float, float]]:
+    """The milliseconds from yield to client of all rows that are yielded in a time in which all queries run.
+
+    And how busy the server and the clients were meanwhile, in processors.
+    """
     readers = [Reader(couatl, query) for query in queries]
     for reader in readers:
         reader.start()
     deadline = time.monotonic() + patience
     silent = [reader for reader in readers if not reader.running.wait(max(0, deadline - time.monotonic()))]
-    start = time.time_ns()
+    start, before = time.time_ns(), (couatl.cpu_seconds(), time.process_time())
     end = start if silent else start + int(seconds * 1e9)
     for reader in readers:
         reader.end = end
@@ -93,6 +98,7 @@ def latencies(couatl: Server, queries: Sequence[str], seconds: float, patience: 
     for reader in readers:
         if reader not in silent:
             reader.join(max(0, deadline - time.monotonic()))
+    elapsed, after = (time.time_ns() - start) / 1e9, (couatl.cpu_seconds(), time.process_time())
     for reader in readers:
         if reader.failure is not None:
             raise reader.failure
@@ -103,7 +109,8 @@ def latencies(couatl: Server, queries: Sequence[str], seconds: float, patience: 
     found = [late for reader in readers for at, late in reader.rows if start <= at <= end]
     if silent or not found:
         raise Silent
-    return found
+    server_load, client_load = ((late - early) / elapsed for early, late in zip(before, after))
+    return found, (server_load, client_load)
 
 
 def results(
@@ -111,8 +118,9 @@ def results(
 ) -> Iterator[Result]:
     seconds, patience = (0.5, 3.0) if scale.quick else (10.0, 20.0)
     try:
-        late = latencies(couatl, queries, seconds, patience)
-        ours = f"{len(late):,} rows"
+        late, (server_load, client_load) = latencies(couatl, queries, seconds, patience)
+        # Where both together come near what the machine has, it is the machine that is measured.
+        ours = f"{len(late):,} rows; server {server_load:.0%} of a core, clients {client_load:.0%}"
     except Silent:
         # All that is known is that it takes longer than this.
         late, ours = [patience * 1e3], f"no row within {patience:.0f} s"
