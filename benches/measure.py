@@ -44,6 +44,8 @@ class Result:
     target: Target | None
     ours: str
     theirs: str = ""
+    # The page that says how the other side is best used.
+    page: str = ""
     # What a picture of throughput shows of it: names, and rows per second.
     speeds: dict[str, float] = field(default_factory=dict)
 

@@ -49,7 +49,7 @@ def page(machine: Mapping[str, str], outcomes: Mapping[ModuleType, Sequence[Outc
         results = [outcome for outcome in found if isinstance(outcome, Result)]
         rows = [
             (
-                outcome.what,
+                f"[{outcome.what}]({outcome.page})" if outcome.page else outcome.what,
                 number(outcome.value, outcome.unit),
                 wanted(outcome.target, outcome.unit),
                 verdict(outcome),

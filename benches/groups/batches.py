@@ -64,8 +64,9 @@ def measure(scale: Scale) -> Iterator[Outcome]:
     )
     ours = best(run.seconds for run in runs["query"])
     try:
-        version, theirs = run(scale.peers, "sail", "batches", count, scale.of(5, 1))
+        peer = run(scale.peers, "sail", "batches", count, scale.of(5, 1))
     except Unavailable as reason:
         yield Skipped("sail", str(reason))
         return
-    yield Result(f"sail {version}", theirs / ours, "×", at_least(5), rate(count, ours), rate(count, theirs))
+    theirs, page = rate(count, peer.seconds), peer.documented
+    yield Result(f"sail {peer.version}", peer.seconds / ours, "×", at_least(5), rate(count, ours), theirs, page)

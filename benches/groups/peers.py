@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from benches.engine import in_process
@@ -12,8 +13,8 @@ from benches.source import QUERY
 
 TITLE = "Rows from a generator, in other systems"
 ABOUT = (
-    "The same generator, read the fastest way that each system documents for rows from Python (the pages are named in "
-    "`benches/peers`). bytewax, pathway and streamz only count or drop rows; the others answer the same query."
+    "The same generator, read the fastest way that each system documents for rows from Python: the links lead to "
+    "what was followed. bytewax, pathway and streamz only count or drop rows; the others answer the same query."
 )
 TARGETS: dict[str, Target | None] = {
     "bytewax": at_least(1.2),
@@ -34,8 +35,16 @@ class Unavailable(Exception):
     """A peer is not installed, or does not run here."""
 
 
-def run(python: Path, name: str, shape: str, count: int, rounds: int) -> tuple[str, float]:
-    """The version of a peer, and its best time."""
+@dataclass(frozen=True)
+class Peer:
+    """What came of a peer: its best time, its version, and the page of its documentation that was followed."""
+
+    seconds: float
+    version: str
+    documented: str
+
+
+def run(python: Path, name: str, shape: str, count: int, rounds: int) -> Peer:
     command = [str(python), "-m", "benches.peers", name, shape, str(count), str(rounds)]
     try:
         done = subprocess.run(
@@ -49,7 +58,7 @@ def run(python: Path, name: str, shape: str, count: int, rounds: int) -> tuple[s
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise Unavailable(last[:200])
     line = json.loads(done.stdout)
-    return line["version"], best(line["seconds"])
+    return Peer(best(line["seconds"]), line["version"], line["documented"])
 
 
 def measure(scale: Scale) -> Iterator[Outcome]:
@@ -57,18 +66,19 @@ def measure(scale: Scale) -> Iterator[Outcome]:
     setup, query = [source("rows", f"generate({count})")], {"query": f"{QUERY} rows"}
     for name, target in TARGETS.items():
         try:
-            version, theirs = run(scale.peers, name, "rows", count, rounds)
+            peer = run(scale.peers, name, "rows", count, rounds)
         except Unavailable as reason:
             yield Skipped(name, str(reason))
             continue
         # After each of them, so that both meet the same machine.
         ours = best(run.seconds for run in in_process(setup, query, rounds)["query"])
         yield Result(
-            f"{name} {version}",
-            theirs / ours,
+            f"{name} {peer.version}",
+            peer.seconds / ours,
             "×",
             target,
             each(count, ours),
-            each(count, theirs),
-            speeds={name: count / theirs, "couatl": count / ours},
+            each(count, peer.seconds),
+            page=peer.documented,
+            speeds={name: count / peer.seconds, "couatl": count / ours},
         )
