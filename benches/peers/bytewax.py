@@ -9,7 +9,7 @@ from bytewax.testing import run_main
 from benches.source import generate
 
 PACKAGE = "bytewax"
-DOCUMENTED = "https://docs.bytewax.io/stable/api/bytewax/bytewax.inputs.html#bytewax.inputs.batch"
+DOCUMENTED = "https://docs.bytewax.io/v0.21.0/api/bytewax/bytewax.inputs.html"
 BATCH_ROWS = 1000
 
 

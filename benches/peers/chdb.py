@@ -7,7 +7,7 @@ import chdb
 from benches.source import columns, generate
 
 PACKAGE = "chdb"
-DOCUMENTED = "https://clickhouse.com/docs/chdb/api/python#pyreader"
+DOCUMENTED = "https://clickhouse.com/docs/chdb/api/python"
 
 
 class Reader(chdb.PyReader):

@@ -6,7 +6,7 @@ import pyarrow as pa
 from benches.peers.pyarrow import SCHEMA, record_batches
 
 PACKAGE = "duckdb"
-DOCUMENTED = "https://duckdb.org/docs/stable/guides/python/sql_on_arrow.html#apache-arrow-recordbatchreaders"
+DOCUMENTED = "https://duckdb.org/docs/2.0/guides/python/sql_on_arrow.html"
 
 
 def rows(count):
