@@ -1,4 +1,4 @@
-# Everything is made inside the checkout: .venv holds Python, target holds Rust.
+# Everything is made inside the checkout: .venv holds Python, target Rust, .venv-peers what benchmarks compare with.
 
 PYTHON  ?= python3
 TARGET  := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -15,7 +15,9 @@ export LD_LIBRARY_PATH = $(LIBDIR)$(if $(LIBRARY_PATH),:$(LIBRARY_PATH))
 
 RUST    := $(shell find crates python -name '*.rs' -o -name '*.py' -path '*/src/*' -o -name Cargo.toml) Cargo.toml Cargo.lock
 CLIENTS := adbc-driver-flightsql adbc-driver-manager pyarrow pandas polars
+RIVALS  := pyarrow polars duckdb bytewax streamz chdb shillelagh pysail pyspark-client pathway
 EXAMPLES := clock join_parquet session_context sink
+PEERS   := $(CURDIR)/.venv-peers
 TOOLS   := maturin pytest ruff mypy pandas-stubs
 
 .PHONY: demo test build lint bless bench clean
@@ -46,11 +48,11 @@ bless: $(VENV)/ready
 	BLESS=1 cargo test --workspace --test sqllogic
 	UPDATE_EXPECT=1 cargo test --workspace --all-targets
 
-bench: $(VENV)/wheel-release
-	$(BIN)/python benches/rows.py
+bench: $(VENV)/wheel-release $(PEERS)/ready
+	$(BIN)/python -m benches --write
 
 clean:
-	rm -rf $(VENV) target
+	rm -rf $(VENV) $(PEERS) target
 
 # The wheel of a profile, installed. Tests and the demo share the one that tests are built with.
 $(VENV)/wheel-%: $(VENV)/ready $(RUST) $(wildcard python/couatl/*) python/pyproject.toml
@@ -62,6 +64,13 @@ $(VENV)/ready: Makefile
 	$(PYTHON) tools/check_python.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TOOLS) $(CLIENTS)
+	touch $@
+
+# The systems that benchmarks compare with, in an environment of their own. One that this machine cannot have is left
+# out, and the benchmarks say so.
+$(PEERS)/ready: Makefile
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	for peer in $(RIVALS); do $(PEERS)/bin/pip install --quiet --disable-pip-version-check $$peer || true; done
 	touch $@
 
 # cargo-deny is built once, where cargo builds everything else.
