@@ -12,6 +12,7 @@ use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SymmetricHashJoinExec};
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use crate::into_datafusion;
@@ -59,6 +60,12 @@ fn never_answers(node: &Arc<dyn ExecutionPlan>) -> bool {
     {
         return true;
     }
+    // It gives a row when each of its inputs has one: a stream that has none for a while would hold all others up.
+    if node.downcast_ref::<SortPreservingMergeExec>().is_some_and(|merge| {
+        node.boundedness().is_unbounded() && merge.input().output_partitioning().partition_count() > 1
+    }) {
+        return true;
+    }
     match node.boundedness() {
         Boundedness::Bounded => false,
         Boundedness::Unbounded { requires_infinite_memory } => {
@@ -79,6 +86,7 @@ fn refusal(node: &Arc<dyn ExecutionPlan>) -> Result<Error> {
     })?;
     let operator = match node.name() {
         "AggregateExec" => "an aggregate",
+        "SortPreservingMergeExec" => "merging in order",
         name if name.starts_with("Sort") && !name.contains("Join") => "ORDER BY",
         "WindowAggExec" | "BoundedWindowAggExec" => "a window function",
         "HashJoinExec" | "NestedLoopJoinExec" | "SortMergeJoinExec" | "CrossJoinExec" | "SymmetricHashJoinExec" => {

@@ -13,9 +13,11 @@
 
 mod analyze;
 mod catalog;
+mod distinct;
 mod endless;
 mod error;
 mod filter;
+mod order;
 mod planner;
 mod probe;
 mod query;

@@ -57,6 +57,8 @@ pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
     rules.insert(check, Arc::new(RefuseEndless));
     rules.insert(check, Arc::new(PromptFilters));
     rules.insert(check, Arc::new(ProbeStreams));
+    let optimizer = builder.optimizer().take().unwrap_or_default();
+    let builder = builder.with_optimizer_rules(crate::distinct::prompt(optimizer.rules));
     builder.with_query_planner(Arc::new(Planner { queries: None })).with_physical_optimizer_rules(rules)
 }
 
@@ -148,7 +150,7 @@ fn stream_table(source: &Arc<dyn TableSource>) -> Option<&StreamTable> {
 }
 
 /// Whether rows of the plan may come slowly.
-fn reads_streams(plan: &LogicalPlan) -> Result<bool> {
+pub(crate) fn reads_streams(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node

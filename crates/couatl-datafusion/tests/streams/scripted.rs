@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 pub(crate) enum Step {
     /// Give these rows of the only column.
     Rows(Vec<i64>),
+    /// Give this batch, of all columns; those that are not read are left out.
+    Batch(RecordBatch),
     /// Fail.
     Fail(&'static str),
 }
@@ -106,7 +108,8 @@ impl Source for Side {
         let steps = steps.ok_or_else(|| Error::not_found(format!("no script for '{name}'")))?;
         self.host.log.add(format!("open {name}"));
         let schema = Arc::new(self.definition.schema.project(&request.projection)?);
-        let partition = Scan { host: self.host.clone(), name, steps, schema, finish: Some(request.finish) };
+        let (projection, finish) = (request.projection, Some(request.finish));
+        let partition = Scan { host: self.host.clone(), name, steps, schema, projection, finish };
         Ok(vec![Box::new(partition)])
     }
 }
@@ -116,6 +119,7 @@ struct Scan {
     name: String,
     steps: mpsc::UnboundedReceiver<Step>,
     schema: SchemaRef,
+    projection: Vec<usize>,
     finish: Option<Finish>,
 }
 
@@ -138,6 +142,7 @@ impl Partition for Scan {
         match self.steps.recv().await {
             None => Ok(None),
             Some(Step::Fail(message)) => Err(Error::invalid_argument(message)),
+            Some(Step::Batch(batch)) => Ok(Some(batch.project(&self.projection)?)),
             Some(Step::Rows(rows)) => {
                 let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
                 let columns = self.schema.fields().iter().map(|_| Arc::new(Int64Array::from(rows.clone())) as _);
