@@ -35,10 +35,6 @@ impl OptimizerRule for UnlessStreaming {
         self.0.apply_order()
     }
 
-    fn supports_rewrite(&self) -> bool {
-        self.0.supports_rewrite()
-    }
-
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         if matches!(plan, LogicalPlan::Aggregate(_)) && reads_streams(&plan)? {
             return Ok(Transformed::no(plan));

@@ -16,6 +16,7 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use crate::into_datafusion;
+use crate::order::way_out;
 use crate::scan::StreamScanExec;
 
 /// The rule. It changes no plan.
@@ -99,7 +100,8 @@ fn refusal(node: &Arc<dyn ExecutionPlan>) -> Result<Error> {
     let plural = if streams.len() == 1 { "stream" } else { "streams" };
     Ok(Error::invalid_argument(format!(
         "{operator} would never answer: it needs all rows, and the {plural} {} {verb} no end (mode 'streaming'); \
-         bound the rows with LIMIT in a subquery, or create the stream with mode 'auto' or 'batch' if its rows end",
-        streams.join(", ")
+         {}, bound the rows with LIMIT in a subquery, or create the stream with mode 'auto' or 'batch' if its rows end",
+        streams.join(", "),
+        way_out(operator)
     )))
 }

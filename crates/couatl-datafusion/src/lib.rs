@@ -12,6 +12,10 @@
 //! It knows sources and sinks by their contracts alone: never Python, never the network.
 
 mod analyze;
+mod band;
+mod band_join;
+mod band_side;
+mod band_state;
 mod catalog;
 mod distinct;
 mod endless;

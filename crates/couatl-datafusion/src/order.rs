@@ -86,6 +86,22 @@ impl Order {
     }
 }
 
+/// What an order, if the streams had one or the query went by it, would do for an operator that needs all rows.
+pub(crate) fn way_out(operator: &str) -> &'static str {
+    match operator {
+        "an aggregate" => "group by date_bin(interval '1 minute', ts), or by ts, where the stream has order_by = 'ts'",
+        "ORDER BY" => "order by ts where the stream has order_by = 'ts'",
+        "a window function" => {
+            "end its frame at a row, as OVER (ORDER BY ts) does where the stream has order_by = 'ts'"
+        }
+        "this join" => {
+            "join streams that have order_by = 'ts' on equal keys AND a.ts BETWEEN b.ts - interval '1 minute' AND b.ts + \
+             interval '1 minute'"
+        }
+        _ => "read each stream by itself",
+    }
+}
+
 /// Compares each row with the one before it.
 struct Check {
     stream: String,

@@ -28,6 +28,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use crate::analyze::TimeBoxExec;
+use crate::band::BandJoins;
 use crate::endless::RefuseEndless;
 use crate::filter::PromptFilterExec;
 use crate::probe::ProbeStreams;
@@ -55,6 +56,7 @@ pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
     let mut rules = builder.physical_optimizer_rules().take().unwrap_or(rules);
     let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(rules.len());
     rules.insert(check, Arc::new(RefuseEndless));
+    rules.insert(check, Arc::new(BandJoins));
     rules.insert(check, Arc::new(PromptFilters));
     rules.insert(check, Arc::new(ProbeStreams));
     let optimizer = builder.optimizer().take().unwrap_or_default();

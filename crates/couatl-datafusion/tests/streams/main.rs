@@ -2,6 +2,7 @@
 //! a query is over, and in which order.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod band;
 mod order;
 mod scripted;
 

@@ -16,10 +16,10 @@ use futures::StreamExt;
 use crate::scripted::{ScriptedHost, Shared, Step};
 
 /// A row of a stream: seconds, a key, a value.
-type Row = (Option<i64>, &'static str, i64);
+pub(crate) type Row = (Option<i64>, &'static str, i64);
 
 /// A session with endless streams `s` and `t`, both in this order.
-async fn session(order_by: &str) -> (Session, Arc<ScriptedHost>) {
+pub(crate) async fn session(order_by: &str) -> (Session, Arc<ScriptedHost>) {
     let host = Arc::new(ScriptedHost::default());
     let session = Session::new(Arc::new(Shared(host.clone()))).unwrap();
     for name in ["s", "t"] {
@@ -32,7 +32,7 @@ async fn session(order_by: &str) -> (Session, Arc<ScriptedHost>) {
     (session, host)
 }
 
-fn batch(rows: &[Row]) -> Step {
+pub(crate) fn batch(rows: &[Row]) -> Step {
     let seconds = rows.iter().map(|row| row.0.map(|seconds| seconds * 1_000_000));
     let columns: [(&str, ArrayRef); 3] = [
         ("ts", Arc::new(TimestampMicrosecondArray::from_iter(seconds))),
@@ -43,7 +43,7 @@ fn batch(rows: &[Row]) -> Step {
 }
 
 /// Rows of one batch, their times without the date.
-fn shown(batch: &RecordBatch) -> Vec<String> {
+pub(crate) fn shown(batch: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::new().with_null("NULL").with_timestamp_format(Some("%M:%S"));
     let columns: Vec<_> =
         batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
@@ -52,7 +52,7 @@ fn shown(batch: &RecordBatch) -> Vec<String> {
 }
 
 /// Waits for rows, as many as are expected.
-async fn expect(rows: &mut SendableRecordBatchStream, expected: &[&str], of: &str) {
+pub(crate) async fn expect(rows: &mut SendableRecordBatchStream, expected: &[&str], of: &str) {
     let mut arrived = Vec::new();
     while arrived.len() < expected.len() {
         match tokio::time::timeout(Duration::from_secs(3600), rows.next()).await {
@@ -76,7 +76,7 @@ async fn check(order_by: &str, sql: &str, steps: &[(&[Row], &[&str])]) {
     }
 }
 
-const fn at(seconds: i64, k: &'static str, v: i64) -> Row {
+pub(crate) const fn at(seconds: i64, k: &'static str, v: i64) -> Row {
     (Some(seconds), k, v)
 }
 
