@@ -100,7 +100,7 @@ fn refusal(node: &Arc<dyn ExecutionPlan>) -> Result<Error> {
     let plural = if streams.len() == 1 { "stream" } else { "streams" };
     Ok(Error::invalid_argument(format!(
         "{operator} would never answer: it needs all rows, and the {plural} {} {verb} no end (mode 'streaming'); \
-         {}, bound the rows with LIMIT in a subquery, or create the stream with mode 'auto' or 'batch' if its rows end",
+         {}; or bound the rows with LIMIT in a subquery, or create the stream with mode 'auto' or 'batch' if its rows end",
         streams.join(", "),
         way_out(operator)
     )))

@@ -98,7 +98,8 @@ pub(crate) fn way_out(operator: &str) -> &'static str {
             "join streams that have order_by = 'ts' on equal keys AND a.ts BETWEEN b.ts - interval '1 minute' AND b.ts + \
              interval '1 minute'"
         }
-        _ => "read each stream by itself",
+        "merging in order" => "a merge waits for a row of each: read them without an order",
+        _ => "choose what can answer row by row",
     }
 }
 
