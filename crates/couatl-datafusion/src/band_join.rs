@@ -51,7 +51,10 @@ impl DisplayAs for BandJoinExec {
         let on: Vec<_> = self.join.on().iter().map(|(left, right)| format!("({left}, {right})")).collect();
         let (kind, on) = (self.join.join_type(), on.join(", "));
         let Band { lower, upper } = &self.band;
-        let band = format!("left({}) >= right({}) AND left({}) <= right({})", lower.left, lower.right, upper.left, upper.right);
+        let band = format!(
+            "left({}) >= right({}) AND left({}) <= right({})",
+            lower.left, lower.right, upper.left, upper.right
+        );
         match format {
             DisplayFormatType::TreeRender => write!(f, "join_type={kind:?}\non={on}\nband={band}"),
             _ => write!(f, "BandJoinExec: join_type={kind:?}, on=[{on}], band=[{band}]"),

@@ -168,7 +168,7 @@ async fn no_more_is_kept_than_the_band() {
         let plan = session.sql(&sql).await.unwrap().create_physical_plan().await.unwrap();
         let mut rows = execute_stream(plan.clone(), session.context().task_ctx()).unwrap();
         let (mut count, mut largest) = (0, 0);
-        while count < ROWS as usize / 4 {
+        while count < ROWS as usize / 40 {
             count += rows.next().await.unwrap().unwrap().num_rows();
             largest = largest.max(kept_rows(&plan).unwrap());
         }

@@ -167,6 +167,24 @@ async fn limit_makes_an_endless_stream_countable() {
 }
 
 #[tokio::test]
+async fn a_query_that_keeps_too_much_fails_and_says_what_to_do() {
+    let host = Arc::new(ScriptedHost::default());
+    let session = Session::with_memory_limit(Arc::new(Shared(host.clone())), 1 << 20).unwrap();
+    session.sql(&create("c", "n int64", "streaming")).await.unwrap();
+    let script = host.script("c");
+    script.send(Step::Rows((0..1_000_000).collect())).unwrap();
+    drop(script);
+    let sql = "SELECT count(DISTINCT n) FROM (SELECT n FROM c LIMIT 1000000)";
+    let error = session.sql(sql).await.unwrap().collect().await.unwrap_err();
+    let error = from_datafusion(error);
+    assert_eq!(error.kind(), ErrorKind::ResourcesExhausted);
+    assert!(
+        error.to_string().starts_with("the memory limit is reached: raise it, or let the query keep fewer"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn an_insert_writes_commits_and_counts() {
     let (session, host) = session().await;
     let prepared = session.prepare("INSERT INTO a VALUES (1), (2)").await.unwrap();
