@@ -164,8 +164,8 @@ impl Check {
 /// The first place at which a row of `before` is greater than that of `after`.
 fn first_descent(before: &[ArrayRef], after: &[ArrayRef]) -> Result<Option<usize>> {
     if let ([before], [after]) = (before, after)
-        && before.null_count() == 0
-        && after.null_count() == 0
+        && before.logical_null_count() == 0
+        && after.logical_null_count() == 0
     {
         let descents = cmp::gt(before, after)?;
         return Ok(descents.values().set_indices().next());

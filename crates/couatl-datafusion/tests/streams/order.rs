@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use couatl_datafusion::{Session, from_datafusion};
+use couatl_core::{Body, Host, StreamDefinition};
+use couatl_datafusion::{Session, StreamTable, from_datafusion};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::displayable;
+use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
 use crate::scripted::{ScriptedHost, Shared, Step};
@@ -206,6 +209,10 @@ async fn what_the_order_does_not_bound_is_refused() {
             "SELECT ts, count(*) FROM (SELECT ts FROM s UNION ALL SELECT ts FROM t) GROUP BY ts",
             "merging in order would never answer",
         ),
+        (
+            "SELECT s.v FROM s JOIN (SELECT * FROM s UNION ALL SELECT * FROM t) AS t ON s.k = t.k AND s.ts = t.ts",
+            "this join would never answer",
+        ),
     ] {
         let Err(error) = session.sql(sql).await.unwrap().execute_stream().await else { panic!("{sql} was planned") };
         let message = from_datafusion(error).to_string();
@@ -291,6 +298,30 @@ async fn only_columns_that_are_read_are_checked() {
     drop(script);
     let rows = session.sql("SELECT v FROM s").await.unwrap().collect().await.unwrap();
     assert_eq!(rows[0].num_rows(), 2);
+}
+
+#[tokio::test]
+async fn a_session_of_ones_own_profits() {
+    let host = Arc::new(ScriptedHost::default());
+    let schema = couatl_sql::parse_columns("ts timestamp, k string, v int64").unwrap();
+    let mut definition = StreamDefinition::new("s", Arc::new(schema), Body::new(""));
+    definition.order_by = vec!["ts".into(), "v".into()];
+    let stream = Shared(host.clone()).stream(Arc::new(definition.clone())).unwrap();
+    let context = SessionContext::new();
+    context.register_table("s", Arc::new(StreamTable::new(stream))).unwrap();
+    let plan = async |sql: &str| {
+        let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        displayable(plan.as_ref()).indent(false).to_string()
+    };
+    assert!(!plan("SELECT k FROM s ORDER BY ts, v").await.contains("SortExec"));
+    assert!(plan("SELECT k FROM s ORDER BY ts, k").await.contains("SortExec"));
+    let grouped = plan("SELECT date_bin(interval '1 minute', ts) AS b, count(*) FROM s GROUP BY b").await;
+    assert!(grouped.contains("ordering_mode=Sorted"), "{grouped}");
+    definition.order_by = vec!["time".into()];
+    let stream = Shared(host).stream(Arc::new(definition)).unwrap();
+    context.register_table("t", Arc::new(StreamTable::new(stream))).unwrap();
+    let error = context.sql("SELECT v FROM t").await.unwrap().create_physical_plan().await.unwrap_err();
+    assert_eq!(from_datafusion(error).to_string(), "order_by names 'time', which is no column of stream 's'");
 }
 
 #[tokio::test]
