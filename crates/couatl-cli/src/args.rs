@@ -21,6 +21,7 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   couatl serve
   couatl serve --listen '[::1]:0' --grace 2.5
+  couatl serve --memory-limit 4GB
 
 The first line on standard output says where it listens. The log goes to standard error; COUATL_LOG chooses what is in
 it: COUATL_LOG=debug, COUATL_LOG=couatl=trace. SIGINT and SIGTERM end it; a second one ends it at once.";

@@ -1,5 +1,6 @@
 //! Joins of two endless streams within a band: pairs arrive when their later row does, whichever stream is silent, and
 //! no more is kept than the band.
+#![expect(clippy::panic, reason = "clippy does not see that functions between tests are tests too")]
 
 use std::sync::Arc;
 
@@ -7,7 +8,8 @@ use couatl_datafusion::from_datafusion;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 
-use crate::order::{Row, at, batch, expect, session};
+use crate::order::{Row, at, batch, expect, session, shown};
+use crate::scripted::Step;
 
 /// A step of the stream `s`, or of the stream `t`.
 enum Turn<'a> {
@@ -137,6 +139,73 @@ async fn without_a_band_a_join_is_refused() {
         let message = from_datafusion(error).to_string();
         assert!(message.starts_with("this join would never answer"), "{sql}: {message}");
     }
+}
+
+/// Small numbers, the same ones each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: u64) -> i64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % most) as i64
+    }
+
+    /// Rows in order, some at the same instant, the last ones perhaps at none.
+    fn rows(&mut self) -> Vec<Row> {
+        let mut seconds = 0;
+        let rows = (0..self.below(60)).map(|n| {
+            seconds += self.below(4);
+            (Some(seconds), ["a", "b", "c"][self.below(3) as usize], n)
+        });
+        let mut rows: Vec<Row> = rows.collect();
+        rows.extend((0..self.below(3)).map(|n| (None, "a", 1000 + n)));
+        rows
+    }
+}
+
+#[tokio::test]
+async fn it_gives_what_a_join_of_tables_gives() {
+    let near = "x.k = y.k AND x.ts BETWEEN y.ts - interval '3 seconds' AND y.ts + interval '2 seconds' AND x.v <> y.v";
+    let queries = [
+        format!("SELECT x.ts, x.v, y.ts, y.v FROM $x JOIN $y ON {near}"),
+        format!("SELECT x.ts, x.v, y.ts, y.v FROM $x LEFT JOIN $y ON {near}"),
+        format!("SELECT x.ts, x.v, y.ts, y.v FROM $x RIGHT JOIN $y ON {near}"),
+        format!("SELECT x.ts, x.v, y.ts, y.v FROM $x FULL JOIN $y ON {near}"),
+        format!("SELECT x.ts, x.v FROM $x WHERE EXISTS (SELECT 1 FROM $y WHERE {near})"),
+        format!("SELECT x.ts, x.v FROM $x WHERE NOT EXISTS (SELECT 1 FROM $y WHERE {near})"),
+    ];
+    let mut dice = Dice(1);
+    let mut rows_seen = 0;
+    for round in 0..60 {
+        let (session, host) = session("ts").await;
+        let (s, t) = (dice.rows(), dice.rows());
+        for (name, rows) in [("s_table", &s), ("t_table", &t)] {
+            let Step::Batch(batch) = batch(rows) else { unreachable!() };
+            session.context().register_batch(name, batch).unwrap();
+        }
+        for query in &queries {
+            let over = |x: &str, y: &str| query.replace("$x", &format!("{x} AS x")).replace("$y", &format!("{y} AS y"));
+            for (name, rows) in [("s", &s), ("t", &t)] {
+                let script = host.script(name);
+                let mut rest = &rows[..];
+                while !rest.is_empty() {
+                    let (first, others) = rest.split_at(1 + dice.below(rest.len() as u64) as usize);
+                    script.send(batch(first)).unwrap();
+                    rest = others;
+                }
+            }
+            let sorted = async |sql: String| {
+                let batches = session.sql(&sql).await.unwrap().collect().await.unwrap();
+                let mut rows: Vec<_> = batches.iter().flat_map(shown).collect();
+                rows.sort();
+                rows
+            };
+            let (streams, tables) = (sorted(over("s", "t")).await, sorted(over("s_table", "t_table")).await);
+            rows_seen += tables.len();
+            assert_eq!(streams, tables, "round {round}: {query}\n{s:?}\n{t:?}");
+        }
+    }
+    assert!(rows_seen > 1000, "{rows_seen} rows");
 }
 
 /// The most rows that the join has kept, by its own account.
