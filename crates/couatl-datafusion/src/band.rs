@@ -55,6 +55,11 @@ impl PhysicalOptimizerRule for BandJoins {
     }
 }
 
+/// Whether the join forgets rows that can meet no other any more. One that does not grows for ever.
+pub(crate) fn is_banded(join: &SymmetricHashJoinExec) -> bool {
+    matches!(Band::of(join), Ok(Some(_)))
+}
+
 /// A bound of the band: an ascending expression over the rows of each side.
 #[derive(Debug, Clone)]
 pub(crate) struct Bound {

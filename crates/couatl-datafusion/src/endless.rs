@@ -15,6 +15,7 @@ use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, Symmetr
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
+use crate::band::is_banded;
 use crate::into_datafusion;
 use crate::order::way_out;
 use crate::scan::StreamScanExec;
@@ -51,8 +52,8 @@ impl PhysicalOptimizerRule for RefuseEndless {
 fn never_answers(node: &Arc<dyn ExecutionPlan>) -> bool {
     // It would grow for ever; and some joins speak of their left rows only when the right ones are over, whatever they
     // say of themselves.
-    if node.downcast_ref::<SymmetricHashJoinExec>().is_some() {
-        return true;
+    if let Some(join) = node.downcast_ref::<SymmetricHashJoinExec>() {
+        return !is_banded(join);
     }
     let hash = node.downcast_ref::<HashJoinExec>().map(|join| (join.join_type(), join.right()));
     let join = hash.or_else(|| node.downcast_ref::<NestedLoopJoinExec>().map(|join| (join.join_type(), join.right())));
