@@ -30,17 +30,18 @@ pub(crate) struct RefuseEndless;
 impl PhysicalOptimizerRule for RefuseEndless {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         // From the root down, so that the last one found is the lowest: it is the reason, the others follow from it.
-        let mut refusal = None;
+        let (mut never, mut late) = (None, None);
         plan.apply(|node| {
             if let Some(objection) = objection(node)
                 && let streams = endless_streams(node)?
                 && !streams.is_empty()
             {
-                refusal = Some(objection.sentence(&streams));
+                let refusal = if matches!(objection, Objection::KeepsBack { .. }) { &mut late } else { &mut never };
+                *refusal = Some(objection.sentence(&streams));
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
-        match refusal {
+        match never.or(late) {
             None => Ok(plan),
             Some(sentence) => Err(into_datafusion(Error::invalid_argument(sentence))),
         }

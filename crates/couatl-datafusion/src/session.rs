@@ -198,16 +198,6 @@ impl Session {
         if prepared.is_update {
             return self.update(data_frame).await.map(Outcome::Updated);
         }
-        let now = data_frame.schema().fields();
-        let is_same = |(before, now): (&Arc<Field>, &Arc<Field>)| {
-            before.name() == now.name() && (before.data_type().is_null() || before.data_type() == now.data_type())
-        };
-        if now.len() != prepared.schema.fields().len() || !prepared.schema.fields().iter().zip(now).all(is_same) {
-            return Err(Error::invalid_argument(
-                "the statement gives other columns than when it was prepared, since what it reads has been replaced; \
-                 prepare it again",
-            ));
-        }
         data_frame.execute_stream().await.map(Outcome::Rows).map_err(from_datafusion)
     }
 

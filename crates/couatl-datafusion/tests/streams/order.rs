@@ -205,10 +205,13 @@ async fn what_the_order_does_not_bound_is_refused() {
         ("SELECT max(v) OVER (PARTITION BY ts) FROM s", "a window function would never answer"),
         ("SELECT sum(v) OVER () FROM s", "a window function would never answer"),
         ("SELECT ntile(2) OVER (ORDER BY ts) FROM s", "a window function would never answer"),
-        ("SELECT ts FROM s UNION ALL SELECT ts FROM t ORDER BY ts", "merging in order would never answer"),
+        (
+            "SELECT ts FROM s UNION ALL SELECT ts FROM t ORDER BY ts",
+            "operator SortPreservingMergeExec above streams 's', 't' keeps rows back",
+        ),
         (
             "SELECT ts, count(*) FROM (SELECT ts FROM s UNION ALL SELECT ts FROM t) GROUP BY ts",
-            "merging in order would never answer",
+            "operator SortPreservingMergeExec above streams 's', 't' keeps rows back",
         ),
         (
             "SELECT s.v FROM s JOIN (SELECT * FROM s UNION ALL SELECT * FROM t) AS t ON s.k = t.k AND s.ts = t.ts",
