@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use couatl_core::{Error, Result};
 use tonic::transport::Uri;
 
+use crate::memory::MemoryLimit;
+
 const EXAMPLES: &str = "\
 Examples:
   couatl serve                                   a server on this machine, for every Flight SQL client
@@ -19,6 +21,7 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   couatl serve
   couatl serve --listen '[::1]:0' --grace 2.5
+  couatl serve --memory-limit 4GB
 
 The first line on standard output says where it listens. The log goes to standard error; COUATL_LOG chooses what is in
 it: COUATL_LOG=debug, COUATL_LOG=couatl=trace. SIGINT and SIGTERM end it; a second one ends it at once.";
@@ -59,6 +62,10 @@ pub(crate) struct ServeArgs {
     /// For how many seconds running queries may go on once the server was asked to end.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(crate) grace: Duration,
+
+    /// How much the queries may keep in sorts, aggregates and joins, such as 4GB or 512MiB; or unlimited.
+    #[arg(long, value_name = "SIZE", default_value_t = MemoryLimit::default())]
+    pub(crate) memory_limit: MemoryLimit,
 }
 
 #[derive(Debug, clap::Args)]
@@ -167,12 +174,17 @@ mod tests {
     #[test]
     fn serve_has_defaults() {
         check(
-            "couatl serve",
+            "couatl serve --memory-limit 4GB",
             expect![[r#"
                 Serve(
                     ServeArgs {
                         listen: "127.0.0.1:50051",
                         grace: 10s,
+                        memory_limit: MemoryLimit(
+                            Some(
+                                4000000000,
+                            ),
+                        ),
                     },
                 )
             "#]],
@@ -221,6 +233,12 @@ mod tests {
                 "couatl serve --grace soon",
                 expect![[r#"
                 error: invalid value 'soon' for '--grace <SECONDS>': expected a number of seconds
+            "#]],
+            ),
+            (
+                "couatl serve --memory-limit 4",
+                expect![[r#"
+                error: invalid value '4' for '--memory-limit <SIZE>': expected a size with its unit (4GB, 512MiB), or unlimited
             "#]],
             ),
             (

@@ -15,6 +15,7 @@ mod client;
 mod connection;
 mod engine;
 mod log;
+mod memory;
 mod progress;
 mod render;
 mod runtime;

@@ -30,7 +30,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
                 let listener = listen(&args.listen).await?;
                 let engine = {
                     let _guard = queries.enter();
-                    Engine::builder().build()?
+                    let limited = |bytes| Engine::builder().memory_limit(bytes);
+                    args.memory_limit.0.map_or_else(Engine::builder, limited).build()?
                 };
                 serve(engine.session().clone(), queries.handle().clone(), listener, args.grace).await
             })

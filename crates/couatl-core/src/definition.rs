@@ -6,7 +6,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
+
+use crate::{Error, Result, type_spelling};
 
 /// A stream as its statement defines it. Nothing here has been checked against a host yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +29,9 @@ pub struct StreamDefinition {
     pub linger: Duration,
     /// How the write function receives a column.
     pub write_format: WriteFormat,
+    /// The columns by which rows come in ascending order, NULLs last: the first is the most significant. None where
+    /// nothing is promised.
+    pub order_by: Vec<String>,
 }
 
 impl StreamDefinition {
@@ -46,6 +51,7 @@ impl StreamDefinition {
             batch_rows: Self::DEFAULT_BATCH_ROWS,
             linger: Self::DEFAULT_LINGER,
             write_format: WriteFormat::default(),
+            order_by: Vec::new(),
         }
     }
 
@@ -58,6 +64,39 @@ impl StreamDefinition {
     pub fn write_function(&self) -> &str {
         self.functions.write.as_deref().unwrap_or_else(|| self.read_function())
     }
+
+    /// The columns of [`order_by`](Self::order_by), as positions in the schema.
+    ///
+    /// # Errors
+    /// `invalid-setting` where one of them is no column, stands there twice, or has a type without an order.
+    pub fn order_columns(&self) -> Result<Vec<usize>> {
+        let mut columns = Vec::new();
+        for name in &self.order_by {
+            let Some((index, field)) = self.schema.fields().find(name) else {
+                return Err(Error::invalid_setting(format!(
+                    "order_by names '{name}', which is no column of stream '{}'",
+                    self.name
+                )));
+            };
+            if columns.contains(&index) {
+                return Err(Error::invalid_setting(format!("order_by names column '{name}' twice")));
+            }
+            if !is_ordered(field.data_type()) {
+                return Err(Error::invalid_setting(format!(
+                    "order_by cannot name column '{name}': values of type {} have no order",
+                    type_spelling(field)
+                )));
+            }
+            columns.push(index);
+        }
+        Ok(columns)
+    }
+}
+
+/// Whether one value of the type is before the other, in a way that people agree on. Arrow can compare what is nested,
+/// and intervals, whose months and days have no fixed length, field by field: no stream is in that order.
+fn is_ordered(data_type: &DataType) -> bool {
+    !(data_type.is_nested() || matches!(data_type, DataType::Interval(_)))
 }
 
 /// The program text of a stream, and where it stands in its statement.

@@ -18,7 +18,6 @@ use datafusion::physical_plan::joins::{
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
-use crate::band::is_banded;
 use crate::into_datafusion;
 use crate::operators::kept_back;
 use crate::scan::StreamScanExec;
@@ -31,17 +30,18 @@ pub(crate) struct RefuseEndless;
 impl PhysicalOptimizerRule for RefuseEndless {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         // From the root down, so that the last one found is the lowest: it is the reason, the others follow from it.
-        let mut refusal = None;
+        let (mut never, mut late) = (None, None);
         plan.apply(|node| {
             if let Some(objection) = objection(node)
                 && let streams = endless_streams(node)?
                 && !streams.is_empty()
             {
-                refusal = Some(objection.sentence(&streams));
+                let refusal = if matches!(objection, Objection::KeepsBack { .. }) { &mut late } else { &mut never };
+                *refusal = Some(objection.sentence(&streams));
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
-        match refusal {
+        match never.or(late) {
             None => Ok(plan),
             Some(sentence) => Err(into_datafusion(Error::invalid_argument(sentence))),
         }
@@ -59,7 +59,7 @@ impl PhysicalOptimizerRule for RefuseEndless {
 /// What is wrong with an operator above an endless stream.
 enum Objection {
     /// `who` would never answer: `why`.
-    NeverAnswers { who: String, why: &'static str, way_out: &'static str },
+    NeverAnswers { who: String, why: &'static str, way_out: Option<&'static str> },
     /// Its rows would be late.
     KeepsBack { operator: String, why: String },
 }
@@ -70,9 +70,9 @@ impl Objection {
         let streams = streams.join(", ");
         match self {
             Self::NeverAnswers { who, why, way_out } => format!(
-                "{who} would never answer: {why}, and the {plural} {streams} {verb} no end (mode 'streaming'); \
-                 bound the rows with LIMIT in a subquery, {way_out}or create the stream with mode 'auto' or 'batch' \
-                 if its rows end"
+                "{who} would never answer: {why}, and the {plural} {streams} {verb} no end (mode 'streaming'); {}bound \
+                 the rows with LIMIT in a subquery, or create the stream with mode 'auto' or 'batch' if its rows end",
+                way_out.map_or_else(String::new, |way_out| format!("{way_out}; or "))
             ),
             Self::KeepsBack { operator, why } => format!(
                 "operator {operator} above {plural} {streams} {why}; bound the rows with LIMIT in a subquery, or \
@@ -82,10 +82,15 @@ impl Objection {
     }
 }
 
+const ONE_SIDE: &str = "it needs all rows of one of its sides";
+const BAND: &str = "join streams that have order_by = 'ts' on equal keys AND a.ts BETWEEN b.ts - interval '1 minute' AND \
+                    b.ts + interval '1 minute'";
+
 fn objection(node: &Arc<dyn ExecutionPlan>) -> Option<Objection> {
-    let never = |who: &str, why: &'static str| Some(Objection::NeverAnswers { who: who.to_owned(), why, way_out: "" });
-    if let Some(join) = node.downcast_ref::<SymmetricHashJoinExec>() {
-        return if is_banded(join) { None } else { never("this join", "it needs all rows of one of its sides") };
+    let never = |who: &str, why, way_out| Some(Objection::NeverAnswers { who: who.to_owned(), why, way_out });
+    // Those within a band have been replaced.
+    if node.is::<SymmetricHashJoinExec>() {
+        return never("this join", "it keeps the rows of both sides", Some(BAND));
     }
     let inputs = node.children();
     if !inputs.iter().any(|input| input.boundedness().is_unbounded()) {
@@ -93,26 +98,26 @@ fn objection(node: &Arc<dyn ExecutionPlan>) -> Option<Objection> {
     }
     if let Some(join_type) = join_type(node) {
         return match join_type {
-            JoinType::Inner => never("this join", "it needs all rows of one of its sides"),
-            JoinType::Left | JoinType::Right | JoinType::Full => Some(Objection::NeverAnswers {
-                who: "this outer join".into(),
-                why: "it keeps rows of the other side that match nothing, which is known when all rows have come",
-                way_out: "keep the rows of the stream instead, ",
-            }),
-            _ => never("this IN, EXISTS or semi join", "it asks whether any of all rows matches"),
+            JoinType::Inner => never("this join", ONE_SIDE, Some(BAND)),
+            JoinType::Left | JoinType::Right | JoinType::Full => never(
+                "this outer join",
+                "it keeps rows of the other side that match nothing, which is known when all rows have come",
+                Some("keep the rows of the stream instead"),
+            ),
+            _ => never("this IN, EXISTS or semi join", "it asks whether any of all rows matches", None),
         };
     }
     if node.downcast_ref::<ScalarSubqueryExec>().is_some() {
         let endless = inputs.iter().skip(1).any(|subquery| subquery.boundedness().is_unbounded());
         return if endless {
-            never("a scalar subquery", "it is read to its end before the query begins")
+            never("a scalar subquery", "it is read to its end before the query begins", None)
         } else {
             None
         };
     }
     if let Some(write) = node.downcast_ref::<DataSinkExec>() {
         let ours = write.sink().downcast_ref::<StreamSink>().is_some();
-        return if ours { None } else { never("this write", "what it writes is complete with the last row") };
+        return if ours { None } else { never("this write", "what it writes is complete with the last row", None) };
     }
     let needs_all = match node.boundedness() {
         Boundedness::Bounded => false,
@@ -122,12 +127,18 @@ fn objection(node: &Arc<dyn ExecutionPlan>) -> Option<Objection> {
     };
     if needs_all {
         let (who, way_out) = match node.name() {
-            "AggregateExec" => ("an aggregate", "GROUP BY date_bin of the column that orders the stream, "),
-            name if name.starts_with("Sort") => ("ORDER BY", ""),
-            "WindowAggExec" | "BoundedWindowAggExec" => ("a window function", ""),
-            other => (other, ""),
+            "AggregateExec" => (
+                "an aggregate",
+                Some("group by date_bin(interval '1 minute', ts), or by ts, where the stream has order_by = 'ts'"),
+            ),
+            name if name.starts_with("Sort") => ("ORDER BY", Some("order by ts where the stream has order_by = 'ts'")),
+            "WindowAggExec" | "BoundedWindowAggExec" => (
+                "a window function",
+                Some("end its frame at a row, as OVER (ORDER BY ts) does where the stream has order_by = 'ts'"),
+            ),
+            other => (other, None),
         };
-        return Some(Objection::NeverAnswers { who: who.to_owned(), why: "it needs all rows", way_out });
+        return never(who, "it needs all rows", way_out);
     }
     kept_back(node.name()).map(|why| Objection::KeepsBack { operator: node.name().to_owned(), why })
 }

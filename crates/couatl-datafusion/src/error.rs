@@ -51,7 +51,13 @@ fn message(error: &DataFusionError) -> String {
         };
     }
     let text = error.message();
-    text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default().trim_end().to_owned()
+    let text = text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default().trim_end();
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => {
+            format!("the memory limit is reached: raise it, or let the query keep fewer rows at once ({text})")
+        }
+        _ => text.to_owned(),
+    }
 }
 
 fn ours(error: &DataFusionError) -> Option<&Error> {

@@ -14,12 +14,14 @@
 mod analyze;
 mod band;
 mod catalog;
+mod distinct;
 mod endless;
 mod error;
 mod filter;
 mod insert;
 mod join;
 mod operators;
+mod order;
 mod planner;
 mod probe;
 mod prompt;

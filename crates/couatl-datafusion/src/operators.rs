@@ -18,6 +18,7 @@ const OPERATORS: &[(&str, Standing)] = &[
     ("AggregateExec", Prompt("gives the groups that the order of its input has closed; else it says that it is final")),
     ("AnalyzeExec", Prompt("its input is put into a box of time")),
     ("AsyncFuncExec", KeepsBack("gathers rows into full batches before it calls its functions")),
+    ("BandJoinExec", Prompt("answers row by row, and reads each side as it comes")),
     ("BoundedWindowAggExec", Prompt("gives the rows whose frames the order of its input has closed")),
     ("BufferExec", KeepsBack("reads ahead, so that a slow client does not slow the stream down")),
     ("CoalesceBatchesExec", KeepsBack("gathers rows into full batches")),
@@ -45,7 +46,7 @@ const OPERATORS: &[(&str, Standing)] = &[
     ("SortExec", KeepsBack("keeps all rows until the end")),
     ("SortMergeJoinExec", KeepsBack("gathers rows into full batches")),
     ("SortPreservingMergeExec", KeepsBack("waits for a row of every input, and gathers rows into full batches")),
-    ("SymmetricHashJoinExec", Prompt("answers batch by batch; those that would grow for ever are refused for that")),
+    ("SymmetricHashJoinExec", KeepsBack("reads its sides in turns, so that one that is silent holds up the other")),
     ("TimeBoxExec", Prompt("passes batches on")),
     ("UnionExec", Prompt("its partitions are those of its inputs")),
     ("UnnestExec", Prompt("computes batch by batch")),
@@ -98,7 +99,7 @@ mod tests {
             let count = lists.iter().filter(|list| **list).count();
             assert_eq!(count, 1, "{name} is an operator in {count} of the lists: what does it do with a single row?");
         }
-        let ours = ["PromptFilterExec", "PromptJoinExec", "QueryExec", "TimeBoxExec"];
+        let ours = ["BandJoinExec", "PromptFilterExec", "PromptJoinExec", "QueryExec", "TimeBoxExec"];
         for name in OPERATORS.iter().map(|(name, _)| name).chain(LEAVES).chain(TESTS) {
             assert!(operators.contains(*name) || ours.contains(name), "there is no operator {name} any more");
         }

@@ -25,6 +25,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use crate::analyze::TimeBoxExec;
+use crate::band::BandJoins;
 use crate::endless::RefuseEndless;
 use crate::prompt::{BoundLimits, PromptFilters, PromptJoins};
 use crate::query::{Queries, QueryExec};
@@ -50,11 +51,14 @@ pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
     // Before DataFusion's own check of the finished plan, which says less in more words.
     let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(rules.len());
     rules.insert(check, Arc::new(RefuseEndless));
+    rules.insert(check, Arc::new(BandJoins));
     rules.insert(check, Arc::new(BoundLimits));
     rules.insert(check, Arc::new(PromptFilters));
     // Before sides are swapped by their sizes, and sorts are left out for the orders that joins keep.
     let selection = rules.iter().position(|rule| rule.name() == "join_selection").unwrap_or(0);
     rules.insert(selection, Arc::new(PromptJoins));
+    let optimizer = builder.optimizer().take().unwrap_or_default();
+    let builder = builder.with_optimizer_rules(crate::distinct::prompt(optimizer.rules));
     builder.with_query_planner(Arc::new(Planner { queries: None })).with_physical_optimizer_rules(rules)
 }
 
@@ -146,7 +150,7 @@ fn stream_table(source: &Arc<dyn TableSource>) -> Option<&StreamTable> {
 }
 
 /// Whether rows of the plan may come slowly.
-fn reads_streams(plan: &LogicalPlan) -> Result<bool> {
+pub(crate) fn reads_streams(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node

@@ -10,7 +10,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
 use datafusion::physical_plan::metrics::{Count, Metric, MetricValue, MetricsSet, Time};
@@ -21,32 +21,43 @@ use datafusion::physical_plan::{
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::into_datafusion;
+use crate::order::Order;
 use crate::query::Query;
 
-/// Reads a source: one lane, in which all its partitions run at once.
+/// Reads a source: one lane, in which all its partitions run at once. Where rows are promised in an order, it is that
+/// of the lane: partitions that run side by side keep it together, or the query fails.
 #[derive(Debug)]
 pub(crate) struct StreamScanExec {
     source: Arc<dyn Source>,
     projection: Vec<usize>,
     fetch: Option<usize>,
+    /// The columns of the source by which its rows ascend, read or not.
+    order_by: Vec<usize>,
+    order: Order,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
     metrics: Arc<Metrics>,
 }
 
 impl StreamScanExec {
-    pub(crate) fn try_new(source: Arc<dyn Source>, projection: Vec<usize>, fetch: Option<usize>) -> Result<Self> {
+    pub(crate) fn try_new(
+        source: Arc<dyn Source>,
+        projection: Vec<usize>,
+        fetch: Option<usize>,
+        order_by: Vec<usize>,
+    ) -> Result<Self> {
         let schema = Arc::new(source.schema().project(&projection)?);
         let boundedness = match (source.mode(), fetch) {
             (Mode::Streaming, None) => Boundedness::Unbounded { requires_infinite_memory: false },
             _ => Boundedness::Bounded,
         };
-        let equivalence = EquivalenceProperties::new(schema.clone());
+        let order = Order::projected(&order_by, &projection);
+        let equivalence = order.properties(&schema);
         let partitioning = Partitioning::UnknownPartitioning(1);
         let properties = PlanProperties::new(equivalence, partitioning, EmissionType::Incremental, boundedness)
             .with_scheduling_type(SchedulingType::Cooperative);
         let metrics = Arc::new(Metrics::default());
-        Ok(Self { source, projection, fetch, schema, properties: Arc::new(properties), metrics })
+        Ok(Self { source, projection, fetch, order_by, order, schema, properties: Arc::new(properties), metrics })
     }
 
     /// The stream that it reads.
@@ -68,11 +79,11 @@ impl DisplayAs for StreamScanExec {
             DisplayFormatType::TreeRender => write!(f, "stream={name}\nmode={mode}\ncolumns={columns}")?,
             _ => write!(f, "StreamScanExec: stream={name}, mode={mode}, columns=[{columns}]")?,
         }
-        match self.fetch {
-            Some(fetch) if format == DisplayFormatType::TreeRender => write!(f, "\nfetch={fetch}"),
-            Some(fetch) => write!(f, ", fetch={fetch}"),
-            None => Ok(()),
+        let between = if format == DisplayFormatType::TreeRender { "\n" } else { ", " };
+        if !self.order.is_empty() {
+            write!(f, "{between}order_by=[{}]", self.order.names(&self.schema))?;
         }
+        self.fetch.map_or(Ok(()), |fetch| write!(f, "{between}fetch={fetch}"))
     }
 }
 
@@ -109,7 +120,7 @@ impl ExecutionPlan for StreamScanExec {
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
-        let scan = Self::try_new(self.source.clone(), self.projection.clone(), limit).ok()?;
+        let scan = Self::try_new(self.source.clone(), self.projection.clone(), limit, self.order_by.clone()).ok()?;
         Some(Arc::new(scan))
     }
 
@@ -147,7 +158,8 @@ impl ExecutionPlan for StreamScanExec {
         let batches = partitions
             .map_ok(|partitions| stream::select_all(partitions.into_iter().map(|partition| Box::pin(rows(partition)))))
             .try_flatten();
-        let batches = limited(batches, self.fetch);
+        // Rows past the limit are nobody's, in order or not.
+        let batches = self.order.clone().checked(self.source.name().to_owned(), limited(batches, self.fetch));
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))))
     }
 }

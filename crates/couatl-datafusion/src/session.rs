@@ -11,6 +11,7 @@ use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{ParamValues, ResolvedTableReference, ScalarValue, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement as PlanStatement};
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::ExecutionPlanProperties;
@@ -51,6 +52,21 @@ impl Session {
     /// # Errors
     /// `internal`, if DataFusion refuses the catalog.
     pub fn new(host: Arc<dyn Host>) -> Result<Self> {
+        Self::with_runtime(host, RuntimeEnvBuilder::new())
+    }
+
+    /// A session whose queries, all together, keep no more than so many bytes in the operators that gather rows (sorts,
+    /// aggregates, joins). Those that can go on on disk do; the others fail with `resources-exhausted`. Rows on their
+    /// way, and what Python holds, are not counted.
+    ///
+    /// # Errors
+    /// `internal`, if DataFusion refuses the catalog.
+    pub fn with_memory_limit(host: Arc<dyn Host>, bytes: usize) -> Result<Self> {
+        Self::with_runtime(host, RuntimeEnvBuilder::new().with_memory_limit(bytes, 1.0))
+    }
+
+    fn with_runtime(host: Arc<dyn Host>, runtime: RuntimeEnvBuilder) -> Result<Self> {
+        let runtime = runtime.build_arc().map_err(from_datafusion)?;
         let queries = Arc::new(Queries::default());
         let mut config =
             SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema(CATALOG, SCHEMA);
@@ -63,6 +79,7 @@ impl Session {
         rules.extend(Analyzer::new().rules);
         let builder = SessionStateBuilder::new()
             .with_config(config)
+            .with_runtime_env(runtime)
             .with_default_features()
             .with_analyzer_rules(rules)
             .with_type_planner(Arc::new(UuidType));
@@ -180,16 +197,6 @@ impl Session {
         let data_frame = self.data_frame(&prepared.last, values).await?;
         if prepared.is_update {
             return self.update(data_frame).await.map(Outcome::Updated);
-        }
-        let now = data_frame.schema().fields();
-        let is_same = |(before, now): (&Arc<Field>, &Arc<Field>)| {
-            before.name() == now.name() && (before.data_type().is_null() || before.data_type() == now.data_type())
-        };
-        if now.len() != prepared.schema.fields().len() || !prepared.schema.fields().iter().zip(now).all(is_same) {
-            return Err(Error::invalid_argument(
-                "the statement gives other columns than when it was prepared, since what it reads has been replaced; \
-                 prepare it again",
-            ));
         }
         data_frame.execute_stream().await.map(Outcome::Rows).map_err(from_datafusion)
     }

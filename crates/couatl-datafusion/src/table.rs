@@ -67,7 +67,8 @@ impl TableProvider for StreamTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema().fields().len()).collect());
-        Ok(Arc::new(StreamScanExec::try_new(self.stream.source.clone(), projection, limit)?))
+        let order_by = self.stream.definition.order_columns().map_err(into_datafusion)?;
+        Ok(Arc::new(StreamScanExec::try_new(self.stream.source.clone(), projection, limit, order_by)?))
     }
 
     async fn insert_into(

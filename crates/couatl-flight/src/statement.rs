@@ -1,7 +1,7 @@
 //! A statement that a client holds, with the parameters it bound: what a ticket and a prepared statement stand for.
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use couatl_core::{Error, Result};
 use couatl_datafusion::{Outcome, Prepared, Session, from_datafusion};
 use datafusion::common::ParamValues;
@@ -88,7 +88,21 @@ async fn open(
     parameters: Result<Option<ParamValues>>,
 ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
     match session.execute(&prepared, parameters?).await? {
-        Outcome::Rows(rows) => Ok(rows.map_err(from_datafusion).boxed()),
+        Outcome::Rows(rows) if is_as_announced(&prepared.schema(), &rows.schema()) => {
+            Ok(rows.map_err(from_datafusion).boxed())
+        }
+        Outcome::Rows(_) => Err(Error::invalid_argument(
+            "the statement gives other columns than when it was prepared, since what it reads has been replaced; \
+             prepare it again",
+        )),
         Outcome::Updated(_) => Err(Error::internal("a query gave a count instead of rows")),
     }
+}
+
+/// Whether the rows have the columns that the client was told of. What was a Null then may have a type now.
+fn is_as_announced(announced: &Schema, rows: &Schema) -> bool {
+    let same = |(announced, now): (&FieldRef, &FieldRef)| {
+        announced.name() == now.name() && (announced.data_type().is_null() || announced.data_type() == now.data_type())
+    };
+    announced.fields().len() == rows.fields().len() && announced.fields().iter().zip(rows.fields()).all(same)
 }

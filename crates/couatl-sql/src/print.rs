@@ -5,8 +5,8 @@ use std::fmt::{self, Write};
 use couatl_core::{StreamDefinition, quoted, type_spelling};
 
 use crate::settings::{
-    BATCH_SIZE, DEINIT_FUNCTION, INIT_FUNCTION, INIT_PARAMETERS, LINGER_MS, MODE, PYTHON, READ_FUNCTION, TYPE,
-    WRITE_FORMAT, WRITE_FUNCTION,
+    BATCH_SIZE, DEINIT_FUNCTION, INIT_FUNCTION, INIT_PARAMETERS, LINGER_MS, MODE, ORDER_BY, PYTHON, READ_FUNCTION,
+    TYPE, WRITE_FORMAT, WRITE_FUNCTION,
 };
 
 /// A statement that makes the same stream. Parsing it gives an equal definition, but for the line on which the body
@@ -52,6 +52,8 @@ fn write(out: &mut String, definition: &StreamDefinition) -> fmt::Result {
     write!(out, "\n)\nAS {quote}{}{quote}\nSETTINGS {TYPE} = '{PYTHON}'", definition.body.text)?;
 
     let functions = &definition.functions;
+    let order: Vec<_> = definition.order_by.iter().map(|column| quoted(column)).collect();
+    let order = order.join(", ");
     let init = functions.init.as_ref();
     let texts = [
         (READ_FUNCTION, functions.read.as_deref()),
@@ -60,6 +62,7 @@ fn write(out: &mut String, definition: &StreamDefinition) -> fmt::Result {
         (INIT_PARAMETERS, init.and_then(|init| init.parameters.as_deref())),
         (DEINIT_FUNCTION, functions.deinit.as_deref()),
         (MODE, unless_default(definition.mode).map(|mode| mode.as_str())),
+        (ORDER_BY, unless_default(order.as_str())),
         (WRITE_FORMAT, unless_default(definition.write_format).map(|format| format.as_str())),
     ];
     for (name, text) in texts {

@@ -1,6 +1,7 @@
 //! What follows `SETTINGS`.
 //!
-//! Names are Timeplus's, with its defaults; `batch_size`, `linger_ms` and `write_format` are ours.
+//! Names are Timeplus's, with its defaults; `batch_size`, `linger_ms`, `write_format` and `order_by` are
+//! ours.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use couatl_core::{Error, Init, Mode, Result, StreamDefinition, WriteFormat};
 use sqlparser::tokenizer::{Location, Token};
 
+use crate::lexer;
 use crate::parameters::nearest;
 use crate::tokens::{Tokens, error_at, shortened};
 
@@ -26,6 +28,7 @@ pub(crate) const MODE: &str = "mode";
 pub(crate) const BATCH_SIZE: &str = "batch_size";
 pub(crate) const LINGER_MS: &str = "linger_ms";
 pub(crate) const WRITE_FORMAT: &str = "write_format";
+pub(crate) const ORDER_BY: &str = "order_by";
 
 const NAMES: &[&str] = &[
     TYPE,
@@ -38,7 +41,11 @@ const NAMES: &[&str] = &[
     BATCH_SIZE,
     LINGER_MS,
     WRITE_FORMAT,
+    ORDER_BY,
 ];
+
+/// What `order_by` must be.
+const COLUMNS: &str = "the names of columns, separated by commas (rows ascend, NULLs last)";
 
 /// The only value of `type`.
 pub(crate) const PYTHON: &str = "python";
@@ -85,7 +92,7 @@ impl Settings {
     /// Puts the settings into a definition.
     ///
     /// # Errors
-    /// A value that its setting cannot have, `type` missing, or parameters for an init function that is not named.
+    /// A value that its setting cannot have, `type` missing, an order by what is no column, or parameters for an init function that is not named.
     pub(crate) fn apply(self, definition: &mut StreamDefinition) -> Result<()> {
         let mut has_type = false;
         let (mut init, mut parameters) = (None, None);
@@ -100,6 +107,7 @@ impl Settings {
                 MODE => definition.mode = setting.choice(&by_word(MODES, Mode::as_str))?,
                 BATCH_SIZE => definition.batch_rows = setting.rows()?,
                 LINGER_MS => definition.linger = Duration::from_millis(setting.number(0, MOST_LINGER_MS)?),
+                ORDER_BY => setting.order(definition)?,
                 _ => definition.write_format = setting.choice(&by_word(WRITE_FORMATS, WriteFormat::as_str))?,
             }
         }
@@ -185,6 +193,21 @@ impl Setting {
         fitting.ok_or_else(|| self.misfit(&format!("a whole number from {least} to {most}")))
     }
 
+    /// Columns, separated by commas, as a statement writes them.
+    fn order(&self, definition: &mut StreamDefinition) -> Result<()> {
+        let Value::Text(text) = &self.value else { return Err(self.misfit(COLUMNS)) };
+        definition.order_by = names(text).map_err(|_| self.misfit(COLUMNS))?;
+        let columns: Vec<_> = definition.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        if let Some(unknown) = definition.order_by.iter().find(|name| !columns.contains(&name.as_str())) {
+            let meant = nearest(unknown, columns.iter().copied());
+            let meant = meant.map_or_else(String::new, |meant| format!("; did you mean '{meant}'?"));
+            return Err(self.invalid(|at| {
+                format!("setting '{}' names '{}', which is no column{at}{meant}", self.name, shortened(unknown))
+            }));
+        }
+        definition.order_columns().map(drop)
+    }
+
     fn rows(&self) -> Result<NonZeroUsize> {
         let rows = self.number(1, MOST_BATCH_ROWS)?;
         usize::try_from(rows).ok().and_then(NonZeroUsize::new).ok_or_else(|| self.misfit("a number of rows"))
@@ -207,6 +230,17 @@ impl Value {
         (0..=usize::from(negative)).for_each(|_| tokens.advance());
         Ok(value)
     }
+}
+
+fn names(text: &str) -> Result<Vec<String>> {
+    let tokens = lexer::tokens(text)?;
+    let mut tokens = Tokens::new(&tokens);
+    let mut names = vec![tokens.name("the name of a column")?];
+    while tokens.eat(&Token::Comma) {
+        names.push(tokens.name("the name of a column")?);
+    }
+    tokens.end("',' or the end of the columns")?;
+    Ok(names)
 }
 
 fn known(name: &str) -> Option<&'static str> {

@@ -26,7 +26,7 @@ pub struct Statement {
 #[derive(Debug, Clone, PartialEq)]
 pub enum StatementKind {
     /// `CREATE EXTERNAL STREAM`
-    CreateStream(CreateStream),
+    CreateStream(Box<CreateStream>),
     /// `DROP STREAM`
     DropStream {
         /// The stream to drop.
@@ -96,7 +96,7 @@ fn ours(all: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
     let creates_table =
         starts(&["create", "external", "table"]) || starts(&["create", "or", "replace", "external", "table"]);
     if creates_external && !creates_table {
-        return CreateStream::parse(tokens).map(|create| Some(StatementKind::CreateStream(create)));
+        return CreateStream::parse(tokens).map(|create| Some(StatementKind::CreateStream(Box::new(create))));
     }
     if starts(&["create", "stream"]) || starts(&["create", "or", "replace", "stream"]) {
         return Err(error_at(Error::invalid_syntax, tokens.location(), |at| {

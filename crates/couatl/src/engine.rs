@@ -18,6 +18,7 @@ pub struct Engine {
 #[derive(Debug, Default)]
 pub struct EngineBuilder {
     python: Option<PathBuf>,
+    memory_limit: Option<usize>,
 }
 
 impl Engine {
@@ -51,12 +52,24 @@ impl EngineBuilder {
         self
     }
 
+    /// How many bytes the queries may keep in sorts, aggregates and joins, see [`Session::with_memory_limit`]. Without it
+    /// there is no limit.
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
     /// Starts the interpreter, unless it runs, and makes the engine.
     ///
     /// # Errors
     /// `invalid-argument` where there is no Python in that place, or the process already runs another one.
     pub fn build(self) -> Result<Engine> {
-        let host = PythonHost::new(self.python.as_deref())?;
-        Ok(Engine { session: Session::new(Arc::new(host))? })
+        let host = Arc::new(PythonHost::new(self.python.as_deref())?);
+        let session = match self.memory_limit {
+            Some(bytes) => Session::with_memory_limit(host, bytes)?,
+            None => Session::new(host)?,
+        };
+        Ok(Engine { session })
     }
 }

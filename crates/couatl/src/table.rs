@@ -117,11 +117,21 @@ impl PythonTable {
         self
     }
 
+    /// The columns by which rows come in ascending order, NULLs last. It is checked as they come: the first row that
+    /// goes back fails the query.
+    #[must_use]
+    pub fn order_by<T: Into<String>>(mut self, columns: impl IntoIterator<Item = T>) -> Self {
+        self.definition.order_by = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Checks the program, without running it, and makes the table.
     ///
     /// # Errors
-    /// `invalid-definition` where the program does not compile or does not hold the functions.
+    /// `invalid-definition` where the program does not compile or does not hold the functions; `invalid-setting` where
+    /// rows cannot be in the order.
     pub fn build(self) -> Result<StreamTable> {
+        self.definition.order_columns()?;
         let host = PythonHost::new(None)?;
         let definition = Arc::new(self.definition);
         let stream = match (self.read, self.write) {

@@ -2,8 +2,10 @@
 //! a query is over, and in which order.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod band;
 mod join_answers;
 mod joins;
+mod order;
 mod scripted;
 
 use std::sync::Arc;
@@ -164,6 +166,24 @@ async fn limit_makes_an_endless_stream_countable() {
     script.send(Step::Rows(vec![1, 2, 3])).unwrap();
     let rows = session.sql("SELECT count(*) FROM (SELECT n FROM a LIMIT 2)").await.unwrap().collect().await.unwrap();
     assert_eq!(numbers(&rows[0]), [2]);
+}
+
+#[tokio::test]
+async fn a_query_that_keeps_too_much_fails_and_says_what_to_do() {
+    let host = Arc::new(ScriptedHost::default());
+    let session = Session::with_memory_limit(Arc::new(Shared(host.clone())), 1 << 20).unwrap();
+    session.sql(&create("c", "n int64", "streaming")).await.unwrap();
+    let script = host.script("c");
+    script.send(Step::Rows((0..1_000_000).collect())).unwrap();
+    drop(script);
+    let sql = "SELECT count(DISTINCT n) FROM (SELECT n FROM c LIMIT 1000000)";
+    let error = session.sql(sql).await.unwrap().collect().await.unwrap_err();
+    let error = from_datafusion(error);
+    assert_eq!(error.kind(), ErrorKind::ResourcesExhausted);
+    assert!(
+        error.to_string().starts_with("the memory limit is reached: raise it, or let the query keep fewer"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

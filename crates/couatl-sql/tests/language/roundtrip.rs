@@ -204,6 +204,14 @@ fn any_definition(rng: &mut Rng) -> StreamDefinition {
         definition.batch_rows = NonZeroUsize::new(rng.usize(1..=1 << 20)).unwrap();
         definition.linger = Duration::from_millis(rng.u64(..=60_000));
     }
+    let mut names: Vec<_> = definition.schema.fields().iter().map(|field| field.name().clone()).collect();
+    rng.shuffle(&mut names);
+    for name in names.into_iter().take(rng.usize(..3)) {
+        definition.order_by.push(name);
+        if definition.order_columns().is_err() {
+            definition.order_by.pop();
+        }
+    }
     definition
 }
 

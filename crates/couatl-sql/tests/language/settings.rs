@@ -78,7 +78,7 @@ fn refused() {
             SETTINGS type = 'python',\n  batchsize = 5
                 invalid-setting: unknown setting 'batchsize' at line 4, column 3; did you mean 'batch_size'?
             SETTINGS type = 'python', color = 'red'
-                invalid-setting: unknown setting 'color' at line 3, column 27; the settings are type, read_function_name, write_function_name, init_function_name, init_function_parameters, deinit_function_name, mode, batch_size, linger_ms, write_format
+                invalid-setting: unknown setting 'color' at line 3, column 27; the settings are type, read_function_name, write_function_name, init_function_name, init_function_parameters, deinit_function_name, mode, batch_size, linger_ms, write_format, order_by
             SETTINGS type = 'python', mode = 'auto', Mode = 'auto'
                 invalid-setting: setting 'mode' is given twice at line 3, column 49
             SETTINGS type = 'python', mode = 'stream'
@@ -109,6 +109,49 @@ fn refused() {
                 invalid-setting: setting 'linger_ms' must be a whole number from 0 to 60000, found -5 at line 3, column 39
         "#]],
     );
+}
+
+#[test]
+fn an_order_names_columns() {
+    let create = |order: &str| {
+        format!(
+            "CREATE EXTERNAL STREAM s (ts timestamp, host string, \"Odd, one\" int, tags array(int), span interval,\n\
+             state enum8('up'), id uuid, extra json, attrs map(string, int)) AS $$ $$ SETTINGS type = 'python',\n\
+             order_by = {order}"
+        )
+    };
+    let order = |text: &str| definition(&create(text)).order_by;
+    assert_eq!(order("'ts'"), ["ts"]);
+    assert_eq!(order("ts"), ["ts"]);
+    assert_eq!(order("'TS , \"Odd, one\",state, id'"), ["ts", "Odd, one", "state", "id"]);
+    assert_eq!(definition(&create("'host, ts'")).order_columns().unwrap(), [1, 0]);
+    let orders =
+        ["''", "5", "'ts desc'", "'ts,'", "'\"ts'", "'tz'", "'x'", "'ts, host, ts'", "'tags'", "'attrs'", "'span'"];
+    let say = |order: &str| failure(&parse(&create(order)).unwrap_err());
+    expect![[r#"
+        ''
+            invalid-setting: setting 'order_by' must be the names of columns, separated by commas (rows ascend, NULLs last), found '' at line 3, column 12
+        5
+            invalid-setting: setting 'order_by' must be the names of columns, separated by commas (rows ascend, NULLs last), found 5 at line 3, column 12
+        'ts desc'
+            invalid-setting: setting 'order_by' must be the names of columns, separated by commas (rows ascend, NULLs last), found 'ts desc' at line 3, column 12
+        'ts,'
+            invalid-setting: setting 'order_by' must be the names of columns, separated by commas (rows ascend, NULLs last), found 'ts,' at line 3, column 12
+        '"ts'
+            invalid-setting: setting 'order_by' must be the names of columns, separated by commas (rows ascend, NULLs last), found '"ts' at line 3, column 12
+        'tz'
+            invalid-setting: setting 'order_by' names 'tz', which is no column at line 3, column 12; did you mean 'ts'?
+        'x'
+            invalid-setting: setting 'order_by' names 'x', which is no column at line 3, column 12
+        'ts, host, ts'
+            invalid-setting: order_by names column 'ts' twice
+        'tags'
+            invalid-setting: order_by cannot name column 'tags': values of type array(int32) have no order
+        'attrs'
+            invalid-setting: order_by cannot name column 'attrs': values of type map(string, int32) have no order
+        'span'
+            invalid-setting: order_by cannot name column 'span': values of type interval have no order
+    "#]].assert_eq(&table(&orders, say));
 }
 
 #[test]
