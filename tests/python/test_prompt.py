@@ -1,4 +1,4 @@
-"""Every row at the client before the next one exists, through each shape of plan: no clocks, only who waits for whom."""
+"""Every row at the client before the next one exists, through each shape of plan, without a clock."""
 
 import contextlib
 import json
@@ -39,6 +39,11 @@ class Feed:
         if self.source is not None:
             self.source.close()
         self.listener.close()
+
+
+def only(row):
+    (value,) = row.values()
+    return value
 
 
 def arriving(reader):
@@ -90,7 +95,10 @@ SHAPES = {
         "SELECT n FROM a WHERE k IN (SELECT k FROM names) OR n > 5",
         [("a", (1, 1), [1]), ("a", (2, 3), []), ("a", (6, 3), [6])],
     ),
-    "cross join": ("SELECT n, name FROM a, (SELECT name FROM names WHERE k = 1)", [("a", (1, 3), [1]), ("a", (2, 3), [2])]),
+    "cross join": (
+        "SELECT n, name FROM a, (SELECT name FROM names WHERE k = 1)",
+        [("a", (1, 3), [1]), ("a", (2, 3), [2])],
+    ),
     "join by comparison": (
         "SELECT name FROM a JOIN names ON a.k < names.k",
         [("a", (1, 1), ["two", "zwei"]), ("a", (2, 2), []), ("a", (3, 1), ["two", "zwei"])],
@@ -140,7 +148,7 @@ def test_a_row_does_not_wait_for_the_next(connection, shape, mode):
         answers = arriving(cursor.fetch_record_batch())
         for feed, row, expected in steps:
             feeds[feed].give(row)
-            got = [list(next(answers).values())[0] for _ in expected]
+            got = [only(next(answers)) for _ in expected]
             assert sorted(got, key=str) == sorted(expected, key=str), (feed, row)
         for name in {feed for feed, _, _ in steps}:
             feeds[name].end()

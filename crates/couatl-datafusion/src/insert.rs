@@ -31,11 +31,16 @@ use crate::store::can_store;
 use crate::table::StreamTable;
 use crate::uuid_text::to_uuid;
 
-/// Plans a statement; one that inserts into a stream in the way of this module, also under EXPLAIN and PREPARE.
-pub(crate) async fn statement_to_plan(state: &SessionState, mut statement: Statement) -> Result<LogicalPlan> {
+/// Plans a statement; one that inserts into a stream in the way of this module, also under EXPLAIN and PREPARE. Its
+/// parameters have these types, and those of the columns that they go to where there are none.
+pub(crate) async fn statement_to_plan(
+    state: &SessionState,
+    mut statement: Statement,
+    types: &[DataType],
+) -> Result<LogicalPlan> {
     match take(state, &mut statement).await? {
         None => state.statement_to_plan(statement).await,
-        Some(insert) => insert.around(state.statement_to_plan(statement).await?),
+        Some(insert) => insert.around(state.statement_to_plan(statement).await?, types),
     }
 }
 
@@ -176,19 +181,19 @@ fn one_type(column: Vec<&mut Expr>, field: &Field) -> Result<()> {
 
 impl Insert {
     /// The plan of the statement, from the one that has the rows where the INSERT was.
-    fn around(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+    fn around(&self, plan: LogicalPlan, types: &[DataType]) -> Result<LogicalPlan> {
         Ok(match plan {
             LogicalPlan::Explain(explain) => {
-                let plan = self.of(Arc::unwrap_or_clone(explain.plan))?;
+                let plan = self.of(Arc::unwrap_or_clone(explain.plan), types)?;
                 let stringified_plans = vec![plan.to_stringified(PlanType::InitialLogicalPlan)];
                 LogicalPlan::Explain(Explain { plan: Arc::new(plan), stringified_plans, ..explain })
             }
             LogicalPlan::Analyze(analyze) => {
-                let input = Arc::new(self.of(Arc::unwrap_or_clone(analyze.input))?);
+                let input = Arc::new(self.of(Arc::unwrap_or_clone(analyze.input), types)?);
                 LogicalPlan::Analyze(Analyze { input, ..analyze })
             }
             LogicalPlan::Statement(PlanStatement::Prepare(prepare)) => {
-                let input = self.of(Arc::unwrap_or_clone(prepare.input))?;
+                let input = self.of(Arc::unwrap_or_clone(prepare.input), types)?;
                 let found = input.get_parameter_fields()?;
                 let known = |number: usize| found.get(&format!("${number}")).cloned().flatten();
                 let fields = match prepare.fields.is_empty() {
@@ -197,15 +202,15 @@ impl Insert {
                 };
                 LogicalPlan::Statement(PlanStatement::Prepare(Prepare { fields, input: Arc::new(input), ..prepare }))
             }
-            rows => self.of(rows)?,
+            rows => self.of(rows, types)?,
         })
     }
 
     /// The INSERT of the rows.
-    fn of(&self, rows: LogicalPlan) -> Result<LogicalPlan> {
+    fn of(&self, rows: LogicalPlan, types: &[DataType]) -> Result<LogicalPlan> {
         let rows = match &self.values {
             None => rows,
-            Some(widths) => self.values(rows, widths)?,
+            Some(widths) => self.values(rows, widths, types)?,
         };
         let found = rows.schema().fields().len();
         if found != self.targets.len() {
@@ -244,22 +249,24 @@ impl Insert {
     }
 
     /// The rows of VALUES, from the plan of one long SELECT of all their values.
-    fn values(&self, plan: LogicalPlan, widths: &[usize]) -> Result<LogicalPlan> {
+    fn values(&self, plan: LogicalPlan, widths: &[usize], types: &[DataType]) -> Result<LogicalPlan> {
         if let Some(row) = widths.iter().position(|width| *width != self.targets.len()) {
             return plan_err!("{}, found {} in row {} of VALUES", self.expected(), widths[row], row + 1);
         }
         let LogicalPlan::Projection(select) = plan else { return plan_err!("VALUES takes expressions alone") };
         let fields = self.table.schema();
-        let mut cells = select.expr.into_iter().zip(self.targets.iter().cycle()).map(|(cell, target)| {
-            match cell.unalias() {
-                // A parameter has the type of its column.
+        let mut cells =
+            select.expr.into_iter().zip(self.targets.iter().cycle()).map(|(cell, target)| match cell.unalias() {
                 Expr::Placeholder(Placeholder { id, field: None }) => {
-                    let field = Field::new(&id, fields.field(*target).data_type().clone(), true);
+                    let number =
+                        id.trim_start_matches('$').parse().ok().and_then(|number: usize| number.checked_sub(1));
+                    let bound = number.and_then(|index| types.get(index)).filter(|bound| !bound.is_null());
+                    let data_type = bound.unwrap_or(fields.field(*target).data_type()).clone();
+                    let field = Field::new(&id, data_type, true);
                     Expr::Placeholder(Placeholder { id, field: Some(Arc::new(field)) })
                 }
                 cell => cell,
-            }
-        });
+            });
         let mut rows: Vec<Vec<_>> = widths.iter().map(|width| cells.by_ref().take(*width).collect()).collect();
         if let [row] = &mut rows[..] {
             let row = row.drain(..).enumerate().map(|(position, cell)| cell.alias(format!("v{position}")));

@@ -13,6 +13,7 @@
 
 mod analyze;
 mod band;
+mod bound;
 mod catalog;
 mod distinct;
 mod endless;
@@ -36,6 +37,7 @@ mod table;
 mod uuid_text;
 mod wire;
 
+pub use bound::row_values;
 pub use error::{from_datafusion, into_datafusion};
 pub use planner::install_streaming;
 pub use query::{Queries, QueryInfo};

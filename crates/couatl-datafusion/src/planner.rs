@@ -88,7 +88,10 @@ impl QueryPlanner for Planner {
         };
         let logical_plan = with_current_streams(logical_plan, state)?;
         let streaming = reads_streams(&logical_plan)?;
-        let adjusted = streaming.then(|| streaming_state(state));
+        let adjusted = match streaming {
+            true => Some(streaming_state(state)),
+            false => writes_stream(&logical_plan).then(|| in_order(state)),
+        };
         let state = adjusted.as_ref().unwrap_or(state);
         if streaming && let LogicalPlan::Explain(explain) = &logical_plan {
             // EXPLAIN shows a plan that cannot be made as one that is not there; this says why.
@@ -175,6 +178,22 @@ fn streaming_state(state: &SessionState) -> SessionState {
     options.optimizer.allow_symmetric_joins_without_pruning = false;
     options.optimizer.enable_piecewise_merge_join = false;
     options.optimizer.prefer_hash_join = true;
+    SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build()
+}
+
+fn writes_stream(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Dml(dml) => stream_table(&dml.target).is_some(),
+        LogicalPlan::Explain(explain) => writes_stream(&explain.plan),
+        LogicalPlan::Analyze(analyze) => writes_stream(&analyze.input),
+        _ => false,
+    }
+}
+
+/// Rows arrive at a sink in the order in which a query without further ado gives them: messages count them.
+fn in_order(state: &SessionState) -> SessionState {
+    let mut config = state.config().clone();
+    config.options_mut().optimizer.enable_round_robin_repartition = false;
     SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build()
 }
 

@@ -10,13 +10,14 @@ use couatl_sql::{CreateStream, Statement, StatementKind, StreamName};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{ParamValues, ResolvedTableReference, ScalarValue, TableReference};
 use datafusion::dataframe::DataFrame;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement as PlanStatement};
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::ExecutionPlanProperties;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use futures::TryStreamExt;
 use parking_lot::RwLock;
 
 use crate::catalog::{self, CATALOG, ManagedSchema, SCHEMA};
@@ -25,7 +26,7 @@ use crate::statement::{Outcome, Prepared, parse_tokens};
 use crate::table::StreamTable;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
-use crate::{Queries, from_datafusion, insert, show};
+use crate::{Queries, bound, from_datafusion, insert, row_values, show};
 
 /// A DataFusion session that speaks the language of streams. Cheap to clone; everything inside is shared.
 #[derive(Clone)]
@@ -169,12 +170,8 @@ impl Session {
         }
         let values = typed(values, &prepared)?;
         let data_frame = self.data_frame(&prepared.last, Some(values)).await?;
-        let bound = data_frame.schema().fields();
-        // One schema for every row of parameters: types where there were none, and any of them may be NULL.
-        let fields = prepared.schema.fields().iter().zip(bound).map(|(field, bound)| match field.data_type() {
-            DataType::Null => Arc::new(Field::clone(bound).with_nullable(true)),
-            _ => field.clone(),
-        });
+        // One schema for every row of parameters, any of which may be NULL.
+        let fields = data_frame.schema().fields().iter().map(|field| Field::clone(field).with_nullable(true));
         let schema =
             Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), prepared.schema.metadata().clone()));
         Ok(Prepared { schema, ..prepared })
@@ -199,6 +196,39 @@ impl Session {
             return self.update(data_frame).await.map(Outcome::Updated);
         }
         data_frame.execute_stream().await.map(Outcome::Rows).map_err(from_datafusion)
+    }
+
+    /// Runs an update with each of these rows for its parameters, by position; gives how many rows it wrote, where it
+    /// counts them. An `INSERT … VALUES (?, …)` of one row of expressions is one INSERT of all of them; any other update
+    /// runs once for each.
+    ///
+    /// # Errors
+    /// Those of planning and running it, and of the rows.
+    pub async fn execute_rows(&self, prepared: &Prepared, mut rows: SendableRecordBatchStream) -> Result<Option<u64>> {
+        let (expected, found) = (prepared.parameters.fields().len(), rows.schema().fields().len());
+        if expected != found {
+            return Err(Error::invalid_argument(format!("expected {expected} parameters, got {found}")));
+        }
+        let StatementKind::Other(tokens) = &prepared.last.kind else {
+            return Err(Error::internal("a statement of our own has no parameters"));
+        };
+        let types: Vec<_> = rows.schema().fields().iter().map(|field| field.data_type().clone()).collect();
+        let plan = self.plan(tokens.clone(), &types).await?;
+        if bound::takes_rows(&plan).map_err(from_datafusion)? {
+            let plan = bound::over_rows(plan, rows).map_err(from_datafusion)?;
+            return self.update(DataFrame::new(self.state(&prepared.last.text), plan)).await;
+        }
+        let mut total = Some(0);
+        while let Some(batch) = rows.try_next().await.map_err(from_datafusion)? {
+            for row in 0..batch.num_rows() {
+                let count = match self.execute(prepared, Some(row_values(&batch, row)?)).await? {
+                    Outcome::Updated(count) => count,
+                    Outcome::Rows(_) => None,
+                };
+                total = total.zip(count).map(|(total, count)| total + count);
+            }
+        }
+        Ok(total)
     }
 
     /// Refuses new queries, waits for those that run for as long as the grace, then cancels the rest and waits for
@@ -269,13 +299,16 @@ impl Session {
         text: &str,
         parameters: Option<ParamValues>,
     ) -> Result<DataFrame> {
-        let mut plan = self.plan(tokens).await?;
+        let types = match &parameters {
+            Some(ParamValues::List(values)) => values.iter().map(|value| value.value.data_type()).collect(),
+            _ => Vec::new(),
+        };
+        let mut plan = self.plan(tokens, &types).await?;
         if let Some(parameters) = parameters {
             plan = plan.with_param_values(parameters).map_err(from_datafusion)?;
         }
         let context = &self.inner.context;
-        let mut state = context.state();
-        state.config_mut().set_extension(Arc::new(StatementText(text.to_owned())));
+        let state = self.state(text);
         let data_frame = match plan {
             // Not the session itself: the plans that DDL runs are to know their statement. Catalogs are shared.
             LogicalPlan::Ddl(DdlStatement::CreateView(mut view)) => {
@@ -304,9 +337,17 @@ impl Session {
         data_frame.map_err(from_datafusion)
     }
 
-    async fn plan(&self, tokens: Vec<TokenWithSpan>) -> Result<LogicalPlan> {
+    /// The session's state for a plan that is to know its statement.
+    fn state(&self, text: &str) -> SessionState {
+        let mut state = self.inner.context.state();
+        state.config_mut().set_extension(Arc::new(StatementText(text.to_owned())));
+        state
+    }
+
+    /// The plan of a statement whose parameters have these types, where they are known.
+    async fn plan(&self, tokens: Vec<TokenWithSpan>, types: &[DataType]) -> Result<LogicalPlan> {
         let statement = parse_tokens(tokens).map_err(from_datafusion)?;
-        insert::statement_to_plan(&self.inner.context.state(), statement).await.map_err(from_datafusion)
+        insert::statement_to_plan(&self.inner.context.state(), statement, types).await.map_err(from_datafusion)
     }
 
     /// Whether a statement is an update, the schema of its rows, and its parameters.
@@ -326,7 +367,7 @@ impl Session {
             StatementKind::Other(tokens) => tokens,
             _ => return Ok((true, Schema::empty(), Schema::empty())),
         };
-        let mut plan = self.plan(tokens.clone()).await?;
+        let mut plan = self.plan(tokens.clone(), &[]).await?;
         if let LogicalPlan::Statement(PlanStatement::Execute(_)) = plan {
             // Executing a prepared statement gives its plan, lazily.
             let data_frame = self.inner.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
@@ -485,7 +526,9 @@ fn parameters(plan: &LogicalPlan) -> Result<Schema> {
     Ok(Schema::new((1..=count).map(field).collect::<Vec<_>>()))
 }
 
-/// The values as the statement's types.
+/// The values as they are to be planned with: their own types, so that SQL's rules bring them together with the others,
+/// and nothing of them is lost; but text becomes what the statement wants, as literals do. What an update takes is
+/// converted where it arrives.
 fn typed(values: ParamValues, prepared: &Prepared) -> Result<ParamValues> {
     let ParamValues::List(values) = values else { return Ok(values) };
     let fields = prepared.parameters.fields();
@@ -493,21 +536,22 @@ fn typed(values: ParamValues, prepared: &Prepared) -> Result<ParamValues> {
         let (expected, found) = (fields.len(), values.len());
         return Err(Error::invalid_argument(format!("expected {expected} parameters, got {found}")));
     }
-    let cast = |value: &ScalarValue, field: &Field| {
-        if field.data_type().is_null() {
-            return Ok(value.clone());
+    let cast = |value: &ScalarValue, wanted: &DataType| match (value.data_type(), wanted) {
+        (_, DataType::Null) => Ok(value.clone()),
+        (DataType::Utf8 | DataType::LargeUtf8, DataType::FixedSizeBinary(16)) => {
+            uuid_text::scalar(value).map(|uuid| uuid.unwrap_or_else(|| value.clone()))
         }
-        if let DataType::FixedSizeBinary(16) = field.data_type()
-            && let Some(uuid) = uuid_text::scalar(value)?
-        {
-            return Ok(uuid);
+        (DataType::Null | DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::Duration(_), _) => {
+            value.cast_to(wanted)
         }
-        value.cast_to(field.data_type())
+        _ => Ok(value.clone()),
     };
     let values = values.into_iter().zip(fields).map(|(mut value, field)| {
-        value.value = cast(&value.value, field).map_err(|error| {
-            Error::invalid_argument(format!("parameter {}: {}", field.name(), from_datafusion(error)))
-        })?;
+        if !prepared.is_update {
+            value.value = cast(&value.value, field.data_type()).map_err(|error| {
+                Error::invalid_argument(format!("parameter {}: {}", field.name(), from_datafusion(error)))
+            })?;
+        }
         Ok(value)
     });
     values.collect::<Result<Vec<_>>>().map(ParamValues::List)

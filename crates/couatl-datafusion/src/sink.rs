@@ -55,10 +55,15 @@ impl StreamSink {
         writer: &mut dyn SinkWriter,
         data: &mut SendableRecordBatchStream,
     ) -> couatl_core::Result<()> {
-        let mut rows_before = 0;
+        let mut accepted = 0;
         while let Some(batch) = data.next().await {
-            let batch = self.conform(&batch.map_err(from_datafusion)?, rows_before)?;
-            rows_before += batch.num_rows();
+            let batch = batch.map_err(from_datafusion).and_then(|batch| self.conform(&batch, accepted));
+            // What the writer says of itself has this note already.
+            let batch = batch.map_err(|error| {
+                let plural = if accepted == 1 { "" } else { "s" };
+                error.with_note(format!("\nthe write function had accepted {accepted} row{plural} before"))
+            })?;
+            accepted += batch.num_rows();
             for start in (0..batch.num_rows()).step_by(self.batch_rows) {
                 let rows = self.batch_rows.min(batch.num_rows() - start);
                 writer.write(batch.slice(start, rows)).await?;

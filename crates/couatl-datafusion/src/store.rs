@@ -11,7 +11,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, MapArray, StringArray, StructArray, new_null_array,
 };
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, kernels::cmp};
-use arrow::datatypes::{DataType, Field, Fields};
+use arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type};
 use arrow::util::display::array_value_to_string;
 use couatl_core::{enum_codes, is_uuid, type_spelling};
 
@@ -38,6 +38,8 @@ pub(crate) fn can_store(from: &DataType, field: &Field) -> bool {
         (DataType::Struct(from), DataType::Struct(to)) => members(from, to).is_some_and(|positions| {
             positions.iter().zip(to).all(|(position, to)| can_store(from[*position].data_type(), to))
         }),
+        // What has no meaning there: 2 is not true, and 5 no day.
+        (from, to) if from.is_numeric() && (to.is_temporal() || *to == DataType::Boolean) => false,
         (from, to) => !from.is_nested() && !to.is_nested() && can_cast_types(from, to),
     }
 }
@@ -61,14 +63,26 @@ pub(crate) fn store(array: &ArrayRef, field: &Field) -> Result<ArrayRef, Misfit>
         DataType::List(item) => store_list(array, item),
         DataType::Map(entries, _) => store_map(array, entries, to),
         DataType::Struct(fields) => store_struct(array, fields),
-        _ if from.is_floating() && to.is_integer() => {
+        // There and back must be the same; a float is rounded to a narrower one, as each of them is.
+        _ if (from.is_numeric() && to.is_integer()) || (from.is_integer() && to.is_floating()) => {
             let out = cast(array, to)?;
             let back = cast(&out, from)?;
-            let differs = cmp::distinct(array, &back).map_err(|error| internal(&error))?;
-            match (0..differs.len()).find(|row| differs.value(*row)) {
+            same(array, &back, if to.is_integer() { "it is no whole number" } else { "no float is exactly that" })?;
+            Ok(out)
+        }
+        DataType::Float32 if *from == DataType::Float64 => {
+            let out = cast(array, to)?;
+            let (before, after) = (array.as_primitive::<Float64Type>(), out.as_primitive::<Float32Type>());
+            let overflows =
+                |row: &usize| after.is_valid(*row) && after.value(*row).is_infinite() && before.value(*row).is_finite();
+            match (0..out.len()).find(overflows) {
                 None => Ok(out),
-                Some(row) => Err(misfit(array, row, "it is no whole number")),
+                Some(row) => Err(misfit(array, row, "")),
             }
+        }
+        // A time without a zone is UTC, as it is where Python yields one.
+        DataType::Timestamp(unit, Some(_)) if is_text(from) || matches!(from, DataType::Timestamp(_, None)) => {
+            cast(&cast(array, &DataType::Timestamp(*unit, Some("+00:00".into())))?, to)
         }
         _ => cast(array, to),
     }
@@ -89,6 +103,14 @@ fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, Misfit> {
     match (0..array.len()).find(lost) {
         None => Ok(out),
         Some(row) => Err(misfit(array, row, "")),
+    }
+}
+
+fn same(before: &ArrayRef, after: &ArrayRef, otherwise: &str) -> Result<(), Misfit> {
+    let differs = cmp::distinct(before, after).map_err(|error| internal(&error))?;
+    match (0..differs.len()).find(|row| differs.value(*row)) {
+        None => Ok(()),
+        Some(row) => Err(misfit(before, row, otherwise)),
     }
 }
 

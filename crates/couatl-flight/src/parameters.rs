@@ -9,10 +9,11 @@ use arrow::array::RecordBatch;
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use couatl_core::{Error, ErrorKind, Result};
-use couatl_datafusion::from_datafusion;
-use datafusion::common::metadata::ScalarAndMetadata;
-use datafusion::common::{ParamValues, ScalarValue};
-use futures::{Stream, StreamExt, TryStreamExt, future};
+use couatl_datafusion::{into_datafusion, row_values};
+use datafusion::common::ParamValues;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::{Stream, StreamExt, TryStreamExt, future, stream};
 use tonic::Status;
 
 use crate::status;
@@ -40,26 +41,10 @@ impl Parameters {
         };
         let rows = (0..batches.len()).flat_map(move |at| {
             let batch = batches[at].clone();
-            (0..batch.num_rows()).map(move |row| values(&batch, row).map(Some))
+            (0..batch.num_rows()).map(move |row| row_values(&batch, row).map(Some))
         });
         once.into_iter().chain(rows)
     }
-}
-
-impl From<RecordBatch> for Parameters {
-    fn from(batch: RecordBatch) -> Self {
-        Parameters::Rows(Arc::from([batch]))
-    }
-}
-
-/// The values of one row.
-fn values(batch: &RecordBatch, row: usize) -> Result<ParamValues> {
-    let values = batch.columns().iter().map(|column| {
-        // The field's metadata stays behind: an extension type that a driver puts on a plain value, or does not put on
-        // one of ours, would be a type of its own to the planner.
-        ScalarValue::try_from_array(column, row).map(|value| ScalarAndMetadata::new(value, None))
-    });
-    Ok(ParamValues::List(values.collect::<Result<_, _>>().map_err(from_datafusion)?))
 }
 
 /// The uploaded rows as they arrive, in batches without dictionaries and views.
@@ -92,6 +77,16 @@ impl Upload {
         self.0.schema().is_none_or(|schema| schema.fields().is_empty())
     }
 
+    /// What remains of it after the first batch, and that before it.
+    pub(crate) fn after(self, first: RecordBatch) -> SendableRecordBatchStream {
+        let schema = first.schema();
+        let rest = stream::try_unfold(self, |mut upload| async move {
+            let failed = |status: Status| into_datafusion(Error::invalid_argument(status.message()));
+            Ok(upload.next().await.map_err(failed)?.map(|batch| (batch, upload)))
+        });
+        Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(future::ok(first)).chain(rest)))
+    }
+
     /// All of it.
     pub(crate) async fn collect(mut self) -> Result<Parameters, Status> {
         let mut batches = Vec::new();
@@ -116,6 +111,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Int32Type, Schema};
     use arrow_flight::FlightDescriptor;
     use arrow_flight::encode::FlightDataEncoderBuilder;
+    use datafusion::common::ScalarValue;
     use futures::stream;
 
     use super::*;

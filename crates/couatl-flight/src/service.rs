@@ -98,8 +98,7 @@ impl Service {
 
     /// Runs an update and says how many rows it wrote; -1 says that this is not known.
     async fn update(&self, statement: Statement) -> Result<i64, Status> {
-        let count = self.run(statement.update(self.session.clone())).await?;
-        Ok(count.and_then(|count| i64::try_from(count).ok()).unwrap_or(-1))
+        Ok(count(self.run(statement.update(self.session.clone())).await?))
     }
 
     /// The answer to a statement that a client wants executed. All that changes something has run then.
@@ -163,6 +162,11 @@ fn metadata_schema(command: &Command) -> Option<SchemaRef> {
         | Command::CommandGetCrossReference(_) => SchemaRef::clone(&metadata::FOREIGN_KEYS),
         _ => return None,
     })
+}
+
+/// The count of an update as clients know it: -1 where there is none.
+fn count(rows: Option<u64>) -> i64 {
+    rows.and_then(|rows| i64::try_from(rows).ok()).unwrap_or(-1)
 }
 
 /// A FlightInfo without endpoints.
@@ -258,13 +262,21 @@ impl FlightSqlService for Service {
     ) -> Result<i64, Status> {
         let statement = self.statement(&command.prepared_statement_handle)?;
         let mut upload = Upload::new(request.into_inner());
-        let mut total = 0;
-        while let Some(batch) = upload.next().await? {
-            let parameters = Parameters::from(batch);
-            let count = self.update(Statement { parameters, ..statement.clone() }).await?;
-            total = if total < 0 || count < 0 { -1 } else { total + count };
+        if !statement.prepared.is_update() {
+            return match upload.collect().await? {
+                Parameters::None => self.update(statement).await,
+                parameters => self.update(Statement { parameters, ..statement }).await,
+            };
         }
-        if upload.is_empty() { self.update(statement).await } else { Ok(total) }
+        match upload.next().await? {
+            Some(first) => {
+                let (session, rows) = (self.session.clone(), upload.after(first));
+                let written = async move { session.execute_rows(&statement.prepared, rows).await };
+                Ok(count(self.run(written).await?))
+            }
+            None if upload.is_empty() => self.update(statement).await,
+            None => Ok(0),
+        }
     }
 
     async fn do_action_close_prepared_statement(

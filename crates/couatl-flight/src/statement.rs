@@ -5,6 +5,7 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use couatl_core::{Error, Result};
 use couatl_datafusion::{Outcome, Prepared, Session, from_datafusion};
 use datafusion::common::ParamValues;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -62,23 +63,31 @@ impl Statement {
         Ok(first.chain(rest).boxed())
     }
 
-    /// Runs it for what it changes, once for each row of parameters; the number of rows that it wrote, where all of
-    /// its executions say one.
+    /// Runs it for what it changes, with all its rows of parameters; the number of rows that it wrote, where it says one.
     ///
     /// A query that arrives as an update runs as well, for what its functions do, and its rows are thrown away.
     pub(crate) async fn update(self, session: Session) -> Result<Option<u64>> {
-        let mut total = Some(0);
-        for parameters in self.parameters.executions() {
-            let count = match session.execute(&self.prepared, parameters?).await? {
+        let Self { prepared, parameters } = self;
+        let parameters = match parameters {
+            Parameters::Rows(batches) if prepared.is_update() => {
+                let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(Some(0)) };
+                let rows = stream::iter(batches.to_vec()).map(Ok);
+                let rows = Box::pin(RecordBatchStreamAdapter::new(schema, rows));
+                return session.execute_rows(&prepared, rows).await;
+            }
+            parameters => parameters,
+        };
+        let mut count = Some(0);
+        for parameters in parameters.executions() {
+            count = match session.execute(&prepared, parameters?).await? {
                 Outcome::Updated(count) => count,
                 Outcome::Rows(mut rows) => {
                     while rows.try_next().await.map_err(from_datafusion)?.is_some() {}
                     None
                 }
             };
-            total = total.zip(count).map(|(total, count)| total + count);
         }
-        Ok(total)
+        Ok(count)
     }
 }
 

@@ -1,0 +1,119 @@
+//! Rows of parameters as the rows of one INSERT.
+//!
+//! A client that binds a thousand rows to `INSERT INTO s VALUES (?, ?)` means one INSERT of a thousand rows: one call
+//! of the sink for each batch, not for each row. The SELECT of its values, which reads nothing, reads them instead:
+//!
+//! ```text
+//!   Projection: $1, upper($2)              Projection: parameters.$1, upper(parameters.$2)
+//!     EmptyRelation                 ──>      TableScan: parameters
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::common::metadata::ScalarAndMetadata;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, ParamValues, ScalarValue};
+use datafusion::datasource::provider_as_source;
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::EmptyRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use futures::StreamExt;
+use parking_lot::Mutex;
+
+use crate::from_datafusion;
+
+const TABLE: &str = "parameters";
+
+/// Whether a plan is an INSERT of one row of values, which are nothing else than expressions.
+pub(crate) fn takes_rows(plan: &LogicalPlan) -> Result<bool> {
+    let (mut rows, mut others) = (0, 0);
+    plan.apply_with_subqueries(|node| {
+        match node {
+            LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, .. }) => rows += 1,
+            LogicalPlan::Dml(_) | LogicalPlan::Projection(_) => {}
+            _ => others += 1,
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(matches!(plan, LogicalPlan::Dml(_)) && rows == 1 && others == 0)
+}
+
+/// Such a plan with rows of parameters in the place of its one row.
+pub(crate) fn over_rows(plan: LogicalPlan, rows: SendableRecordBatchStream) -> Result<LogicalPlan> {
+    let table = table(rows)?;
+    let replaced = plan.transform_up(|node| {
+        if let LogicalPlan::EmptyRelation(_) = node {
+            let scan = LogicalPlanBuilder::scan(TABLE, provider_as_source(table.clone()), None)?;
+            return scan.build().map(Transformed::yes);
+        }
+        let bound = node.map_expressions(|expr| {
+            expr.transform_up(|expr| match expr {
+                Expr::Placeholder(Placeholder { id, .. }) => {
+                    Ok(Transformed::yes(Expr::Column(Column::new(Some(TABLE), id))))
+                }
+                other => Ok(Transformed::no(other)),
+            })
+        })?;
+        bound.map_data(LogicalPlan::recompute_schema)
+    })?;
+    Ok(replaced.data)
+}
+
+/// The values of one row, for statements that take one at a time.
+///
+/// # Errors
+/// `unsupported` for a type of which there are no values.
+pub fn row_values(rows: &RecordBatch, row: usize) -> couatl_core::Result<ParamValues> {
+    let values = rows.columns().iter().map(|column| {
+        // The field's metadata stays behind: an extension type that a driver puts on a plain value, or does not put on
+        // one of ours, would be a type of its own to the planner.
+        ScalarValue::try_from_array(column, row).map(|value| ScalarAndMetadata::new(value, None))
+    });
+    values.collect::<Result<_>>().map(ParamValues::List).map_err(from_datafusion)
+}
+
+/// Rows as a table that can be read once, with columns named as parameters are.
+fn table(rows: SendableRecordBatchStream) -> Result<Arc<dyn TableProvider>> {
+    let schema = rows.schema();
+    let named = schema.fields().iter().enumerate().map(|(position, field)| {
+        // Without metadata, as above.
+        Field::new(format!("${}", position + 1), field.data_type().clone(), true)
+    });
+    let schema = Arc::new(Schema::new(named.collect::<Vec<_>>()));
+    let renamed = schema.clone();
+    let rows = rows.map(move |batch| Ok(RecordBatch::try_new(renamed.clone(), batch?.columns().to_vec())?));
+    let rows: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema.clone(), rows));
+    let once = Arc::new(Once { schema: schema.clone(), rows: Mutex::new(Some(rows)) });
+    Ok(Arc::new(StreamingTable::try_new(schema, vec![once])?))
+}
+
+struct Once {
+    schema: SchemaRef,
+    rows: Mutex<Option<SendableRecordBatchStream>>,
+}
+
+impl fmt::Debug for Once {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Once")
+    }
+}
+
+impl PartitionStream for Once {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = self.rows.lock().take();
+        rows.unwrap_or_else(|| Box::pin(EmptyRecordBatchStream::new(self.schema.clone())))
+    }
+}
