@@ -87,13 +87,12 @@ def test_many_rows_name_the_one_that_does_not_fit(connection):
 
 
 def test_a_sink_that_raises_says_how_many_rows_it_took(connection):
-    sink(connection, "x int32, s string")
-    run(
-        connection,
-        "CREATE OR REPLACE EXTERNAL STREAM each (x int32, s string) AS $$\ndef put(x, s):\n"
-        "    if 'bad' in s:\n        raise ValueError('bad')\n$$ SETTINGS type = 'python', batch_size = 1, "
-        "read_function_name = 'put', write_function_name = 'put'",
-    )
+    body = """
+    def put(x, s):
+        if 'bad' in s:
+            raise ValueError('bad')
+    """
+    create(connection, "each", "x int32, s string", body, batch_size=1, write_function_name="put")
     with connection.cursor() as cursor, pytest.raises(connection.Error) as caught:
         cursor.executemany("INSERT INTO each VALUES (?, ?)", [(1, "a"), (2, "b"), (3, "bad"), (4, "c")])
     assert "the write function had accepted 2 rows before" in str(caught.value)

@@ -5,25 +5,27 @@ import json
 import socket
 
 import pytest
-from harness import create, run
+from harness import PATIENCE, create, run
 
 BODY = """
-import json, socket
+import datetime, json, socket
 def {name}():
     with socket.create_connection(('127.0.0.1', {port})) as feed, feed.makefile() as lines:
         for line in lines:
-            yield tuple(json.loads(line))
+            n, k = json.loads(line)
+            yield n, k, datetime.datetime.fromtimestamp(n, datetime.timezone.utc)
 """
 
 
 class Feed:
     """A stream whose rows the test hands out, one when it wants."""
 
-    def __init__(self, connection, name, mode):
+    def __init__(self, connection, name, mode, order_by):
         self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(PATIENCE)
         self.source = None
         body = BODY.format(name=name, port=self.listener.getsockname()[1])
-        create(connection, name, "n int64, k int64", body, mode=mode, order_by="n")
+        create(connection, name, "n int64, k int64, ts timestamp", body, mode=mode, order_by=order_by)
 
     def give(self, row):
         if self.source is None:
@@ -96,7 +98,7 @@ SHAPES = {
         [("a", (1, 1), [1]), ("a", (2, 3), []), ("a", (6, 3), [6])],
     ),
     "cross join": (
-        "SELECT n, name FROM a, (SELECT name FROM names WHERE k = 1)",
+        "SELECT n FROM a, (SELECT name FROM names WHERE k = 1)",
         [("a", (1, 3), [1]), ("a", (2, 3), [2])],
     ),
     "join by comparison": (
@@ -122,7 +124,7 @@ SHAPES = {
     ),
     "group": ("SELECT count(*) FROM a GROUP BY n", [("a", (1, 1), []), ("a", (1, 1), []), ("a", (2, 1), [2])]),
     "group by a bin": (
-        "SELECT sum(k) FROM a GROUP BY date_bin(interval '10 seconds', to_timestamp_seconds(n))",
+        "SELECT sum(k) FROM a GROUP BY date_bin(interval '10 seconds', ts)",
         [("a", (1, 1), []), ("a", (9, 1), []), ("a", (10, 1), [2]), ("a", (20, 1), [1])],
     ),
     "distinct": ("SELECT DISTINCT n FROM a", [("a", (1, 1), []), ("a", (1, 1), []), ("a", (2, 1), [1])]),
@@ -139,9 +141,12 @@ def test_a_row_does_not_wait_for_the_next(connection, shape, mode):
     sql, steps = SHAPES[shape]
     if mode == "auto" and shape == "band":
         pytest.skip("a join of two streams that may end waits for one of them")
+    if mode == "auto" and shape == "sum of a partition":
+        pytest.skip("what may end is sorted by its partitions")
+    order_by = "ts" if " ts)" in sql else "n"
     run(connection, "CREATE OR REPLACE TABLE names (k bigint, name text) AS VALUES (1, 'one'), (2, 'two'), (2, 'zwei')")
     with contextlib.ExitStack() as ends:
-        feeds = {name: ends.enter_context(contextlib.closing(Feed(connection, name, mode))) for name in "ab"}
+        feeds = {name: ends.enter_context(contextlib.closing(Feed(connection, name, mode, order_by))) for name in "ab"}
         run(connection, "CREATE OR REPLACE VIEW even AS SELECT n FROM a WHERE n % 2 = 0")
         cursor = ends.enter_context(connection.cursor())
         cursor.execute(sql)
