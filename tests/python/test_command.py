@@ -84,6 +84,13 @@ def test_standard_input(sql, arguments):
     assert "3 rows" in sql(*arguments, stdin=NUMBERS).stdout
 
 
+def test_a_byte_order_mark_is_no_part_of_a_statement(sql, tmp_path):
+    path = tmp_path / "statements.sql"
+    path.write_text("\ufeffSELECT 1 AS n", encoding="utf-8")
+    assert sql("--format", "csv", "--file", str(path)).stdout == "n\n1\n"
+    assert sql("--format", "csv", stdin="\ufeffSELECT 1 AS n").stdout == "n\n1\n"
+
+
 def test_an_insert_says_its_count(sql):
     create = "CREATE EXTERNAL STREAM s (n int64) AS $$def s(n): pass$$ SETTINGS type = 'python'"
     done = sql(f"{create}; INSERT INTO s VALUES (1), (2)")
