@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::body::Role;
 use crate::clock::{Clock, Samples};
-use crate::convert::{ArrowBatches, Layout, Recast, Rows, describe, import};
+use crate::convert::{ArrowBatches, Layout, Recast, Rows, describe, import, is_arrow};
 use crate::delivery::{Delivery, Linger};
 use crate::interrupt::Control;
 use crate::program::{Opened, Program, cancelled, settle, spawn, user};
@@ -216,11 +216,10 @@ impl<'a, 'py> Reader<'a, 'py> {
             return if mode == Mode::Streaming { Err(self.wrong_shape(&returned)) } else { self.list(list) };
         }
         let iterator = returned.hasattr(intern!(self.py, "__next__")).map_err(|error| self.raised(error))?;
-        if mode != Mode::Streaming || iterator {
-            let arrow = user(self.py, self.control, || import(&returned)).map_err(|error| self.raised(error))?;
-            if let Some(batches) = arrow {
-                return self.arrow(batches?);
-            }
+        if (mode != Mode::Streaming || iterator)
+            && let Some(batches) = self.import(&returned)?
+        {
+            return self.arrow(batches);
         }
         if mode == Mode::Batch {
             return Err(self.wrong_shape(&returned));
@@ -308,7 +307,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             }
             let first = tuple.get_borrowed_item(0).map_err(|error| self.raised(error))?;
             let batch = first.is_instance_of::<PyList>() || first.is_instance_of::<PyTuple>();
-            if !batch || self.layout.first_is_nested() {
+            if !batch || self.layout.first_takes_tuple() {
                 return self.row(item);
             }
             for row in tuple.iter() {
@@ -331,29 +330,41 @@ impl<'a, 'py> Reader<'a, 'py> {
             || item.is_instance_of::<PyInt>()
             || item.is_instance_of::<PyFloat>()
             || item.is_instance_of::<PyBytes>();
-        if !plain {
-            let arrow = user(self.py, self.control, || import(item)).map_err(|error| self.raised(error))?;
-            if let Some(batches) = arrow {
-                return self.arrow(batches?);
-            }
+        if !plain && let Some(batches) = self.import(item)? {
+            return self.arrow(batches);
         }
         self.row(item)
     }
 
-    /// A list of rows; an empty one delivers what waits.
+    /// A list of rows, or of Arrow objects; an empty one delivers what waits.
     fn list(&mut self, list: &Bound<'py, PyList>) -> Result<()> {
         if list.is_empty() {
             self.flush();
             return Ok(());
         }
         let mut index = 0;
+        let mut arrow = false;
         // By position and length anew: the list is the user's, and its values' own code may change it.
         while index < list.len() && self.count < self.fetch {
             let row = list.get_item(index).map_err(|error| self.raised(error))?;
-            self.row(&row)?;
+            // The first tells for all: asking each of them would cost bare values dear.
+            if index == 0 {
+                arrow = !self.layout.only_takes_list() && is_arrow(&row);
+            }
             index += 1;
+            if arrow && let Some(batches) = self.import(&row)? {
+                self.arrow(batches)?;
+            } else {
+                self.row(&row)?;
+            }
         }
         Ok(())
+    }
+
+    /// The batches of an Arrow object; `None` if it is none.
+    fn import(&self, object: &Bound<'py, PyAny>) -> Result<Option<ArrowBatches>> {
+        let arrow = user(self.py, self.control, || import(object)).map_err(|error| self.raised(error))?;
+        arrow.transpose().map_err(|error| self.located(&error))
     }
 
     #[inline]
