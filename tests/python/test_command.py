@@ -235,3 +235,19 @@ def test_what_a_body_prints_stays_out_of_the_rows():
     done = couatl("sql", "--format", "csv", f"{statement}; SELECT n FROM noisy")
     assert done.stdout == "n\n1\n"
     assert "hello" in done.stderr
+
+
+def test_what_a_process_of_a_body_prints_stays_out_of_the_rows():
+    body = "import os\ndef noisy():\n    os.system('echo hello')\n    os.write(1, b'there\\n')\n    return [1]"
+    statement = f"CREATE EXTERNAL STREAM noisy (n int64) AS $$\n{body}\n$$ SETTINGS type = 'python'"
+    done = couatl("sql", "--format", "csv", f"{statement}; SELECT n FROM noisy")
+    assert done.stdout == "n\n1\n"
+    assert "hello" in done.stderr
+    assert "there" in done.stderr
+
+
+def test_help_and_version_are_output():
+    for arguments in (["--help"], ["sql", "--help"], ["--version"]):
+        done = couatl(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "couatl" in done.stdout
