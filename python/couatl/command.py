@@ -18,11 +18,13 @@ def main() -> None:
     # Standard output is the command's, for rows and the listener's address; what bodies print goes beside it, and so
     # does what their C code and their processes write to the file descriptor.
     sys.stdout = sys.stderr
-    if _couatl.keep_stdout():
+    # Where one of them was closed at the start, its number is by now some other file's.
+    if sys.__stdout__ is not None and sys.__stderr__ is not None and _couatl.keep_stdout():
         with contextlib.suppress(OSError):
             os.dup2(2, 1)
     code = _couatl.run(sys.argv)
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     stuck = _couatl.cancel_all(GRACE_SECONDS)
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
     if stuck or others:

@@ -251,3 +251,9 @@ def test_help_and_version_are_output():
         done = couatl(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
         assert "couatl" in done.stdout
+
+
+def test_rows_do_not_need_standard_error():
+    command = ["sh", "-c", f"'{COUATL}' sql --format csv 'SELECT 1 AS n' 2>&-"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "n\n1\n")
