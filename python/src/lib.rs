@@ -13,6 +13,12 @@ fn run(py: Python<'_>, args: Vec<OsString>) -> u8 {
     py.detach(|| couatl_cli::run(args))
 }
 
+/// Keeps standard output for the command, so that file descriptor 1 can be pointed elsewhere; gives whether it is kept.
+#[pyfunction]
+fn keep_stdout() -> bool {
+    couatl_cli::keep_stdout()
+}
+
 /// Cancels every scan and write of this process and waits for their threads, at most for so many seconds. Gives how
 /// many have not ended.
 #[pyfunction]
@@ -26,5 +32,6 @@ fn cancel_all(py: Python<'_>, grace: f64) -> PyResult<usize> {
 fn _couatl(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(run, module)?)?;
+    module.add_function(wrap_pyfunction!(keep_stdout, module)?)?;
     module.add_function(wrap_pyfunction!(cancel_all, module)?)
 }

@@ -169,7 +169,7 @@ def test_json_is_checked_on_its_way_to_a_sink(connection, write_format, type, mi
     good = misfit.replace("{", "{}")
     assert run(connection, f"INSERT INTO bad VALUES (1, {good}), (2, {good})") == 2
     message = error(connection, f"INSERT INTO bad VALUES (1, {good}), (2, {misfit})")
-    assert f"stream 'bad', row 2, column 'doc{place}' (" in message
+    assert f"stream 'bad', row 2 of the INSERT, column 'doc{place}' (" in message
     assert "cannot store '{' (str): it is not valid JSON" in message
     assert "had accepted 0 rows" in message
 
@@ -180,4 +180,4 @@ def test_rows_are_counted_over_the_batches_of_an_insert(connection, write_format
     source = "def source():\n    yield from ['[]'] * 19_999\n    yield 'x'\n"
     create(connection, "source", "doc string", source, batch_size=1000)
     message = error(connection, "INSERT INTO bad SELECT doc FROM source")
-    assert "stream 'bad', row 20000, column 'doc' (json): cannot store 'x' (str)" in message
+    assert "stream 'bad', row 20000 of the INSERT, column 'doc' (json): cannot store 'x' (str)" in message

@@ -84,6 +84,13 @@ def test_standard_input(sql, arguments):
     assert "3 rows" in sql(*arguments, stdin=NUMBERS).stdout
 
 
+def test_a_byte_order_mark_is_no_part_of_a_statement(sql, tmp_path):
+    path = tmp_path / "statements.sql"
+    path.write_text("\ufeffSELECT 1 AS n", encoding="utf-8")
+    assert sql("--format", "csv", "--file", str(path)).stdout == "n\n1\n"
+    assert sql("--format", "csv", stdin="\ufeffSELECT 1 AS n").stdout == "n\n1\n"
+
+
 def test_an_insert_says_its_count(sql):
     create = "CREATE EXTERNAL STREAM s (n int64) AS $$def s(n): pass$$ SETTINGS type = 'python'"
     done = sql(f"{create}; INSERT INTO s VALUES (1), (2)")
@@ -228,3 +235,25 @@ def test_what_a_body_prints_stays_out_of_the_rows():
     done = couatl("sql", "--format", "csv", f"{statement}; SELECT n FROM noisy")
     assert done.stdout == "n\n1\n"
     assert "hello" in done.stderr
+
+
+def test_what_a_process_of_a_body_prints_stays_out_of_the_rows():
+    body = "import os\ndef noisy():\n    os.system('echo hello')\n    os.write(1, b'there\\n')\n    return [1]"
+    statement = f"CREATE EXTERNAL STREAM noisy (n int64) AS $$\n{body}\n$$ SETTINGS type = 'python'"
+    done = couatl("sql", "--format", "csv", f"{statement}; SELECT n FROM noisy")
+    assert done.stdout == "n\n1\n"
+    assert "hello" in done.stderr
+    assert "there" in done.stderr
+
+
+def test_help_and_version_are_output():
+    for arguments in (["--help"], ["sql", "--help"], ["--version"]):
+        done = couatl(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "couatl" in done.stdout
+
+
+def test_rows_do_not_need_standard_error():
+    command = ["sh", "-c", f"'{COUATL}' sql --format csv 'SELECT 1 AS n' 2>&-"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "n\n1\n")

@@ -1,5 +1,8 @@
 """What a read function may return and yield."""
 
+import re
+import time
+
 import pytest
 from harness import create, error, rows, table, value
 
@@ -229,6 +232,30 @@ def test_planning_runs_no_python(connection, tmp_path):
     assert ran.exists()
 
 
+def metric(text, name):
+    """A time of a scan's metrics, in milliseconds."""
+    number, unit = re.search(rf"{name}=([0-9.]+)(ns|µs|ms|s)\b", text).groups()
+    return float(number) * {"ns": 1e-6, "µs": 1e-3, "ms": 1, "s": 1e3}[unit]
+
+
+def test_explain_analyze_of_a_body_that_sleeps_on(connection):
+    """Nothing of its only next() has come, and its time is Python's all the same."""
+    create(connection, "asleep", "n int64", "import time\ndef asleep():\n    time.sleep(12)\n    yield 1\n")
+    start = time.monotonic()
+    text = str(rows(connection, "EXPLAIN ANALYZE SELECT n FROM asleep"))
+    assert 9.5 < time.monotonic() - start < 11.5, "five seconds to watch, five for the cleanup"
+    assert 4500 < metric(text, "python_time") < 10500, text
+    assert "convert_time" not in text, "a time of nothing is left out"
+
+
+def test_explain_analyze_of_a_query_that_ends_early(connection):
+    body = "import time\ndef clock():\n    for n in range(10_000):\n        time.sleep(0.01)\n        yield n\n"
+    create(connection, "clock", "n int64", body)
+    text = str(rows(connection, "EXPLAIN ANALYZE SELECT n FROM clock WHERE n % 2 = 0 LIMIT 3"))
+    assert 40 < metric(text, "python_time") < 5000, text
+    assert metric(text, "convert_time") < 40, text
+
+
 def test_explain_analyze_of_an_endless_stream_ends(connection):
     create(connection, "endless", "n int64", "def endless():\n    while True: yield 1\n", mode="streaming")
     text = str(rows(connection, "EXPLAIN ANALYZE SELECT n FROM endless"))
@@ -239,3 +266,62 @@ def test_an_endless_aggregate_is_refused_at_planning(connection):
     create(connection, "endless", "n int64", "def endless():\n    while True: yield 1\n", mode="streaming")
     said = error(connection, "SELECT count(*) FROM endless")
     assert "endless" in said or "unbounded" in said
+
+
+RETURNED_OF_ONE = {
+    "[1, None, 2]": [(1,), (None,), (2,)],
+    "[(1,), [None], {'n': 2}]": [(1,), (None,), (2,)],
+    "[pa.table({'n': [1]}), pa.table({'n': [2, 3]})]": [(1,), (2,), (3,)],
+    "[pa.array([1]), pl.Series([2]), pl.DataFrame({'n': [3]})]": [(1,), (2,), (3,)],
+    "[pa.table({'n': [1]}), (2,)]": [(1,), (2,)],
+    "pl.Series([1, None])": [(1,), (None,)],
+    "pl.Series('other', [1], dtype=pl.UInt8)": [(1,)],
+    "pa.chunked_array([[1], [2]])": [(1,), (2,)],
+    "pa.array([1, 2])": [(1,), (2,)],
+}
+
+
+@pytest.mark.parametrize("returned", RETURNED_OF_ONE)
+def test_a_returned_list_is_of_rows_or_of_arrow_objects(connection, returned):
+    create(connection, "one", "n int64", f"{PRELUDE}def one(): return {returned}\n")
+    assert rows(connection, "SELECT * FROM one") == RETURNED_OF_ONE[returned]
+    create(connection, "one", "n int64", f"{PRELUDE}def one():\n    yield {returned}\n")
+    assert rows(connection, "SELECT * FROM one") == RETURNED_OF_ONE[returned]
+
+
+def test_arrow_objects_in_a_list_end_at_the_limit(connection):
+    create(connection, "shape", "n int64, s string", f"{PRELUDE}{DATA}def shape(): return [pa.table(data)] * 5\n")
+    assert value(connection, "SELECT count(*) FROM shape") == 10
+    assert rows(connection, "SELECT * FROM shape LIMIT 3") == [*TWO_ROWS, TWO_ROWS[0]]
+
+
+def test_what_can_be_iterated_is_a_value_of_the_only_array(connection):
+    create(connection, "one", "a array(int64)", f"{PRELUDE}def one(): return [pl.Series([1, 2]), [3]]\n")
+    assert rows(connection, "SELECT * FROM one") == [([1, 2],), ([3],)]
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("[(1, 'a'), None]", "stream 'shape', row 2: expected a tuple of 2 values"),
+        ("[(), (1, 'a')]", "stream 'shape', row 1: expected 2 values (n, s), got 0 values"),
+        ("[((1, 'a'), (2, 'b'))]", "stream 'shape', row 1, column 'n' (int64): cannot store (1, 'a') (tuple)"),
+        ("pl.Series([1])", "stream 'shape': expected Arrow records with the stream's columns, got an array of Int64"),
+        ("pl.DataFrame()", "stream 'shape': expected Arrow records with the stream's columns, got some without any"),
+    ],
+)
+def test_what_a_returned_list_does_not_hold(connection, returned, said):
+    create(connection, "shape", "n int64, s string", f"{PRELUDE}def shape(): return {returned}\n")
+    assert said in error(connection, "SELECT * FROM shape")
+
+
+def test_an_interval_of_three_numbers_begins_a_row(connection):
+    body = "def spans():\n    yield ((1, 2, 3), 1)\n    yield [((4, 5, 6), 2)]\n    yield {'n': 3, 'i': (7, 8, 9)}\n"
+    create(connection, "spans", "i interval, n int64", body)
+    assert table(connection, "SELECT * FROM spans").to_pylist() == [
+        {"i": (1, 2, 3), "n": 1},
+        {"i": (4, 5, 6), "n": 2},
+        {"i": (7, 8, 9), "n": 3},
+    ]
+    create(connection, "spans", "i interval", "def spans():\n    yield ((1, 2, 3),)\n    yield {'i': (4, 5, 6)}\n")
+    assert table(connection, "SELECT * FROM spans")["i"].to_pylist() == [(1, 2, 3), (4, 5, 6)]

@@ -243,3 +243,12 @@ def test_nested_values_in_an_insert(connection, sink, notes):
     sink("a array(int32), t tuple(x int32, y string)", "def sink(a, t): note(a, t)")
     assert run(connection, "INSERT INTO sink SELECT [1, 2], named_struct('x', 1, 'y', 'z')") == 1
     assert read(notes) == [[[[1, 2]], [[1, "z"]]]]
+
+
+def test_a_failing_deinit_says_how_many_rows_had_been_accepted(connection, sink, notes):
+    body = "def deinit(): raise OSError('cannot close')\ndef sink(n): note(len(n))\n"
+    sink("n int64", body, deinit_function_name="deinit")
+    message = error(connection, "INSERT INTO sink SELECT value FROM generate_series(1, 100)")
+    assert "deinit function 'deinit' raised OSError: cannot close" in message
+    assert "the write function had accepted 100 rows before" in message
+    assert sum(size for (size,) in read(notes)) == 100

@@ -213,3 +213,51 @@ def test_tuples_without_names(connection, tmp_path):
     assert run(connection, "INSERT INTO typed SELECT * FROM typed") == 1
     expected = ([[(1, "a"), (2, "b"), None]], [{"k": (3, [(True,), (False,)]), "l": (4, [(True,)])}])
     assert python(received.read_text()) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("numpy.timedelta64(5, 'M')", (5, 0, 0)),
+        ("numpy.timedelta64(-2, 'Y')", (-24, 0, 0)),
+        ("numpy.timedelta64(3, '2Y')", (72, 0, 0)),
+        ("numpy.timedelta64(2, 'W')", (0, 14, 0)),
+        ("numpy.timedelta64(25, 'h')", (0, 1, 3_600_000_000_000)),
+        ("numpy.timedelta64('NaT', 'M')", None),
+    ],
+)
+def test_months_and_years_of_numpy_are_months(connection, source, expected):
+    create(connection, "spans", "i interval", f"{PRELUDE}def spans(): return [({source},)]\n")
+    assert table(connection, "SELECT * FROM spans")["i"].to_pylist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("type", "source", "reason"),
+    [
+        ("interval", "numpy.timedelta64(2**40, 'Y')", ""),
+        ("interval", "numpy.timedelta64(5)", "it has no unit"),
+        (
+            "timestamp",
+            "numpy.datetime64(400_000 - 1970, 'Y')",
+            "of microseconds reaches from the year -290308 to 294247",
+        ),
+        ("timestamp(9)", "datetime.datetime(3000, 1, 1)", "of nanoseconds reaches from 1677-09-21 to 2262-04-11"),
+        ("timestamp(0)", "numpy.datetime64(2**62, 'Y')", ""),
+    ],
+)
+def test_what_no_time_column_holds(connection, type, source, reason):
+    create(connection, "times", f"t {type}", f"{PRELUDE}def times(): return [({source},)]\n")
+    said = error(connection, "SELECT * FROM times")
+    assert "stream 'times', row 1, column 't'" in said
+    assert "cannot store" in said
+    assert reason in said
+
+
+def test_months_of_the_calendar_are_their_first_days(connection):
+    values = "numpy.datetime64('1969-11'), numpy.datetime64('2024-02'), numpy.datetime64('0001')"
+    create(connection, "days", "d date", f"{PRELUDE}def days(): return [{values}]\n")
+    assert rows(connection, "SELECT * FROM days") == [
+        (dt.date(1969, 11, 1),),
+        (dt.date(2024, 2, 1),),
+        (dt.date(1, 1, 1),),
+    ]

@@ -89,15 +89,16 @@ pub(crate) struct SqlArgs {
 }
 
 impl SqlArgs {
-    /// The text of the statements, wherever it is to come from.
+    /// The text of the statements, wherever it is to come from. Some editors begin a file with a byte order mark.
     pub(crate) fn text(&self) -> Result<String> {
-        match (&self.statements, &self.file) {
-            (Some(text), _) if text != "-" => Ok(text.clone()),
+        let text = match (&self.statements, &self.file) {
+            (Some(text), _) if text != "-" => return Ok(text.clone()),
             (None, Some(path)) if path != Path::new("-") => std::fs::read_to_string(path).map_err(|error| {
                 Error::invalid_argument(format!("cannot read '{}': {error}", path.display())).with_source(error)
-            }),
-            _ => standard_input(),
-        }
+            })?,
+            _ => standard_input()?,
+        };
+        Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
     }
 }
 

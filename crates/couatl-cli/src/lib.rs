@@ -22,6 +22,7 @@ mod runtime;
 mod serve;
 mod signals;
 mod sql;
+mod stdout;
 mod table;
 
 use std::ffi::OsString;
@@ -30,6 +31,13 @@ use std::io::{self, Write};
 use clap::Parser;
 
 use crate::args::{Args, Command};
+use crate::stdout::Stdout;
+pub use crate::stdout::keep_stdout;
+
+fn help(text: &clap::builder::StyledStr) -> io::Result<()> {
+    let mut stdout = Stdout::new();
+    if stdout.is_terminal() { write!(stdout, "{}", text.ansi()) } else { write!(stdout, "{text}") }
+}
 
 /// Runs the command with its arguments, the first of which is its own name, and gives the exit code of the process.
 ///
@@ -45,7 +53,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(args) => args,
         Err(error) => {
             // Nobody is left to tell where not even this can be printed.
-            let _ = error.print();
+            let _ = if error.use_stderr() { error.print() } else { help(&error.render()) };
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use crate::stdout::Stdout;
+
 /// How often the line is drawn anew.
 pub(crate) const TICK: Duration = Duration::from_millis(200);
 
@@ -46,9 +48,10 @@ impl Progress {
     /// A line on standard error, or none where nobody would see it, or where it would be in the way.
     pub(crate) fn new() -> Self {
         let now = Instant::now();
-        let rows_go_to = if io::stdout().is_terminal() {
+        let stdout = Stdout::new();
+        let rows_go_to = if stdout.is_terminal() {
             Rows::Terminal
-        } else if is_pipe(&io::stdout()) {
+        } else if stdout.is_pipe() {
             Rows::Pipe
         } else {
             Rows::File
@@ -111,21 +114,6 @@ impl Progress {
             let _ = write!(stderr, "{WIPE}").and_then(|()| stderr.flush());
         }
     }
-}
-
-#[cfg(unix)]
-fn is_pipe(stdout: &io::Stdout) -> bool {
-    use std::fs::File;
-    use std::os::fd::AsFd;
-    use std::os::unix::fs::FileTypeExt;
-
-    let metadata = stdout.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
-    metadata.is_ok_and(|metadata| metadata.file_type().is_fifo() || metadata.file_type().is_socket())
-}
-
-#[cfg(not(unix))]
-fn is_pipe(_stdout: &io::Stdout) -> bool {
-    true
 }
 
 /// Rows a second over the last while, after taking one more sample.

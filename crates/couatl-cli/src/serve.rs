@@ -15,6 +15,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::ServeArgs;
 use crate::signals::Signals;
+use crate::stdout::Stdout;
 use crate::{log, runtime};
 
 /// How long the cleanup of cancelled queries may take after the grace. The server bounds it by itself; this is for the
@@ -97,7 +98,7 @@ fn loopback(address: &str, resolved: &[SocketAddr]) -> Result<()> {
 /// Says where the server listens, for people and for the programs that start it.
 fn announce(listener: &TcpListener) -> Result<()> {
     let address = listener.local_addr().map_err(|error| Error::internal(error.to_string()).with_source(error))?;
-    let mut stdout = io::stdout().lock();
+    let mut stdout = Stdout::new();
     if let Err(error) = writeln!(stdout, "listening on grpc://{address}").and_then(|()| stdout.flush()) {
         // Clients do not need the line.
         tracing::warn!(%error, %address, "cannot write the address to standard output");

@@ -20,6 +20,7 @@ use crate::engine::LocalEngine;
 use crate::progress::{Progress, TICK};
 use crate::render::Renderer;
 use crate::signals::{Signal, Signals};
+use crate::stdout::Stdout;
 use crate::{log, runtime};
 
 /// How long the last rows may take to be written once nobody waits for more.
@@ -108,7 +109,7 @@ impl Screen {
     fn new(args: &SqlArgs) -> Result<Self> {
         let mut ticker = tokio::time::interval(TICK);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let output = Output::Idle(Printer { renderer: Renderer::new(args.format), stdout: io::stdout() });
+        let output = Output::Idle(Printer { renderer: Renderer::new(args.format), stdout: Stdout::new() });
         Ok(Self { signals: Signals::install()?, ticker, progress: Progress::new(), output })
     }
 
@@ -236,7 +237,7 @@ impl Output {
 
 struct Printer {
     renderer: Renderer,
-    stdout: io::Stdout,
+    stdout: Stdout,
 }
 
 impl Printer {

@@ -114,6 +114,13 @@ impl Error {
         self
     }
 
+    /// The same error, of a write that had handed over rows before it failed: they are not taken back.
+    #[must_use]
+    pub fn with_accepted(self, rows: u64) -> Self {
+        let plural = if rows == 1 { "" } else { "s" };
+        self.with_note(format!("\nthe write function had accepted {rows} row{plural} before"))
+    }
+
     /// What sort of failure it is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -107,6 +107,7 @@ impl Queries {
             cancelled: CancellationToken::new(),
             ending: OnceLock::new(),
             work: TaskTracker::new(),
+            patience: OnceLock::new(),
             late: Mutex::new(None),
             entry: OnceLock::new(),
         });
@@ -141,6 +142,8 @@ pub(crate) struct Query {
     /// When its stream ended or was dropped, or it was cancelled.
     ending: OnceLock<Instant>,
     work: TaskTracker,
+    /// Until when its cleanup is waited for.
+    patience: OnceLock<tokio::time::Instant>,
     /// A failure that came after the last row.
     late: Mutex<Option<Error>>,
     entry: OnceLock<std::sync::Weak<Entry>>,
@@ -175,11 +178,12 @@ impl Query {
         })
     }
 
-    /// Waits for all work to end, as long as the grace: what failed meanwhile.
+    /// Waits for all work to end, as long as the grace: what failed meanwhile. Who asks again waits for the rest of it.
     pub(crate) async fn settle(&self) -> couatl_core::Result<()> {
         self.ending();
         self.work.close();
-        if tokio::time::timeout(CLEANUP_GRACE, self.work.wait()).await.is_err() {
+        let deadline = *self.patience.get_or_init(|| tokio::time::Instant::now() + CLEANUP_GRACE);
+        if tokio::time::timeout_at(deadline, self.work.wait()).await.is_err() {
             tracing::warn!(query = self.id, sql = self.sql, "user code does not end; its thread is abandoned");
         }
         self.late.lock().take().map_or(Ok(()), Err)

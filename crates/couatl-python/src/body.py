@@ -259,7 +259,7 @@ WHY = {
     "read": lambda count: "a read function receives no arguments; configuration comes through the init function",
     "write": columns,
     "init": lambda count: (
-        "init_function_parameters is its only argument" if count else "init_function_parameters is not set"
+        "init_function_parameters is its only argument" if count else "init_function_parameters is not set, or empty"
     ),
     "deinit": lambda count: "a deinit function receives no arguments",
 }

@@ -10,6 +10,7 @@
 //! contracts of `couatl-core`; no type of pyo3 is in a signature, but for the conversion into a [`Callable`].
 
 mod body;
+mod clock;
 mod convert;
 mod delivery;
 mod exception;

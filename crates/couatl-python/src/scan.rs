@@ -7,7 +7,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -19,14 +19,14 @@ use pyo3::{ffi, intern};
 use tokio::sync::oneshot;
 
 use crate::body::Role;
-use crate::convert::{ArrowBatches, Layout, Recast, Rows, describe, import};
+use crate::clock::{Clock, Samples};
+use crate::convert::{ArrowBatches, Layout, Recast, Rows, describe, import, is_arrow};
 use crate::delivery::{Delivery, Linger};
-use crate::interpreter::waiting;
 use crate::interrupt::Control;
 use crate::program::{Opened, Program, cancelled, settle, spawn, user};
 
-/// One row in so many has the time of its conversion measured.
-const SAMPLE_EVERY: u64 = 64;
+/// After so many rows without any code of the user's in between, a cancel is looked for.
+const ROWS_PER_LOOK: u64 = 64;
 
 /// What travels: rows that the consumer finishes into a batch, or a batch that came as one.
 pub(crate) enum Parcel {
@@ -60,18 +60,21 @@ pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<
         let delivery = delivery.clone();
         move || delivery.close()
     });
+    let clock = Arc::new(Clock::new(metrics.clone()));
     // From here on, dropping this future drops the partition, and so cancels.
     let partition = PythonPartition {
         delivery: delivery.clone(),
         control: control.clone(),
         linger: Linger::new(definition.linger),
         metrics: metrics.clone(),
+        clock: clock.clone(),
     };
     let (opened, is_open) = oneshot::channel();
     let job = {
-        let (control, metrics, delivery) = (control.clone(), metrics.clone(), delivery.clone());
+        let (control, delivery) = (control.clone(), delivery.clone());
         move |py: Python<'_>| {
-            let mut reader = Reader::new(py, &program, &control, &metrics, &delivery, layout, fetch)?;
+            clock.restart();
+            let mut reader = Reader::new(py, &program, &control, &clock, &delivery, layout, fetch)?;
             let thread = match Opened::open(py, &program, &control) {
                 Ok(thread) => thread,
                 Err(error) => {
@@ -81,10 +84,11 @@ pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<
                 }
             };
             let _ = opened.send(Ok(()));
-            reader.clock.start = Instant::now();
             let work = reader.run(&thread);
             let closed = reader.close();
-            settle(work, [closed, thread.close(py)])
+            let outcome = settle(work, [closed, thread.close(py)]);
+            clock.book();
+            outcome
         }
     };
     let end = move |outcome: Result<()>| report(&delivery, finish, outcome);
@@ -115,6 +119,7 @@ pub(crate) struct PythonPartition {
     control: Arc<Control>,
     linger: Linger,
     metrics: Arc<Metrics>,
+    clock: Arc<Clock>,
 }
 
 #[async_trait]
@@ -138,6 +143,8 @@ impl Drop for PythonPartition {
     fn drop(&mut self) {
         self.delivery.abandon();
         self.control.cancel();
+        // Whoever asks for the metrics now does not wait for Python to end.
+        self.clock.book();
     }
 }
 
@@ -146,7 +153,7 @@ struct Reader<'a, 'py> {
     py: Python<'py>,
     program: &'a Program,
     control: &'a Control,
-    metrics: &'a Metrics,
+    clock: &'a Clock,
     delivery: &'a Delivery<Parcel>,
     layout: Arc<Layout>,
     /// The rows that wait; `None` while they are published.
@@ -154,16 +161,10 @@ struct Reader<'a, 'py> {
     /// The iterator to be closed.
     iterator: Option<Bound<'py, PyAny>>,
     count: u64,
+    /// Those of them that were not Arrow's.
+    converted: u64,
     fetch: u64,
-    clock: Clock,
-}
-
-/// Where the time goes: all of it, less the waits, split by the samples.
-struct Clock {
-    start: Instant,
-    waits: Duration,
-    sampled: Duration,
-    samples: u64,
+    samples: Samples,
 }
 
 impl<'a, 'py> Reader<'a, 'py> {
@@ -171,23 +172,36 @@ impl<'a, 'py> Reader<'a, 'py> {
         py: Python<'py>,
         program: &'a Program,
         control: &'a Control,
-        metrics: &'a Metrics,
+        clock: &'a Clock,
         delivery: &'a Delivery<Parcel>,
         layout: Arc<Layout>,
         fetch: Option<usize>,
     ) -> Result<Self> {
         // Types that no stream can have are refused here, before user code runs.
         let rows = Some(Box::new(Parcel::Rows(Rows::new(py, layout.clone())?)));
-        let clock = Clock { start: Instant::now(), waits: Duration::ZERO, sampled: Duration::ZERO, samples: 0 };
         let fetch = fetch.map_or(u64::MAX, |fetch| fetch as u64);
-        Ok(Self { py, program, control, metrics, delivery, layout, rows, iterator: None, count: 0, fetch, clock })
+        let samples = Samples::default();
+        Ok(Self {
+            py,
+            program,
+            control,
+            clock,
+            delivery,
+            layout,
+            rows,
+            iterator: None,
+            count: 0,
+            converted: 0,
+            fetch,
+            samples,
+        })
     }
 
     /// Calls the read function and delivers what it gives; the rows before an error are delivered too.
     fn run(&mut self, thread: &Opened<'_>) -> Result<()> {
         let read = self.read(thread);
         self.flush();
-        self.clock.book(self.metrics, self.count);
+        self.clock.converted(self.samples.rest(self.converted));
         read
     }
 
@@ -202,11 +216,10 @@ impl<'a, 'py> Reader<'a, 'py> {
             return if mode == Mode::Streaming { Err(self.wrong_shape(&returned)) } else { self.list(list) };
         }
         let iterator = returned.hasattr(intern!(self.py, "__next__")).map_err(|error| self.raised(error))?;
-        if mode != Mode::Streaming || iterator {
-            let arrow = user(self.py, self.control, || import(&returned)).map_err(|error| self.raised(error))?;
-            if let Some(batches) = arrow {
-                return self.arrow(batches?);
-            }
+        if (mode != Mode::Streaming || iterator)
+            && let Some(batches) = self.import(&returned)?
+        {
+            return self.arrow(batches);
         }
         if mode == Mode::Batch {
             return Err(self.wrong_shape(&returned));
@@ -294,7 +307,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             }
             let first = tuple.get_borrowed_item(0).map_err(|error| self.raised(error))?;
             let batch = first.is_instance_of::<PyList>() || first.is_instance_of::<PyTuple>();
-            if !batch || self.layout.first_is_nested() {
+            if !batch || self.layout.first_takes_tuple() {
                 return self.row(item);
             }
             for row in tuple.iter() {
@@ -317,46 +330,58 @@ impl<'a, 'py> Reader<'a, 'py> {
             || item.is_instance_of::<PyInt>()
             || item.is_instance_of::<PyFloat>()
             || item.is_instance_of::<PyBytes>();
-        if !plain {
-            let arrow = user(self.py, self.control, || import(item)).map_err(|error| self.raised(error))?;
-            if let Some(batches) = arrow {
-                return self.arrow(batches?);
-            }
+        if !plain && let Some(batches) = self.import(item)? {
+            return self.arrow(batches);
         }
         self.row(item)
     }
 
-    /// A list of rows; an empty one delivers what waits.
+    /// A list of rows, or of Arrow objects; an empty one delivers what waits.
     fn list(&mut self, list: &Bound<'py, PyList>) -> Result<()> {
         if list.is_empty() {
             self.flush();
             return Ok(());
         }
         let mut index = 0;
+        let mut arrow = false;
         // By position and length anew: the list is the user's, and its values' own code may change it.
         while index < list.len() && self.count < self.fetch {
             let row = list.get_item(index).map_err(|error| self.raised(error))?;
-            self.row(&row)?;
+            // The first tells for all: asking each of them would cost bare values dear.
+            if index == 0 {
+                arrow = !self.layout.only_takes_list() && is_arrow(&row);
+            }
             index += 1;
+            if arrow && let Some(batches) = self.import(&row)? {
+                self.arrow(batches)?;
+            } else {
+                self.row(&row)?;
+            }
         }
         Ok(())
+    }
+
+    /// The batches of an Arrow object; `None` if it is none.
+    fn import(&self, object: &Bound<'py, PyAny>) -> Result<Option<ArrowBatches>> {
+        let arrow = user(self.py, self.control, || import(object)).map_err(|error| self.raised(error))?;
+        arrow.transpose().map_err(|error| self.located(&error))
     }
 
     #[inline]
     fn row(&mut self, row: &Bound<'py, PyAny>) -> Result<()> {
         let number = self.count + 1;
-        if number.is_multiple_of(SAMPLE_EVERY) {
+        self.converted += 1;
+        if Samples::wants(self.converted) {
             let start = Instant::now();
             self.rows()?.push(row, number)?;
-            self.clock.sampled += start.elapsed();
-            self.clock.samples += 1;
-            if self.control.is_cancelled() {
-                return Err(cancelled(&self.layout.stream));
-            }
+            self.clock.converted(self.samples.add(self.converted, start.elapsed()));
         } else {
             self.rows()?.push(row, number)?;
         }
         self.count = number;
+        if number.is_multiple_of(ROWS_PER_LOOK) && self.control.is_cancelled() {
+            return Err(cancelled(&self.layout.stream));
+        }
         if self.rows()?.is_full() {
             self.flush();
             // A long list is converted without a bytecode in between: let others have the interpreter.
@@ -385,8 +410,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             let wanted = usize::try_from(self.fetch - self.count).unwrap_or(usize::MAX).min(batch.num_rows());
             let recast = Recast { layout: &self.layout };
             let batch = recast.batch(self.py, &batch.slice(0, wanted), self.count)?;
-            self.metrics.add_convert(start.elapsed());
-            self.clock.waits += start.elapsed();
+            self.clock.converted(start.elapsed());
             self.count += wanted as u64;
             self.send(Box::new(Parcel::Batch(batch)));
         }
@@ -407,8 +431,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     fn send(&mut self, mut parcel: Box<Parcel>) {
         while let Some(back) = self.delivery.try_push(parcel) {
             parcel = back;
-            let ((), waited) = waiting(self.py, self.metrics, || self.delivery.wait_for_room());
-            self.clock.waits += waited;
+            self.clock.wait(self.py, || self.delivery.wait_for_room());
         }
     }
 
@@ -459,19 +482,6 @@ impl<'a, 'py> Reader<'a, 'py> {
             Mode::Auto => "a generator or another iterator, a list of rows, or an Arrow object",
         };
         Error::type_mismatch(format!("stream '{stream}': expected {what} to return {expected}, got {found}"))
-    }
-}
-
-impl Clock {
-    /// Books the time of the work done so far.
-    fn book(&mut self, metrics: &Metrics, rows: u64) {
-        let worked = self.start.elapsed().saturating_sub(self.waits);
-        let convert = match self.samples {
-            0 => Duration::ZERO,
-            samples => self.sampled.mul_f64(rows as f64 / samples as f64).min(worked),
-        };
-        metrics.add_convert(convert);
-        metrics.add_python(worked.saturating_sub(convert));
     }
 }
 

@@ -125,8 +125,7 @@ impl SinkWriter for PythonWriter {
             }
             Err(error) => {
                 self.failed = true;
-                let plural = if self.rows == 1 { "" } else { "s" };
-                Err(error.with_note(format!("\nthe write function had accepted {} row{plural} before", self.rows)))
+                Err(error.with_accepted(self.rows))
             }
         }
     }
@@ -136,7 +135,10 @@ impl SinkWriter for PythonWriter {
             return Err(Error::internal("a write that failed cannot be committed"));
         }
         drop(self.orders.lock().take());
-        self.over().await.map(|()| self.rows)
+        match self.over().await {
+            Ok(()) => Ok(self.rows),
+            Err(error) => Err(error.with_accepted(self.rows)),
+        }
     }
 
     async fn abort(&mut self) -> Result<()> {

@@ -273,3 +273,15 @@ async fn explain_analyze_of_an_endless_stream_ends_by_itself() {
     assert!(text.contains("was ended after 5 s"), "{text}");
     assert_eq!(host.log.take(), ["open a", "close a"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn explain_analyze_waits_for_the_cleanup_once() {
+    let (session, host) = session().await;
+    host.stuck.lock().push("a".into());
+    let _script = host.script("a");
+    let start = tokio::time::Instant::now();
+    let batches = session.sql("EXPLAIN ANALYZE SELECT n FROM a").await.unwrap().collect().await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 10, "five to watch it, five for its cleanup");
+    let text = arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string();
+    assert!(text.contains("output_batches=0]"), "a time of nothing is left out: {text}");
+}

@@ -57,6 +57,11 @@ impl ArrowBatches {
     }
 }
 
+/// Whether it is an object that [`import`] takes over.
+pub(crate) fn is_arrow(object: &Bound<'_, PyAny>) -> bool {
+    ["__arrow_c_array__", "__arrow_c_stream__"].iter().any(|method| object.hasattr(method).unwrap_or(false))
+}
+
 /// Takes over an object with `__arrow_c_array__` or `__arrow_c_stream__`; `None` if it has neither.
 pub(crate) fn import(object: &Bound<'_, PyAny>) -> PyResult<Option<Result<ArrowBatches>>> {
     let py = object.py();
@@ -76,9 +81,10 @@ pub(crate) fn import(object: &Bound<'_, PyAny>) -> PyResult<Option<Result<ArrowB
         let stream = unsafe { FFI_ArrowArrayStream::from_raw(stream) };
         return Ok(Some(ArrowStream::new(stream).map_err(|error| unreadable(&error)).and_then(|stream| {
             match stream.data_type() {
-                DataType::Struct(fields) if !fields.is_empty() => Ok(ArrowBatches::Stream(stream)),
-                // A stream of anything but records has no columns to match.
-                _ => Err(Error::type_mismatch("expected an Arrow stream of records, got one without columns")),
+                DataType::Struct(fields) if fields.is_empty() => {
+                    Err(Error::type_mismatch("expected Arrow records with the stream's columns, got some without any"))
+                }
+                _ => Ok(ArrowBatches::Stream(stream)),
             }
         })));
     }

@@ -64,11 +64,11 @@ impl Misfit {
     /// The error for the user. `value` is what the row holds for the column.
     pub(crate) fn into_error(self, stream: &str, row: u64, field: &Field, value: &Bound<'_, PyAny>) -> Error {
         let shown = describe(self.value.as_ref().map_or(value, |inner| inner.bind(value.py())));
-        self.worded(stream, row, field, &shown)
+        self.worded(stream, &row.to_string(), field, &shown)
     }
 
     /// The error for the user, of a value that is no Python object.
-    pub(crate) fn worded(self, stream: &str, row: u64, field: &Field, shown: &str) -> Error {
+    pub(crate) fn worded(self, stream: &str, row: &str, field: &Field, shown: &str) -> Error {
         let path: String = self.path.iter().rev().map(String::as_str).collect();
         let mut message =
             format!("stream '{stream}', row {row}, column '{}{path}' ({}): ", field.name(), type_spelling(field));

@@ -22,7 +22,7 @@ mod stream;
 mod time;
 mod unfit;
 
-pub(crate) use import::{ArrowBatches, import};
+pub(crate) use import::{ArrowBatches, import, is_arrow};
 pub(crate) use misfit::describe;
 pub(crate) use recast::{Recast, check_json};
 pub(crate) use rows::{Layout, Rows};

@@ -58,7 +58,7 @@ impl Recast<'_> {
         let mut arrays = Vec::with_capacity(projection.len());
         for (&position, field) in projection.iter().zip(schema.fields()) {
             let array = batch.column(found.index_of(declared.field(position).name())?);
-            let array = recast(array, field).map_err(|unfit| unfit.into_error(py, stream, rows_before, field))?;
+            let array = recast(array, field).map_err(|unfit| unfit.into_error(py, stream, rows_before, "", field))?;
             if !field.is_nullable()
                 && let Some(nulls) = array.logical_nulls()
                 && let Some(row) = (0..array.len()).find(|row| nulls.is_null(*row))
@@ -84,7 +84,8 @@ pub(crate) fn check_json(
     if !holds_json(field) {
         return Ok(());
     }
-    recast(array, field).map(drop).map_err(|unfit| unfit.into_error(py, stream, rows_before, field))
+    let told = |unfit: Unfit| unfit.into_error(py, stream, rows_before, " of the INSERT", field);
+    recast(array, field).map(drop).map_err(told)
 }
 
 fn holds_json(field: &Field) -> bool {

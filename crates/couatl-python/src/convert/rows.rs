@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use couatl_core::{Error, Result, type_spelling};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -41,18 +41,20 @@ pub(crate) struct Rows {
 }
 
 impl Layout {
-    /// Whether a list or tuple is a value of the first column, and so not a row.
-    pub(crate) fn first_is_nested(&self) -> bool {
-        self.declared.fields().first().is_some_and(|field| Column::is_nested(field))
+    /// Whether a list or a tuple is a value of the first column, and so not a row. An interval may be a tuple, too.
+    pub(crate) fn first_takes_tuple(&self) -> bool {
+        let takes = |field: &Field| Column::is_nested(field) || matches!(field.data_type(), DataType::Interval(_));
+        self.declared.fields().first().is_some_and(|field| takes(field))
+    }
+
+    /// Whether a list is a value of the only column, and so not a row.
+    pub(crate) fn only_takes_list(&self) -> bool {
+        self.declared.fields().len() == 1 && Column::is_nested(self.declared.field(0))
     }
 
     /// Whether a dict is a value of the only column, and so not a row.
     fn only_takes_dict(&self) -> bool {
-        self.declared.fields().len() == 1 && self.first_is_nested() && !self.only_is_list()
-    }
-
-    fn only_is_list(&self) -> bool {
-        matches!(self.declared.field(0).data_type(), arrow::datatypes::DataType::List(_))
+        self.only_takes_list() && !matches!(self.declared.field(0).data_type(), DataType::List(_))
     }
 }
 
@@ -121,7 +123,7 @@ impl Rows {
         }
         // Inside a batch, a list in the place of a row is one, unless it is the only column's value.
         if let Ok(list) = row.cast::<PyList>()
-            && !(width == 1 && layout.first_is_nested())
+            && !layout.only_takes_list()
         {
             return self.push_tuple(&list.to_tuple(), number);
         }

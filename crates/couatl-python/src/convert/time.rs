@@ -163,6 +163,9 @@ pub(super) fn interval(value: &Bound<'_, PyAny>) -> Result<Option<IntervalMonthD
             return Ok(Some(IntervalMonthDayNano::new(0, days, nanos)));
         }
     }
+    if let Some(months) = numpy_months(value)? {
+        return Ok(Some(IntervalMonthDayNano::new(months, 0, 0)));
+    }
     match numpy_time(value, "timedelta64")? {
         Some(None) => return Ok(None),
         Some(Some(nanos)) => {
@@ -192,15 +195,14 @@ fn delta_nanos(delta: &Bound<'_, PyAny>) -> Result<i128, Misfit> {
 
 /// What is finer than the unit is floored.
 fn in_unit(nanos: i128, unit: TimeUnit) -> Result<i64, Misfit> {
-    let per_unit = match unit {
-        TimeUnit::Second => 1_000_000_000,
-        TimeUnit::Millisecond => 1_000_000,
-        TimeUnit::Microsecond => 1000,
-        TimeUnit::Nanosecond => 1,
+    let (per_unit, reach) = match unit {
+        TimeUnit::Second => (1_000_000_000, "of seconds reaches 292 billion years from 1970"),
+        TimeUnit::Millisecond => (1_000_000, "of milliseconds reaches from the year -292275055 to 292278994"),
+        TimeUnit::Microsecond => (1000, "of microseconds reaches from the year -290308 to 294247"),
+        TimeUnit::Nanosecond => (1, "of nanoseconds reaches from 1677-09-21 to 2262-04-11"),
     };
-    i64::try_from(nanos.div_euclid(per_unit)).map_err(|_| {
-        Misfit::because("a column of nanoseconds reaches from 1677-09-21 to 2262-04-11; use a lower precision")
-    })
+    let way_out = if unit == TimeUnit::Second { "" } else { "; use a lower precision" };
+    i64::try_from(nanos.div_euclid(per_unit)).map_err(|_| Misfit::because(format!("a column {reach}{way_out}")))
 }
 
 /// `pandas.NaT`: it passes for a datetime and for a timedelta, and is a null.
@@ -208,18 +210,33 @@ fn is_nat(value: &Bound<'_, PyAny>) -> bool {
     type_name(value) == "NaTType"
 }
 
+/// A numpy scalar of this kind: how many of its unit it is, and the unit; the number is none for NaT.
+fn numpy_parts(value: &Bound<'_, PyAny>, kind: &str) -> Result<Option<(Option<i128>, String)>, Misfit> {
+    if type_name(value).strip_prefix("numpy.") != Some(kind) {
+        return Ok(None);
+    }
+    let (unit, count): (String, i128) =
+        value.py().import("numpy")?.getattr("datetime_data")?.call1((value.getattr("dtype")?,))?.extract()?;
+    let number: i64 = value.call_method1("astype", ("int64",))?.extract()?;
+    Ok(Some(((number != i64::MIN).then(|| i128::from(number) * count), unit)))
+}
+
+/// The months of a `numpy.timedelta64` of months or years, which have no length in days; `None` if it is something else.
+fn numpy_months(value: &Bound<'_, PyAny>) -> Result<Option<i32>, Misfit> {
+    let months = match numpy_parts(value, "timedelta64")? {
+        Some((Some(number), unit)) if unit == "M" => number,
+        Some((Some(number), unit)) if unit == "Y" => number * 12,
+        _ => return Ok(None),
+    };
+    i32::try_from(months).map(Some).map_err(|_| Misfit::plain())
+}
+
 /// The nanoseconds of a numpy scalar of this kind: `Some(None)` if it is NaT, `None` if it is something else.
 fn numpy_time(value: &Bound<'_, PyAny>, kind: &str) -> Result<Option<Option<i128>>, Misfit> {
-    if type_name(value).strip_prefix("numpy.") != Some(kind) {
+    let Some((number, unit)) = numpy_parts(value, kind)? else {
         return if is_nat(value) { Ok(Some(None)) } else { Ok(None) };
-    }
-    let py = value.py();
-    let (unit, count): (String, i128) =
-        py.import("numpy")?.getattr("datetime_data")?.call1((value.getattr("dtype")?,))?.extract()?;
-    let number: i64 = value.call_method1("astype", ("int64",))?.extract()?;
-    if number == i64::MIN {
-        return Ok(Some(None));
-    }
+    };
+    let Some(number) = number else { return Ok(Some(None)) };
     let (numerator, denominator): (i128, i128) = match unit.as_str() {
         "W" => (7 * 86_400_000_000_000, 1),
         "D" => (86_400_000_000_000, 1),
@@ -232,13 +249,19 @@ fn numpy_time(value: &Bound<'_, PyAny>, kind: &str) -> Result<Option<Option<i128
         "ps" => (1, 1000),
         "fs" => (1, 1_000_000),
         "as" => (1, 1_000_000_000),
-        _ => {
-            // Months and years have no length; as dates they have a day.
-            let day = value.call_method1("astype", (format!("{kind}[D]"),))?;
-            return numpy_time(&day, kind);
+        // A month or a year of the calendar is its first day.
+        "M" | "Y" if kind == "datetime64" => {
+            let months = if unit == "M" { number } else { number * 12 };
+            let year = i64::try_from(months.div_euclid(12) + 1970).map_err(|_| Misfit::plain())?;
+            if year.unsigned_abs() > 1 << 50 {
+                return Err(Misfit::plain());
+            }
+            let day = days_from_civil(year, months.rem_euclid(12) as i64 + 1, 1);
+            return Ok(Some(Some(i128::from(day) * 86_400_000_000_000)));
         }
+        _ => return Err(Misfit::because("it has no unit; say one: numpy.timedelta64(5, 'D')")),
     };
-    Ok(Some(Some((i128::from(number) * count * numerator).div_euclid(denominator))))
+    Ok(Some(Some((number * numerator).div_euclid(denominator))))
 }
 
 #[cfg(test)]

@@ -51,11 +51,12 @@ impl Unfit {
         self
     }
 
-    /// The error for the user. `rows_before` is how many rows came before the array's.
-    pub(super) fn into_error(self, py: Python<'_>, stream: &str, rows_before: u64, field: &Field) -> Error {
+    /// The error for the user. `rows_before` is how many rows came before the array's, `of` says of what.
+    pub(super) fn into_error(self, py: Python<'_>, stream: &str, rows_before: u64, of: &str, field: &Field) -> Error {
+        let row = format!("{}{of}", rows_before + self.row as u64 + 1);
         let misfit = self.reason.map_or_else(Misfit::plain, Misfit::because);
         let misfit = self.path.iter().fold(misfit, |misfit, place| misfit.at(place.show(py)));
-        misfit.worded(stream, rows_before + self.row as u64 + 1, field, &show(py, &self.value))
+        misfit.worded(stream, &row, field, &show(py, &self.value))
     }
 }
 
