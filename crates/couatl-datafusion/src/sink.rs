@@ -59,10 +59,7 @@ impl StreamSink {
         while let Some(batch) = data.next().await {
             let batch = batch.map_err(from_datafusion).and_then(|batch| self.conform(&batch, accepted));
             // What the writer says of itself has this note already.
-            let batch = batch.map_err(|error| {
-                let plural = if accepted == 1 { "" } else { "s" };
-                error.with_note(format!("\nthe write function had accepted {accepted} row{plural} before"))
-            })?;
+            let batch = batch.map_err(|error| error.with_accepted(accepted as u64))?;
             accepted += batch.num_rows();
             for start in (0..batch.num_rows()).step_by(self.batch_rows) {
                 let rows = self.batch_rows.min(batch.num_rows() - start);
