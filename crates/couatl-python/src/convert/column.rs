@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::NullBufferBuilder;
 use arrow::array::{
-    Array, ArrayRef, BinaryBuilder, BooleanBuilder, DictionaryArray, FixedSizeBinaryBuilder, Int8Array, Int16Array,
-    ListArray, MapArray, PrimitiveBuilder, StringArray, StringBuilder, StructArray,
+    Array, ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, DictionaryArray, FixedSizeBinaryBuilder, Int8Array,
+    Int16Array, ListArray, MapArray, PrimitiveBuilder, StringArray, StringBuilder, StructArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
@@ -15,6 +15,7 @@ use arrow::datatypes::{
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type, i256,
 };
+use arrow::util::bit_util::get_bit;
 use couatl_core::{Error, Result, enum_codes, is_json, is_uuid, type_spelling};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -265,6 +266,23 @@ impl Column {
     }
 
     /// The bytes of variable length that wait in the builder.
+    /// Whether the last value, which was no `None`, is a null nevertheless: a NaT is.
+    fn ends_in_null(&self) -> bool {
+        fn last<T: ArrowPrimitiveType>(out: &PrimitiveBuilder<T>) -> bool {
+            out.validity_slice().is_some_and(|bits| !get_bit(bits, out.len() - 1))
+        }
+        match self {
+            Column::Date(out) => last(out),
+            Column::Interval(out) => last(out),
+            Column::Seconds(out) => last(out),
+            Column::Millis(out) => last(out),
+            Column::Micros(out) => last(out),
+            Column::Nanos(out) => last(out),
+            Column::Dictionary(values, _) => values.ends_in_null(),
+            _ => false,
+        }
+    }
+
     pub(super) fn variable_bytes(&self) -> usize {
         match self {
             Column::Text(out) | Column::Json(out) => out.values_slice().len(),
@@ -410,6 +428,9 @@ impl MapColumn {
             }
             self.keys.append(key).map_err(|misfit| misfit.inside(place_of(key), key))?;
             self.values.append(item).map_err(|misfit| misfit.inside(place_of(key), item))?;
+            if self.keys.ends_in_null() {
+                return Err(Misfit::because("a key of a map cannot be None"));
+            }
             count += 1;
             Ok(())
         };
