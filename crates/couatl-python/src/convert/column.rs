@@ -22,6 +22,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{ffi, intern};
 
+use super::dict::Members;
 use super::misfit::{Misfit, place_of};
 use super::{decimal, time};
 
@@ -265,7 +266,6 @@ impl Column {
         }
     }
 
-    /// The bytes of variable length that wait in the builder.
     /// Whether the last value, which was no `None`, is a null nevertheless: a NaT is.
     fn ends_in_null(&self) -> bool {
         fn last<T: ArrowPrimitiveType>(out: &PrimitiveBuilder<T>) -> bool {
@@ -283,6 +283,7 @@ impl Column {
         }
     }
 
+    /// The bytes of variable length that wait in the builder.
     pub(super) fn variable_bytes(&self) -> usize {
         match self {
             Column::Text(out) | Column::Json(out) => out.values_slice().len(),
@@ -427,10 +428,10 @@ impl MapColumn {
                 return Err(Misfit::because("a key of a map cannot be None"));
             }
             self.keys.append(key).map_err(|misfit| misfit.inside(place_of(key), key))?;
-            self.values.append(item).map_err(|misfit| misfit.inside(place_of(key), item))?;
             if self.keys.ends_in_null() {
                 return Err(Misfit::because("a key of a map cannot be None"));
             }
+            self.values.append(item).map_err(|misfit| misfit.inside(place_of(key), item))?;
             count += 1;
             Ok(())
         };
@@ -460,16 +461,15 @@ impl MapColumn {
 impl StructColumn {
     fn append(&mut self, value: &Bound<'_, PyAny>) -> Appended {
         if let Ok(dict) = value.cast::<PyDict>() {
-            let mut known = 0;
+            let mut found = Members::new(dict);
             for (field, member) in self.fields.iter().zip(&mut self.members) {
-                let Some(item) = dict.get_item(field.name())? else {
+                let Some(item) = found.get(field.name())? else {
                     return Err(Misfit::because(format!("it has no '{}'", field.name())));
                 };
-                known += 1;
                 member.append(&item).map_err(|misfit| misfit.inside(format!(".{}", field.name()), &item))?;
             }
-            if dict.len() != known {
-                return Err(wrong_count(dict.len(), known));
+            if dict.len() != self.members.len() {
+                return Err(wrong_count(dict.len(), self.members.len()));
             }
         } else if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyList>() {
             let items = items(value)?;
@@ -649,7 +649,7 @@ fn float32(value: &Bound<'_, PyAny>) -> std::result::Result<f32, Misfit> {
     Ok(narrow)
 }
 
-fn utf8<'a>(value: &'a Bound<'_, PyAny>) -> std::result::Result<&'a str, Misfit> {
+pub(super) fn utf8<'a>(value: &'a Bound<'_, PyAny>) -> std::result::Result<&'a str, Misfit> {
     let mut length = 0;
     // SAFETY: attached; the object is a str, which is checked first. Its UTF-8 is cached in it and lives as long, and
     // CPython gives valid UTF-8 or none.
@@ -711,7 +711,12 @@ fn decimal(value: &Bound<'_, PyAny>, precision: u8, scale: i8) -> std::result::R
 fn uuid(value: &Bound<'_, PyAny>) -> std::result::Result<[u8; 16], Misfit> {
     static UUID: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
-    if value.is_instance(class(py, &UUID, "uuid", "UUID")?)? {
+    let class = class(py, &UUID, "uuid", "UUID")?;
+    if value.get_type().is(class) {
+        // What its `bytes` are made of, each time in Python.
+        return Ok(value.getattr(intern!(py, "int"))?.extract::<u128>()?.to_be_bytes());
+    }
+    if value.is_instance(class)? {
         return Ok(value.getattr(intern!(py, "bytes"))?.extract()?);
     }
     if let Ok(bytes) = value.cast::<pyo3::types::PyBytes>() {

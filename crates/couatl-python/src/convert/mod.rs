@@ -14,6 +14,7 @@
 
 mod column;
 mod decimal;
+mod dict;
 mod import;
 mod misfit;
 mod recast;
