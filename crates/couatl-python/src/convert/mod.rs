@@ -25,7 +25,7 @@ mod unfit;
 
 pub(crate) use import::{ArrowBatches, import};
 pub(crate) use misfit::describe;
-pub(crate) use recast::{Recast, check_json};
+pub(crate) use recast::{Recast, check_json, under};
 pub(crate) use rows::{Layout, Rows};
 pub(crate) use time::EPOCH_DAYS;
 #[cfg(test)]
