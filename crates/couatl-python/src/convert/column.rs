@@ -283,6 +283,16 @@ impl Column {
         }
     }
 
+    /// Whether values of this type have no length that is known beforehand.
+    pub(super) fn is_variable(&self) -> bool {
+        match self {
+            Column::Text(_) | Column::Json(_) | Column::Binary(_) | Column::List(_) | Column::Map(_) => true,
+            Column::Dictionary(values, _) => values.is_variable(),
+            Column::Struct(out) => out.members.iter().any(Column::is_variable),
+            _ => false,
+        }
+    }
+
     /// The bytes of variable length that wait in the builder.
     pub(super) fn variable_bytes(&self) -> usize {
         match self {
@@ -571,25 +581,36 @@ fn narrow<T: TryFrom<i64>>(value: &Bound<'_, PyAny>) -> std::result::Result<T, M
     T::try_from(int64(value)?).map_err(|_| Misfit::plain())
 }
 
+#[inline]
 fn int64(value: &Bound<'_, PyAny>) -> std::result::Result<i64, Misfit> {
+    // Apart, so that what is left is short enough to be part of its callers.
+    #[cold]
+    fn of_other(value: &Bound<'_, PyAny>) -> std::result::Result<i64, Misfit> {
+        int64(&index(value)?)
+    }
     let object = value.as_ptr();
     let mut overflow = 0;
     // SAFETY: attached; the object is an int, which is checked first.
     let out = unsafe {
         if ffi::PyLong_Check(object) == 0 {
-            return int64(&index(value)?);
+            return of_other(value);
         }
         ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow)
     };
     if overflow != 0 { Err(Misfit::plain()) } else { Ok(out) }
 }
 
+#[inline]
 fn uint64(value: &Bound<'_, PyAny>) -> std::result::Result<u64, Misfit> {
+    #[cold]
+    fn of_other(value: &Bound<'_, PyAny>) -> std::result::Result<u64, Misfit> {
+        uint64(&index(value)?)
+    }
     let object = value.as_ptr();
     // SAFETY: attached; the object is an int, which is checked first.
     let out = unsafe {
         if ffi::PyLong_Check(object) == 0 {
-            return uint64(&index(value)?);
+            return of_other(value);
         }
         ffi::PyLong_AsUnsignedLongLong(object)
     };
@@ -615,17 +636,25 @@ fn index<'py>(value: &Bound<'py, PyAny>) -> std::result::Result<Bound<'py, PyAny
     }
 }
 
+#[inline]
 fn float64(value: &Bound<'_, PyAny>) -> std::result::Result<f64, Misfit> {
-    let object = value.as_ptr();
-    // SAFETY: attached; the macros and functions take what the checks before them admit.
+    // SAFETY: attached; the macro takes what the check before it admits.
     unsafe {
-        if ffi::PyFloat_Check(object) != 0 {
-            return Ok(ffi::PyFloat_AS_DOUBLE(object));
+        if ffi::PyFloat_Check(value.as_ptr()) != 0 {
+            return Ok(ffi::PyFloat_AS_DOUBLE(value.as_ptr()));
         }
+    }
+    float_of_other(value)
+}
+
+#[cold]
+fn float_of_other(value: &Bound<'_, PyAny>) -> std::result::Result<f64, Misfit> {
+    // SAFETY: attached; the check takes any object.
+    unsafe {
         if matches!(type_name(value), "numpy.float32" | "numpy.float16") {
             return Ok(value.extract::<f64>()?);
         }
-        if ffi::PyLong_Check(object) == 0 {
+        if ffi::PyLong_Check(value.as_ptr()) == 0 {
             return float64(&index(value)?);
         }
     }

@@ -35,6 +35,8 @@ pub(crate) struct Layout {
 pub(crate) struct Rows {
     layout: Arc<Layout>,
     columns: Vec<Column>,
+    /// Whether the bytes in the columns need counting.
+    is_variable: bool,
     rows: usize,
     /// The number of the first of them.
     first: u64,
@@ -61,8 +63,9 @@ impl Rows {
     /// Empty builders.
     pub(crate) fn new(py: Python<'_>, layout: Arc<Layout>) -> Result<Self> {
         time::import_datetime(py);
-        let columns = layout.schema.fields().iter().map(|field| Column::new(field)).collect::<Result<_>>()?;
-        Ok(Self { layout, columns, rows: 0, first: 0, full: false })
+        let columns: Vec<_> = layout.schema.fields().iter().map(|field| Column::new(field)).collect::<Result<_>>()?;
+        let is_variable = columns.iter().any(Column::is_variable);
+        Ok(Self { layout, columns, is_variable, rows: 0, first: 0, full: false })
     }
 
     /// The rows that wait.
@@ -90,7 +93,7 @@ impl Rows {
             self.first = number;
         }
         self.rows += 1;
-        self.full = self.rows >= self.layout.batch_rows || self.variable_bytes() >= FULL_BYTES;
+        self.full = self.rows >= self.layout.batch_rows || self.is_variable && self.variable_bytes() >= FULL_BYTES;
         Ok(())
     }
 
