@@ -26,6 +26,8 @@ use arrow::datatypes::{
 use couatl_core::{is_json, is_uuid};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::ffi::PyObject_GenericSetAttr;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDate, PyDateTime, PyDelta, PyDict, PyList, PyString, PyTime, PyTuple, PyTzInfo};
 
@@ -77,14 +79,14 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
             let values = array.as_binary::<i32>();
             list(py, array, |row| Ok(PyBytes::new(py, values.value(row)).into_any()))
         }
-        DataType::FixedSizeBinary(_) => {
-            let class = py.import("uuid")?.getattr("UUID")?;
+        DataType::FixedSizeBinary(16) if is_uuid(field) => {
             let values = array.as_fixed_size_binary();
-            let uuid = is_uuid(field);
-            list(py, array, |row| {
-                let bytes = PyBytes::new(py, values.value(row));
-                if uuid { class.call1((py.None(), bytes)) } else { Ok(bytes.into_any()) }
-            })
+            let uuids = Uuids::new(py)?;
+            list(py, array, |row| uuids.make(values.value(row)))
+        }
+        DataType::FixedSizeBinary(_) => {
+            let values = array.as_fixed_size_binary();
+            list(py, array, |row| Ok(PyBytes::new(py, values.value(row)).into_any()))
         }
         DataType::Date32 => {
             let values = array.as_primitive::<Date32Type>();
@@ -165,6 +167,38 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
             })
         }
         _ => Err(no_value(array)),
+    }
+}
+
+/// Makes `uuid.UUID`s as these are copied and unpickled: the constructor, which is Python, takes ten times as long.
+struct Uuids<'py> {
+    class: Bound<'py, PyAny>,
+    new: Bound<'py, PyAny>,
+    unknown: Bound<'py, PyAny>,
+}
+
+impl<'py> Uuids<'py> {
+    fn new(py: Python<'py>) -> PyResult<Self> {
+        let module = py.import("uuid")?;
+        let class = module.getattr("UUID")?;
+        let new = class.getattr("__new__")?;
+        Ok(Self { new, class, unknown: module.getattr("SafeUUID")?.getattr("unknown")? })
+    }
+
+    fn make(&self, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.class.py();
+        let number = bytes.try_into().map(u128::from_be_bytes).map_err(PyErr::from)?;
+        let uuid = self.new.call1((&self.class,))?;
+        let set = |name: &Bound<'py, PyString>, value: &Bound<'py, PyAny>| {
+            // SAFETY: attached, and all three are objects. It is `object.__setattr__`: a UUID's own one refuses.
+            match unsafe { PyObject_GenericSetAttr(uuid.as_ptr(), name.as_ptr(), value.as_ptr()) } {
+                0 => Ok(()),
+                _ => Err(PyErr::fetch(py)),
+            }
+        };
+        set(intern!(py, "int"), &number.into_bound_py_any(py)?)?;
+        set(intern!(py, "is_safe"), &self.unknown)?;
+        Ok(uuid)
     }
 }
 
