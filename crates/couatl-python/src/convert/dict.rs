@@ -9,7 +9,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::column::utf8;
+use super::scalar::utf8;
 
 /// A dict that is asked for one name after the other.
 pub(super) struct Members<'a, 'py> {

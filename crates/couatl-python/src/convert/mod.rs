@@ -19,6 +19,7 @@ mod import;
 mod misfit;
 mod recast;
 mod rows;
+mod scalar;
 mod stream;
 mod time;
 mod unfit;
