@@ -14,20 +14,24 @@
 //! NULL is `None` everywhere.
 #![expect(unsafe_code, reason = "lists are filled through CPython's C API")]
 
+use std::ops::Range;
+
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Field, Float32Type, Float64Type,
-    Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType,
-    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Field, FieldRef, Float32Type,
+    Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use couatl_core::{is_json, is_uuid};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::ffi::PyObject_GenericSetAttr;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDate, PyDateTime, PyDelta, PyDict, PyList, PyString, PyTime, PyTuple, PyTzInfo};
 
-use crate::convert::EPOCH_DAYS;
+use crate::convert::{EPOCH_DAYS, under};
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
@@ -75,14 +79,14 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
             let values = array.as_binary::<i32>();
             list(py, array, |row| Ok(PyBytes::new(py, values.value(row)).into_any()))
         }
-        DataType::FixedSizeBinary(_) => {
-            let class = py.import("uuid")?.getattr("UUID")?;
+        DataType::FixedSizeBinary(16) if is_uuid(field) => {
             let values = array.as_fixed_size_binary();
-            let uuid = is_uuid(field);
-            list(py, array, |row| {
-                let bytes = PyBytes::new(py, values.value(row));
-                if uuid { class.call1((py.None(), bytes)) } else { Ok(bytes.into_any()) }
-            })
+            let uuids = Uuids::new(py)?;
+            list(py, array, |row| uuids.make(values.value(row)))
+        }
+        DataType::FixedSizeBinary(_) => {
+            let values = array.as_fixed_size_binary();
+            list(py, array, |row| Ok(PyBytes::new(py, values.value(row)).into_any()))
         }
         DataType::Date32 => {
             let values = array.as_primitive::<Date32Type>();
@@ -119,39 +123,103 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
             let inner = Field::new(field.name(), (**value_type).clone(), true);
             // Each distinct value is made once and shared.
             let values = to_list(py, dictionary.values(), &inner)?;
-            // Where all is null, there may be no value that a key could name.
-            let keys = if values.is_empty() { Vec::new() } else { dictionary.normalized_keys() };
+            if values.is_empty() {
+                // All is null, or hidden by a null that it is in.
+                return list(py, array, |_| Ok(py.None().into_bound(py)));
+            }
+            let keys = dictionary.normalized_keys();
             list(py, array, |row| values.get_item(keys[row]))
         }
         DataType::List(item) => {
             let lists = array.as_list::<i32>();
-            let values = to_list(py, lists.values(), item)?;
-            let offsets = lists.value_offsets();
-            list(py, array, |row| Ok(values.get_slice(offsets[row] as usize, offsets[row + 1] as usize).into_any()))
+            let reached = Reached::new(lists.value_offsets());
+            let values = to_list(py, &reached.part_of(lists.values()), item)?;
+            list(py, array, |row| {
+                let items = reached.by(row);
+                Ok(values.get_slice(items.start, items.end).into_any())
+            })
         }
         DataType::Map(entries, _) => {
             let DataType::Struct(fields) = entries.data_type() else { return Err(no_value(array)) };
             let maps = array.as_map();
-            let keys = to_list(py, maps.keys(), &fields[0])?;
-            let values = to_list(py, maps.values(), &fields[1])?;
-            let offsets = maps.value_offsets();
+            let reached = Reached::new(maps.value_offsets());
+            let keys = to_list(py, &reached.part_of(maps.keys()), &fields[0])?;
+            let values = to_list(py, &reached.part_of(maps.values()), &fields[1])?;
             list(py, array, |row| {
                 let dict = PyDict::new(py);
-                for entry in offsets[row] as usize..offsets[row + 1] as usize {
+                for entry in reached.by(row) {
                     dict.set_item(keys.get_item(entry)?, values.get_item(entry)?)?;
                 }
                 Ok(dict.into_any())
             })
         }
         DataType::Struct(fields) => {
-            let columns = array.as_struct().columns().iter().zip(fields);
-            let members = columns.map(|(column, field)| to_list(py, column, field)).collect::<PyResult<Vec<_>>>()?;
+            let records = array.as_struct();
+            let member = |(column, field): (&ArrayRef, &FieldRef)| {
+                // What a null record hides may be anything, and have no Python value.
+                let column = under(records.nulls(), column).map_err(|error| PyTypeError::new_err(error.to_string()))?;
+                to_list(py, &column, field)
+            };
+            let members = records.columns().iter().zip(fields).map(member).collect::<PyResult<Vec<_>>>()?;
             list(py, array, |row| {
                 let values = members.iter().map(|member| member.get_item(row)).collect::<PyResult<Vec<_>>>()?;
                 Ok(PyTuple::new(py, values)?.into_any())
             })
         }
         _ => Err(no_value(array)),
+    }
+}
+
+/// Makes `uuid.UUID`s as these are copied and unpickled: the constructor, which is Python, takes ten times as long.
+struct Uuids<'py> {
+    class: Bound<'py, PyAny>,
+    new: Bound<'py, PyAny>,
+    unknown: Bound<'py, PyAny>,
+}
+
+impl<'py> Uuids<'py> {
+    fn new(py: Python<'py>) -> PyResult<Self> {
+        let module = py.import("uuid")?;
+        let class = module.getattr("UUID")?;
+        let new = class.getattr("__new__")?;
+        Ok(Self { new, class, unknown: module.getattr("SafeUUID")?.getattr("unknown")? })
+    }
+
+    fn make(&self, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.class.py();
+        let number = bytes.try_into().map(u128::from_be_bytes).map_err(PyErr::from)?;
+        let uuid = self.new.call1((&self.class,))?;
+        let set = |name: &Bound<'py, PyString>, value: &Bound<'py, PyAny>| {
+            // SAFETY: attached, and all three are objects. It is `object.__setattr__`: a UUID's own one refuses.
+            match unsafe { PyObject_GenericSetAttr(uuid.as_ptr(), name.as_ptr(), value.as_ptr()) } {
+                0 => Ok(()),
+                _ => Err(PyErr::fetch(py)),
+            }
+        };
+        set(intern!(py, "int"), &number.into_bound_py_any(py)?)?;
+        set(intern!(py, "is_safe"), &self.unknown)?;
+        Ok(uuid)
+    }
+}
+
+/// The items that lists, or maps, reach: of a sliced array, they are a part.
+struct Reached<'a> {
+    offsets: &'a [i32],
+    first: usize,
+}
+
+impl<'a> Reached<'a> {
+    fn new(offsets: &'a [i32]) -> Self {
+        Self { offsets, first: offsets[0] as usize }
+    }
+
+    fn part_of(&self, items: &ArrayRef) -> ArrayRef {
+        items.slice(self.first, self.offsets[self.offsets.len() - 1] as usize - self.first)
+    }
+
+    /// Those of one row, as positions in the part.
+    fn by(&self, row: usize) -> Range<usize> {
+        self.offsets[row] as usize - self.first..self.offsets[row + 1] as usize - self.first
     }
 }
 

@@ -1,5 +1,6 @@
 //! From a definition back to a statement: what `SHOW CREATE STREAM` shows.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write};
 
 use couatl_core::{StreamDefinition, quoted, type_spelling};
@@ -86,7 +87,12 @@ fn unless_default<T: Default + PartialEq>(value: T) -> Option<T> {
 /// The first of `$$`, `$body$`, `$body1$`, … that ends where the body does. That the body does not hold the quote is
 /// not enough: a body that ends in `$` would close `$$` one character early.
 fn dollar_quote(body: &str) -> String {
-    let ends_it = |quote: &String| format!("{body}{quote}").find(quote.as_str()) == Some(body.len());
-    let tagged = (1..).map(|number: u64| format!("$body{number}$"));
-    ["$$".to_owned(), "$body$".to_owned()].into_iter().chain(tagged).find(ends_it).unwrap_or_default()
+    let ends_it = |quote: &&str| format!("{body}{quote}").find(quote) == Some(body.len());
+    if let Some(quote) = ["$$", "$body$"].into_iter().find(ends_it) {
+        return quote.to_owned();
+    }
+    // All of them at once: a body may hold so many that trying one after the other takes the square of its length.
+    let number = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+    let held: HashSet<u64> = body.split("$body").skip(1).filter_map(number).collect();
+    (1..).find(|number| !held.contains(number)).map_or_else(String::new, |number| format!("$body{number}$"))
 }

@@ -5,26 +5,26 @@ use std::sync::Arc;
 
 use arrow::array::NullBufferBuilder;
 use arrow::array::{
-    Array, ArrayRef, BinaryBuilder, BooleanBuilder, DictionaryArray, FixedSizeBinaryBuilder, Int8Array, Int16Array,
-    ListArray, MapArray, PrimitiveBuilder, StringArray, StringBuilder, StructArray,
+    Array, ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, DictionaryArray, FixedSizeBinaryBuilder, Int8Array,
+    Int16Array, ListArray, MapArray, PrimitiveBuilder, StringArray, StringBuilder, StructArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Field, FieldRef, Fields, Float32Type,
     Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type, i256,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
+use arrow::util::bit_util::get_bit;
 use couatl_core::{Error, Result, enum_codes, is_json, is_uuid, type_spelling};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use pyo3::{ffi, intern};
 
-use super::misfit::{Misfit, place_of};
-use super::{decimal, time};
-
-type Appended = std::result::Result<(), Misfit>;
+use super::dict::Members;
+use super::misfit::{Appended, Misfit, place_of};
+use super::scalar::{boolean, bytes, decimal, float32, float64, int64, json, narrow, type_name, uint64, utf8, uuid};
+use super::time;
 
 /// One column's builder, of the kind that its type needs.
 pub(super) enum Column {
@@ -264,6 +264,33 @@ impl Column {
         }
     }
 
+    /// Whether the last value, which was no `None`, is a null nevertheless: a NaT is.
+    fn ends_in_null(&self) -> bool {
+        fn last<T: ArrowPrimitiveType>(out: &PrimitiveBuilder<T>) -> bool {
+            out.validity_slice().is_some_and(|bits| !get_bit(bits, out.len() - 1))
+        }
+        match self {
+            Column::Date(out) => last(out),
+            Column::Interval(out) => last(out),
+            Column::Seconds(out) => last(out),
+            Column::Millis(out) => last(out),
+            Column::Micros(out) => last(out),
+            Column::Nanos(out) => last(out),
+            Column::Dictionary(values, _) => values.ends_in_null(),
+            _ => false,
+        }
+    }
+
+    /// Whether values of this type have no length that is known beforehand.
+    pub(super) fn is_variable(&self) -> bool {
+        match self {
+            Column::Text(_) | Column::Json(_) | Column::Binary(_) | Column::List(_) | Column::Map(_) => true,
+            Column::Dictionary(values, _) => values.is_variable(),
+            Column::Struct(out) => out.members.iter().any(Column::is_variable),
+            _ => false,
+        }
+    }
+
     /// The bytes of variable length that wait in the builder.
     pub(super) fn variable_bytes(&self) -> usize {
         match self {
@@ -409,6 +436,9 @@ impl MapColumn {
                 return Err(Misfit::because("a key of a map cannot be None"));
             }
             self.keys.append(key).map_err(|misfit| misfit.inside(place_of(key), key))?;
+            if self.keys.ends_in_null() {
+                return Err(Misfit::because("a key of a map cannot be None"));
+            }
             self.values.append(item).map_err(|misfit| misfit.inside(place_of(key), item))?;
             count += 1;
             Ok(())
@@ -439,16 +469,15 @@ impl MapColumn {
 impl StructColumn {
     fn append(&mut self, value: &Bound<'_, PyAny>) -> Appended {
         if let Ok(dict) = value.cast::<PyDict>() {
-            let mut known = 0;
+            let mut found = Members::new(dict);
             for (field, member) in self.fields.iter().zip(&mut self.members) {
-                let Some(item) = dict.get_item(field.name())? else {
+                let Some(item) = found.get(field.name())? else {
                     return Err(Misfit::because(format!("it has no '{}'", field.name())));
                 };
-                known += 1;
                 member.append(&item).map_err(|misfit| misfit.inside(format!(".{}", field.name()), &item))?;
             }
-            if dict.len() != known {
-                return Err(wrong_count(dict.len(), known));
+            if dict.len() != self.members.len() {
+                return Err(wrong_count(dict.len(), self.members.len()));
             }
         } else if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyList>() {
             let items = items(value)?;
@@ -528,197 +557,4 @@ fn room(waiting: usize, more: usize) -> Appended {
         return Err(Misfit::because("a column of one batch holds at most 2 GiB; lower batch_size, or split the value"));
     }
     Ok(())
-}
-
-/// The name that a type has in C: with its module for types of extension modules, without for classes.
-pub(super) fn type_name<'a>(value: &'a Bound<'_, PyAny>) -> &'a str {
-    // SAFETY: the type lives as long as its value; `tp_name` is a C string that lives as long as the type.
-    unsafe { std::ffi::CStr::from_ptr((*ffi::Py_TYPE(value.as_ptr())).tp_name) }.to_str().unwrap_or_default()
-}
-
-fn boolean(value: &Bound<'_, PyAny>) -> std::result::Result<bool, Misfit> {
-    if let Ok(value) = value.cast::<pyo3::types::PyBool>() {
-        return Ok(value.is_true());
-    }
-    match type_name(value) {
-        "numpy.bool" | "numpy.bool_" => Ok(value.is_truthy()?),
-        _ => Err(Misfit::plain()),
-    }
-}
-
-fn narrow<T: TryFrom<i64>>(value: &Bound<'_, PyAny>) -> std::result::Result<T, Misfit> {
-    T::try_from(int64(value)?).map_err(|_| Misfit::plain())
-}
-
-fn int64(value: &Bound<'_, PyAny>) -> std::result::Result<i64, Misfit> {
-    let object = value.as_ptr();
-    let mut overflow = 0;
-    // SAFETY: attached; the object is an int, which is checked first.
-    let out = unsafe {
-        if ffi::PyLong_Check(object) == 0 {
-            return int64(&index(value)?);
-        }
-        ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow)
-    };
-    if overflow != 0 { Err(Misfit::plain()) } else { Ok(out) }
-}
-
-fn uint64(value: &Bound<'_, PyAny>) -> std::result::Result<u64, Misfit> {
-    let object = value.as_ptr();
-    // SAFETY: attached; the object is an int, which is checked first.
-    let out = unsafe {
-        if ffi::PyLong_Check(object) == 0 {
-            return uint64(&index(value)?);
-        }
-        ffi::PyLong_AsUnsignedLongLong(object)
-    };
-    if out == u64::MAX
-        && let Some(error) = PyErr::take(value.py())
-    {
-        // Negative or too large: the message about the column says it better.
-        drop(error);
-        return Err(Misfit::plain());
-    }
-    Ok(out)
-}
-
-/// What counts as an int without being one: numpy's ints, and whatever else has `__index__`.
-#[cold]
-fn index<'py>(value: &Bound<'py, PyAny>) -> std::result::Result<Bound<'py, PyAny>, Misfit> {
-    // SAFETY: attached; `PyNumber_Index` gives a new reference to an int, or null with an exception set.
-    unsafe {
-        if ffi::PyIndex_Check(value.as_ptr()) == 0 {
-            return Err(Misfit::plain());
-        }
-        Ok(Bound::from_owned_ptr_or_err(value.py(), ffi::PyNumber_Index(value.as_ptr()))?)
-    }
-}
-
-fn float64(value: &Bound<'_, PyAny>) -> std::result::Result<f64, Misfit> {
-    let object = value.as_ptr();
-    // SAFETY: attached; the macros and functions take what the checks before them admit.
-    unsafe {
-        if ffi::PyFloat_Check(object) != 0 {
-            return Ok(ffi::PyFloat_AS_DOUBLE(object));
-        }
-        if matches!(type_name(value), "numpy.float32" | "numpy.float16") {
-            return Ok(value.extract::<f64>()?);
-        }
-        if ffi::PyLong_Check(object) == 0 {
-            return float64(&index(value)?);
-        }
-    }
-    let inexact = || Misfit::because("no float is exactly that");
-    let number = int64(value).map_err(|_| inexact())?;
-    let float = number as f64;
-    // 2^63 as a float is one more than the largest int, so the way back is through i128.
-    if float as i128 == i128::from(number) { Ok(float) } else { Err(inexact()) }
-}
-
-fn float32(value: &Bound<'_, PyAny>) -> std::result::Result<f32, Misfit> {
-    let wide = float64(value)?;
-    let narrow = wide as f32;
-    if narrow.is_infinite() && wide.is_finite() {
-        return Err(Misfit::plain());
-    }
-    // A float is rounded, as every float32 is; an int is exact or refused.
-    if f64::from(narrow) != wide && !value.is_instance_of::<pyo3::types::PyFloat>() && wide.fract() == 0.0 {
-        return Err(Misfit::because("no float is exactly that"));
-    }
-    Ok(narrow)
-}
-
-fn utf8<'a>(value: &'a Bound<'_, PyAny>) -> std::result::Result<&'a str, Misfit> {
-    let mut length = 0;
-    // SAFETY: attached; the object is a str, which is checked first. Its UTF-8 is cached in it and lives as long, and
-    // CPython gives valid UTF-8 or none.
-    unsafe {
-        if ffi::PyUnicode_Check(value.as_ptr()) == 0 {
-            return Err(Misfit::plain());
-        }
-        let data = ffi::PyUnicode_AsUTF8AndSize(value.as_ptr(), &raw mut length);
-        if data.is_null() {
-            drop(PyErr::take(value.py()));
-            return Err(Misfit::because("it holds a lone surrogate, which UTF-8 cannot store"));
-        }
-        Ok(std::str::from_utf8_unchecked(std::slice::from_raw_parts(data.cast(), length as usize)))
-    }
-}
-
-fn bytes(value: &Bound<'_, PyAny>, append: impl FnOnce(&[u8]) -> Appended) -> Appended {
-    if let Ok(bytes) = value.cast::<pyo3::types::PyBytes>() {
-        return append(bytes.as_bytes());
-    }
-    if !value.is_instance_of::<pyo3::types::PyByteArray>() && !value.is_instance_of::<pyo3::types::PyMemoryView>() {
-        return Err(Misfit::plain());
-    }
-    let bytes = value.py().get_type::<pyo3::types::PyBytes>().call1((value,))?;
-    append(bytes.cast::<pyo3::types::PyBytes>().map_err(PyErr::from)?.as_bytes())
-}
-
-fn class<'py>(
-    py: Python<'py>,
-    cell: &'static PyOnceLock<Py<PyAny>>,
-    module: &str,
-    name: &str,
-) -> PyResult<&'py Bound<'py, PyAny>> {
-    Ok(cell.get_or_try_init(py, || py.import(module)?.getattr(name).map(Bound::unbind))?.bind(py))
-}
-
-fn decimal(value: &Bound<'_, PyAny>, precision: u8, scale: i8) -> std::result::Result<i256, Misfit> {
-    static DECIMAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = value.py();
-    let text = if value.is_instance(class(py, &DECIMAL, "decimal", "Decimal")?)? {
-        value.str()?
-    } else if value.is_instance_of::<pyo3::types::PyFloat>() {
-        return Err(Misfit::because("a float is no exact decimal; yield decimal.Decimal(str(value))"));
-    } else if value.is_instance_of::<pyo3::types::PyInt>() {
-        // `int.__str__` refuses thousands of digits, which fit no column either.
-        value.str().map_err(|_| Misfit::plain())?
-    } else {
-        index(value)?.str().map_err(|_| Misfit::plain())?
-    };
-    // A bool is an int that prints as a word.
-    let text = match text.to_str()? {
-        "True" => "1",
-        "False" => "0",
-        text => text,
-    };
-    decimal::parse(text, precision, scale).map_err(Misfit::because)
-}
-
-fn uuid(value: &Bound<'_, PyAny>) -> std::result::Result<[u8; 16], Misfit> {
-    static UUID: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = value.py();
-    if value.is_instance(class(py, &UUID, "uuid", "UUID")?)? {
-        return Ok(value.getattr(intern!(py, "bytes"))?.extract()?);
-    }
-    if let Ok(bytes) = value.cast::<pyo3::types::PyBytes>() {
-        return bytes.as_bytes().try_into().map_err(|_| Misfit::because("a UUID has 16 bytes"));
-    }
-    let parsed = uuid::Uuid::parse_str(utf8(value)?);
-    parsed.map(uuid::Uuid::into_bytes).map_err(|_| Misfit::because("it is not the text of a UUID"))
-}
-
-fn json(value: &Bound<'_, PyAny>, append: impl FnOnce(&str) -> Appended) -> Appended {
-    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = value.py();
-    if value.is_instance_of::<pyo3::types::PyString>() {
-        let text = utf8(value)?;
-        serde_json::from_str::<serde::de::IgnoredAny>(text)
-            .map_err(|error| Misfit::because(format!("it is not valid JSON ({error})")))?;
-        return append(text);
-    }
-    if !value.is_instance_of::<PyDict>() && !value.is_instance_of::<PyList>() {
-        return Err(Misfit::because("a json column takes a dict, a list, or valid JSON text"));
-    }
-    let dumps = DUMPS.get_or_try_init(py, || {
-        let options = PyDict::new(py);
-        options.set_item("ensure_ascii", false)?;
-        options.set_item("allow_nan", false)?;
-        options.set_item("separators", (",", ":"))?;
-        let encoder = py.import("json")?.getattr("JSONEncoder")?.call((), Some(&options))?;
-        encoder.getattr("encode").map(Bound::unbind)
-    })?;
-    append(utf8(&dumps.bind(py).call1((value,))?)?)
 }

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch, StructArray, make_array};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, UnionMode};
 use arrow::error::ArrowError;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi};
 use arrow::ffi_stream::FFI_ArrowArrayStream;
@@ -110,12 +110,12 @@ fn array_of(mut data: ArrayData) -> Result<ArrayRef> {
     settled(data).map(make_array).map_err(|error| unreadable(&error))
 }
 
-/// The data with the offsets of records moved into their members. `make_array` does that by slicing the members; where
-/// one of them is of records itself, its own offset then counts twice, and other rows' values arrive.
+/// The data with the offsets of records, and of the like, moved into their members. `make_array` does that by slicing
+/// the members; where one of them is of records itself, its own offset then counts twice, and other rows' values arrive.
 fn settled(data: ArrayData) -> std::result::Result<ArrayData, ArrowError> {
     let (offset, length) = (data.offset(), data.len());
     let window = match data.data_type() {
-        DataType::Struct(_) => Some((offset, length)),
+        DataType::Struct(_) | DataType::Union(_, UnionMode::Sparse) => Some((offset, length)),
         DataType::FixedSizeList(_, size) => {
             let size = usize::try_from(*size).unwrap_or(0);
             Some((offset * size, length * size))
@@ -138,9 +138,12 @@ fn settled(data: ArrayData) -> std::result::Result<ArrayData, ArrowError> {
     });
     let children = children.collect::<std::result::Result<_, _>>()?;
     let nulls = data.nulls().cloned();
-    let offset = if window.is_some() { 0 } else { offset };
+    // Of those that have a window, a union alone has a buffer of its own, with a byte a value.
+    let (skipped, offset) = if window.is_some() { (offset, 0) } else { (0, offset) };
+    let buffers = data.buffers().iter().map(|buffer| buffer.slice(skipped.min(buffer.len()))).collect();
+    let settled = data.into_builder().offset(offset).nulls(nulls).buffers(buffers).child_data(children);
     // SAFETY: the same values: what the offset left out is left out of the children, and of the nulls already.
-    Ok(unsafe { data.into_builder().offset(offset).nulls(nulls).child_data(children).build_unchecked() })
+    Ok(unsafe { settled.build_unchecked() })
 }
 
 fn pointer(capsule: &Bound<'_, PyCapsule>, name: &'static CStr) -> PyResult<*mut std::ffi::c_void> {

@@ -11,6 +11,9 @@ use crate::exception::shorten;
 /// The longest rendering of a value in a message, in bytes.
 pub(super) const VALUE_BYTES: usize = 80;
 
+/// What appending a value comes to.
+pub(super) type Appended = std::result::Result<(), Misfit>;
+
 /// A value that does not fit. Made on the hot path, so small; worded on the cold one.
 #[derive(Debug)]
 pub(crate) struct Misfit {

@@ -14,17 +14,19 @@
 
 mod column;
 mod decimal;
+mod dict;
 mod import;
 mod misfit;
 mod recast;
 mod rows;
+mod scalar;
 mod stream;
 mod time;
 mod unfit;
 
 pub(crate) use import::{ArrowBatches, import, is_arrow};
 pub(crate) use misfit::describe;
-pub(crate) use recast::{Recast, check_json};
+pub(crate) use recast::{Recast, check_json, under};
 pub(crate) use rows::{Layout, Rows};
 pub(crate) use time::EPOCH_DAYS;
 #[cfg(test)]

@@ -259,7 +259,7 @@ fn owner(offsets: &OffsetBuffer<i32>, item: usize) -> usize {
 }
 
 /// A member of records, null where the record is.
-fn under(nulls: Option<&NullBuffer>, member: &ArrayRef) -> std::result::Result<ArrayRef, ArrowError> {
+pub(crate) fn under(nulls: Option<&NullBuffer>, member: &ArrayRef) -> std::result::Result<ArrayRef, ArrowError> {
     match nulls {
         Some(nulls) if nulls.null_count() > 0 => compute::nullif(member, &BooleanArray::new(!nulls.inner(), None)),
         _ => Ok(member.clone()),

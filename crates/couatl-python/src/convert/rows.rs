@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::column::Column;
+use super::dict::Members;
 use super::misfit::{Misfit, describe};
 use super::time;
 
@@ -34,6 +35,8 @@ pub(crate) struct Layout {
 pub(crate) struct Rows {
     layout: Arc<Layout>,
     columns: Vec<Column>,
+    /// Whether the bytes in the columns need counting.
+    is_variable: bool,
     rows: usize,
     /// The number of the first of them.
     first: u64,
@@ -62,8 +65,9 @@ impl Rows {
     /// Empty builders.
     pub(crate) fn new(py: Python<'_>, layout: Arc<Layout>) -> Result<Self> {
         time::import_datetime(py);
-        let columns = layout.schema.fields().iter().map(|field| Column::new(field)).collect::<Result<_>>()?;
-        Ok(Self { layout, columns, rows: 0, first: 0, full: false })
+        let columns: Vec<_> = layout.schema.fields().iter().map(|field| Column::new(field)).collect::<Result<_>>()?;
+        let is_variable = columns.iter().any(Column::is_variable);
+        Ok(Self { layout, columns, is_variable, rows: 0, first: 0, full: false })
     }
 
     /// The rows that wait.
@@ -91,7 +95,7 @@ impl Rows {
             self.first = number;
         }
         self.rows += 1;
-        self.full = self.rows >= self.layout.batch_rows || self.variable_bytes() >= FULL_BYTES;
+        self.full = self.rows >= self.layout.batch_rows || self.is_variable && self.variable_bytes() >= FULL_BYTES;
         Ok(())
     }
 
@@ -105,7 +109,8 @@ impl Rows {
             return Err(self.width_error(number, row.len(), row.as_any()));
         }
         for (column, &position) in self.columns.iter_mut().zip(&self.layout.projection) {
-            let value = row.get_borrowed_item(position).map_err(|error| internal(&error))?;
+            // SAFETY: positions are of declared columns, of which the tuple has as many items; it never changes.
+            let value = unsafe { row.get_borrowed_item_unchecked(position) };
             if let Err(misfit) = append(&self.layout, column, position, &value) {
                 return Err(self.misfit(misfit, number, position, &value));
             }
@@ -147,14 +152,22 @@ impl Rows {
     fn push_dict(&mut self, row: &Bound<'_, PyDict>, number: u64) -> Result<()> {
         let layout = self.layout.clone();
         let names = || layout.declared.fields().iter().map(|field| field.name().as_str());
+        let mut found = Members::new(row);
+        let mut values = Vec::with_capacity(row.len());
         for name in names() {
-            if !row.contains(name).map_err(|error| internal(&error))? {
+            let value = found.get(name).map_err(|error| {
+                // A key compares itself with the name.
+                let message = format!("stream '{}', row {number}: a key of the dict raised {error}", layout.stream);
+                Error::type_mismatch(message).with_source(error)
+            })?;
+            let Some(value) = value else {
                 return Err(Error::type_mismatch(format!(
                     "stream '{}', row {number}: the dict has no '{name}'; expected the columns {}",
                     layout.stream,
                     names().collect::<Vec<_>>().join(", ")
                 )));
-            }
+            };
+            values.push(value);
         }
         if row.len() != layout.declared.fields().len() {
             let known = |key: &Bound<'_, PyAny>| {
@@ -169,11 +182,9 @@ impl Rows {
             )));
         }
         for (column, &position) in self.columns.iter_mut().zip(&layout.projection) {
-            let name = layout.declared.field(position).name();
-            let value = row.get_item(name).map_err(|error| internal(&error))?;
-            let Some(value) = value else { return Err(Error::internal("a key vanished from a dict")) };
-            if let Err(misfit) = append(&layout, column, position, &value) {
-                return Err(self.misfit(misfit, number, position, &value));
+            let value = &values[position];
+            if let Err(misfit) = append(&layout, column, position, value) {
+                return Err(self.misfit(misfit, number, position, value));
             }
         }
         Ok(())
@@ -236,8 +247,4 @@ pub(super) fn null_error(stream: &str, row: u64, field: &Field) -> Error {
     Error::type_mismatch(format!(
         "stream '{stream}', row {row}, column '{column}' ({data_type}): cannot store a null: the column is NOT NULL"
     ))
-}
-
-fn internal(error: &PyErr) -> Error {
-    Error::internal(error.to_string())
 }

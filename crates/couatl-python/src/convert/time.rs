@@ -6,8 +6,8 @@ use arrow::datatypes::{IntervalMonthDayNano, TimeUnit};
 use pyo3::prelude::*;
 use pyo3::{ffi, intern};
 
-use super::column::type_name;
 use super::misfit::Misfit;
+use super::scalar::type_name;
 
 /// The days from 0001-01-01, day 1 of Python's calendar, to 1970-01-01.
 pub(crate) const EPOCH_DAYS: i64 = 719_163;

@@ -1,5 +1,7 @@
 //! Tuples: the one type whose parameters may have names.
 
+use std::collections::HashSet;
+
 use arrow::datatypes::{DataType, Field, Fields};
 use couatl_core::Result;
 use sqlparser::tokenizer::{Location, Token};
@@ -12,6 +14,7 @@ pub(super) fn parse(tokens: &mut Tokens<'_>, level: usize, place: Location) -> R
     let close = Bracket::open(tokens)?;
     let named = starts_with_a_name(tokens);
     let mut members: Vec<Field> = Vec::new();
+    let mut names = HashSet::new();
     let mut levels = 0;
     loop {
         let member_place = tokens.location();
@@ -24,7 +27,7 @@ pub(super) fn parse(tokens: &mut Tokens<'_>, level: usize, place: Location) -> R
             true => tokens.name("the name of a member")?,
             false => (members.len() + 1).to_string(),
         };
-        if members.iter().any(|member| *member.name() == name) {
+        if !names.insert(name.clone()) {
             return Err(invalid(member_place, |at| format!("two members of a tuple are named '{name}'{at}")));
         }
         let member = Type::parse_inside(tokens, level + 1)?;

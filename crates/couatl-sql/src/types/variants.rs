@@ -2,6 +2,8 @@
 //!
 //! Arrow stores an enum as a dictionary, whose keys are positions. The codes are kept beside it, as metadata.
 
+use std::collections::{HashMap, HashSet};
+
 use arrow::datatypes::DataType;
 use couatl_core::{ENUM_METADATA_KEY, Result, enum_metadata};
 use sqlparser::tokenizer::{Location, Token};
@@ -20,6 +22,7 @@ pub(super) fn parse(tokens: &mut Tokens<'_>, key: DataType, place: Location) -> 
     };
     tokens.token(&Token::LParen)?;
     let mut variants: Vec<(&str, i64)> = Vec::new();
+    let (mut names, mut by_code) = (HashSet::new(), HashMap::new());
     loop {
         let variant_place = tokens.location();
         let name = tokens.string("a name in quotes")?;
@@ -32,10 +35,10 @@ pub(super) fn parse(tokens: &mut Tokens<'_>, key: DataType, place: Location) -> 
                 format!("'{name}' would have the code {code}{at}, and codes of an {spelling} end at {}", range.end())
             }));
         }
-        if variants.iter().any(|(other, _)| *other == name) {
+        if !names.insert(name) {
             return Err(invalid(variant_place, |at| format!("an enum has the name '{name}' twice{at}")));
         }
-        if let Some((other, _)) = variants.iter().find(|(_, other)| *other == code) {
+        if let Some(other) = by_code.insert(code, name) {
             return Err(invalid(variant_place, |at| {
                 format!("the names '{other}' and '{name}' of an enum have the same code {code}{at}")
             }));

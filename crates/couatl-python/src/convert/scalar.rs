@@ -1,0 +1,229 @@
+//! One Python value as the value of a scalar type: what is taken for it, and what is refused.
+//!
+//! Times are in `time.rs`: there are as many of them again.
+
+use arrow::datatypes::i256;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList};
+use pyo3::{ffi, intern};
+
+use super::decimal;
+use super::misfit::{Appended, Misfit};
+
+/// The name that a type has in C: with its module for types of extension modules, without for classes.
+pub(super) fn type_name<'a>(value: &'a Bound<'_, PyAny>) -> &'a str {
+    // SAFETY: the type lives as long as its value; `tp_name` is a C string that lives as long as the type.
+    unsafe { std::ffi::CStr::from_ptr((*ffi::Py_TYPE(value.as_ptr())).tp_name) }.to_str().unwrap_or_default()
+}
+
+pub(super) fn boolean(value: &Bound<'_, PyAny>) -> std::result::Result<bool, Misfit> {
+    if let Ok(value) = value.cast::<pyo3::types::PyBool>() {
+        return Ok(value.is_true());
+    }
+    match type_name(value) {
+        "numpy.bool" | "numpy.bool_" => Ok(value.is_truthy()?),
+        _ => Err(Misfit::plain()),
+    }
+}
+
+pub(super) fn narrow<T: TryFrom<i64>>(value: &Bound<'_, PyAny>) -> std::result::Result<T, Misfit> {
+    T::try_from(int64(value)?).map_err(|_| Misfit::plain())
+}
+
+#[inline]
+pub(super) fn int64(value: &Bound<'_, PyAny>) -> std::result::Result<i64, Misfit> {
+    // Apart, so that what is left is short enough to be part of its callers.
+    #[cold]
+    fn of_other(value: &Bound<'_, PyAny>) -> std::result::Result<i64, Misfit> {
+        int64(&index(value)?)
+    }
+    let object = value.as_ptr();
+    let mut overflow = 0;
+    // SAFETY: attached; the object is an int, which is checked first.
+    let out = unsafe {
+        if ffi::PyLong_Check(object) == 0 {
+            return of_other(value);
+        }
+        ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow)
+    };
+    if overflow != 0 { Err(Misfit::plain()) } else { Ok(out) }
+}
+
+#[inline]
+pub(super) fn uint64(value: &Bound<'_, PyAny>) -> std::result::Result<u64, Misfit> {
+    #[cold]
+    fn of_other(value: &Bound<'_, PyAny>) -> std::result::Result<u64, Misfit> {
+        uint64(&index(value)?)
+    }
+    let object = value.as_ptr();
+    // SAFETY: attached; the object is an int, which is checked first.
+    let out = unsafe {
+        if ffi::PyLong_Check(object) == 0 {
+            return of_other(value);
+        }
+        ffi::PyLong_AsUnsignedLongLong(object)
+    };
+    if out == u64::MAX
+        && let Some(error) = PyErr::take(value.py())
+    {
+        // Negative or too large: the message about the column says it better.
+        drop(error);
+        return Err(Misfit::plain());
+    }
+    Ok(out)
+}
+
+/// What counts as an int without being one: numpy's ints, and whatever else has `__index__`.
+#[cold]
+fn index<'py>(value: &Bound<'py, PyAny>) -> std::result::Result<Bound<'py, PyAny>, Misfit> {
+    // SAFETY: attached; `PyNumber_Index` gives a new reference to an int, or null with an exception set.
+    unsafe {
+        if ffi::PyIndex_Check(value.as_ptr()) == 0 {
+            return Err(Misfit::plain());
+        }
+        Ok(Bound::from_owned_ptr_or_err(value.py(), ffi::PyNumber_Index(value.as_ptr()))?)
+    }
+}
+
+#[inline]
+pub(super) fn float64(value: &Bound<'_, PyAny>) -> std::result::Result<f64, Misfit> {
+    // SAFETY: attached; the macro takes what the check before it admits.
+    unsafe {
+        if ffi::PyFloat_Check(value.as_ptr()) != 0 {
+            return Ok(ffi::PyFloat_AS_DOUBLE(value.as_ptr()));
+        }
+    }
+    float_of_other(value)
+}
+
+#[cold]
+fn float_of_other(value: &Bound<'_, PyAny>) -> std::result::Result<f64, Misfit> {
+    // SAFETY: attached; the check takes any object.
+    unsafe {
+        if matches!(type_name(value), "numpy.float32" | "numpy.float16") {
+            return Ok(value.extract::<f64>()?);
+        }
+        if ffi::PyLong_Check(value.as_ptr()) == 0 {
+            return float64(&index(value)?);
+        }
+    }
+    let inexact = || Misfit::because("no float is exactly that");
+    let number = int64(value).map_err(|_| inexact())?;
+    let float = number as f64;
+    // 2^63 as a float is one more than the largest int, so the way back is through i128.
+    if float as i128 == i128::from(number) { Ok(float) } else { Err(inexact()) }
+}
+
+pub(super) fn float32(value: &Bound<'_, PyAny>) -> std::result::Result<f32, Misfit> {
+    let wide = float64(value)?;
+    let narrow = wide as f32;
+    if narrow.is_infinite() && wide.is_finite() {
+        return Err(Misfit::plain());
+    }
+    // A float is rounded, as every float32 is; an int is exact or refused.
+    if f64::from(narrow) != wide && !value.is_instance_of::<pyo3::types::PyFloat>() && wide.fract() == 0.0 {
+        return Err(Misfit::because("no float is exactly that"));
+    }
+    Ok(narrow)
+}
+
+pub(super) fn utf8<'a>(value: &'a Bound<'_, PyAny>) -> std::result::Result<&'a str, Misfit> {
+    let mut length = 0;
+    // SAFETY: attached; the object is a str, which is checked first. Its UTF-8 is cached in it and lives as long, and
+    // CPython gives valid UTF-8 or none.
+    unsafe {
+        if ffi::PyUnicode_Check(value.as_ptr()) == 0 {
+            return Err(Misfit::plain());
+        }
+        let data = ffi::PyUnicode_AsUTF8AndSize(value.as_ptr(), &raw mut length);
+        if data.is_null() {
+            drop(PyErr::take(value.py()));
+            return Err(Misfit::because("it holds a lone surrogate, which UTF-8 cannot store"));
+        }
+        Ok(std::str::from_utf8_unchecked(std::slice::from_raw_parts(data.cast(), length as usize)))
+    }
+}
+
+pub(super) fn bytes(value: &Bound<'_, PyAny>, append: impl FnOnce(&[u8]) -> Appended) -> Appended {
+    if let Ok(bytes) = value.cast::<pyo3::types::PyBytes>() {
+        return append(bytes.as_bytes());
+    }
+    if !value.is_instance_of::<pyo3::types::PyByteArray>() && !value.is_instance_of::<pyo3::types::PyMemoryView>() {
+        return Err(Misfit::plain());
+    }
+    let bytes = value.py().get_type::<pyo3::types::PyBytes>().call1((value,))?;
+    append(bytes.cast::<pyo3::types::PyBytes>().map_err(PyErr::from)?.as_bytes())
+}
+
+fn class<'py>(
+    py: Python<'py>,
+    cell: &'static PyOnceLock<Py<PyAny>>,
+    module: &str,
+    name: &str,
+) -> PyResult<&'py Bound<'py, PyAny>> {
+    Ok(cell.get_or_try_init(py, || py.import(module)?.getattr(name).map(Bound::unbind))?.bind(py))
+}
+
+pub(super) fn decimal(value: &Bound<'_, PyAny>, precision: u8, scale: i8) -> std::result::Result<i256, Misfit> {
+    static DECIMAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = value.py();
+    let text = if value.is_instance(class(py, &DECIMAL, "decimal", "Decimal")?)? {
+        value.str()?
+    } else if value.is_instance_of::<pyo3::types::PyFloat>() {
+        return Err(Misfit::because("a float is no exact decimal; yield decimal.Decimal(str(value))"));
+    } else if value.is_instance_of::<pyo3::types::PyInt>() {
+        // `int.__str__` refuses thousands of digits, which fit no column either.
+        value.str().map_err(|_| Misfit::plain())?
+    } else {
+        index(value)?.str().map_err(|_| Misfit::plain())?
+    };
+    // A bool is an int that prints as a word.
+    let text = match text.to_str()? {
+        "True" => "1",
+        "False" => "0",
+        text => text,
+    };
+    decimal::parse(text, precision, scale).map_err(Misfit::because)
+}
+
+pub(super) fn uuid(value: &Bound<'_, PyAny>) -> std::result::Result<[u8; 16], Misfit> {
+    static UUID: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = value.py();
+    let class = class(py, &UUID, "uuid", "UUID")?;
+    if value.get_type().is(class) {
+        // What its `bytes` are made of, each time in Python.
+        return Ok(value.getattr(intern!(py, "int"))?.extract::<u128>()?.to_be_bytes());
+    }
+    if value.is_instance(class)? {
+        return Ok(value.getattr(intern!(py, "bytes"))?.extract()?);
+    }
+    if let Ok(bytes) = value.cast::<pyo3::types::PyBytes>() {
+        return bytes.as_bytes().try_into().map_err(|_| Misfit::because("a UUID has 16 bytes"));
+    }
+    let parsed = uuid::Uuid::parse_str(utf8(value)?);
+    parsed.map(uuid::Uuid::into_bytes).map_err(|_| Misfit::because("it is not the text of a UUID"))
+}
+
+pub(super) fn json(value: &Bound<'_, PyAny>, append: impl FnOnce(&str) -> Appended) -> Appended {
+    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = value.py();
+    if value.is_instance_of::<pyo3::types::PyString>() {
+        let text = utf8(value)?;
+        serde_json::from_str::<serde::de::IgnoredAny>(text)
+            .map_err(|error| Misfit::because(format!("it is not valid JSON ({error})")))?;
+        return append(text);
+    }
+    if !value.is_instance_of::<PyDict>() && !value.is_instance_of::<PyList>() {
+        return Err(Misfit::because("a json column takes a dict, a list, or valid JSON text"));
+    }
+    let dumps = DUMPS.get_or_try_init(py, || {
+        let options = PyDict::new(py);
+        options.set_item("ensure_ascii", false)?;
+        options.set_item("allow_nan", false)?;
+        options.set_item("separators", (",", ":"))?;
+        let encoder = py.import("json")?.getattr("JSONEncoder")?.call((), Some(&options))?;
+        encoder.getattr("encode").map(Bound::unbind)
+    })?;
+    append(utf8(&dumps.bind(py).call1((value,))?)?)
+}
