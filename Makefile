@@ -49,6 +49,7 @@ bless: $(VENV)/ready
 	UPDATE_EXPECT=1 cargo test --workspace --all-targets
 
 bench: $(VENV)/wheel-release $(PEERS)/ready
+	cargo bench --manifest-path benches/conversion/Cargo.toml --target-dir $(TARGET)/conversion
 	$(BIN)/python -m benches --write
 
 clean:

@@ -209,7 +209,7 @@ async fn an_insert_whose_write_or_input_fails_is_aborted() {
     script.send(Step::Rows(vec![1])).unwrap();
     script.send(Step::Fail("boom")).unwrap();
     let error = session.sql("INSERT INTO a SELECT n FROM b").await.unwrap().collect().await.unwrap_err();
-    assert_eq!(from_datafusion(error).to_string(), "boom");
+    assert_eq!(from_datafusion(error).to_string(), "boom\nthe write function had accepted 1 row before");
     assert!(host.log.take().contains(&"abort a".to_owned()));
 }
 
