@@ -14,6 +14,7 @@
 mod analyze;
 mod band;
 mod catalog;
+mod depth;
 mod distinct;
 mod endless;
 mod error;
@@ -34,11 +35,12 @@ mod statement;
 mod store;
 mod table;
 mod uuid_text;
+mod view;
 mod wire;
 
 pub use error::{from_datafusion, into_datafusion};
 pub use planner::install_streaming;
 pub use query::{Queries, QueryInfo};
 pub use session::Session;
-pub use statement::{Outcome, Prepared};
+pub use statement::{Outcome, Prepared, parse};
 pub use table::StreamTable;
