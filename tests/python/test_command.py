@@ -124,6 +124,14 @@ def test_the_failing_statement_is_counted_and_is_the_last(sql):
     assert "statement 2 of 3" in done.stderr
 
 
+def test_nothing_runs_where_a_statement_is_malformed(sql):
+    for malformed in ["selec 2", "SELECT 2 FROM", "CREATE EXTERNAL STREAM s (n intt) AS $$ $$", "SELECT 'open"]:
+        done = sql(f"SELECT 1 AS a;\n\n\n{malformed}")
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert "statement 2" in done.stderr
+
+
 def test_misuse():
     assert couatl().returncode == 2
     assert couatl("nothing").returncode == 2

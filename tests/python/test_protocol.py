@@ -183,6 +183,36 @@ $$ SETTINGS type = 'python', read_function_name = 'users';
     assert "several" not in str(rows(connection, "SHOW STREAMS"))
 
 
+def test_several_statements_are_all_parsed_before_one_runs(connection):
+    for malformed in ["selec 1", "CREATE EXTERNAL STREAM s (\n a intt) AS $$ $$ SETTINGS type = 'python'"]:
+        assert "statement 2 of 2: " in error(connection, f"CREATE TABLE never AS SELECT 1 AS n;\n\n{malformed}")
+        assert "never" in error(connection, "SELECT * FROM never")
+
+
+def test_the_statement_that_fails_is_numbered(connection):
+    assert "statement 2 of 3: " in error(connection, "SELECT 1; DROP TABLE nothing; SELECT 1")
+    assert "statement 3 of 3: " in error(connection, "SELECT 1; SELECT 2; SELECT nothing")
+    assert "statement" not in error(connection, "SELECT nothing")
+
+
+def test_what_is_too_deep_is_refused(connection):
+    for first, following in [
+        ("SELECT 1", "+1"),
+        ("SELECT 1=2", " OR 1=2"),
+        ("SELECT 'a'", "||'a'"),
+        ("SELECT 1", "::int"),
+        ("SELECT 1", " UNION ALL SELECT 1"),
+    ]:
+        assert "too deep" in error(connection, first + following * 5000)
+        rows(connection, first + following * 150)
+    numbers = ",".join(map(str, range(10_000)))
+    assert rows(connection, f"SELECT 7 IN ({numbers})") == [(True,)]
+
+
+def test_a_row_that_no_message_holds(connection):
+    assert "select fewer or shorter columns" in error(connection, "SELECT repeat('x', 100000000)")
+
+
 def test_an_empty_text(connection):
     for text in ["", ";", "-- nothing"]:
         error(connection, text)

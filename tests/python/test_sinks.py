@@ -1,10 +1,11 @@
 """Writing: one call of the write function per batch, one argument per column."""
 
 import json
+import threading
 
 import pyarrow
 import pytest
-from harness import create, error, rows, run
+from harness import create, error, rows, run, wait_until
 
 NOTES = """
 import json
@@ -149,6 +150,37 @@ def deinit():
     assert read(notes).count(["deinit"]) == 2, "one for the scan, one for the write"
     assert f"{accepted} rows" in said
     assert "ValueError: the third" in said
+
+
+def test_the_rows_that_an_insert_has_written_are_listed(server, connection, sink, tmp_path):
+    go = tmp_path / "go"
+    body = f"""
+import os, time
+
+calls = []
+
+def sink(n):
+    calls.append(n)
+    while len(calls) == 3 and not os.path.exists({str(go)!r}):
+        time.sleep(0.005)
+"""
+    sink("n int64", body, batch_size=10)
+
+    def insert():
+        with server.connect() as other:
+            run(other, "INSERT INTO sink SELECT value FROM generate_series(1, 50)")
+
+    def written():
+        found = rows(connection, "SELECT \"rows\" FROM system.queries WHERE sql LIKE 'INSERT INTO sink %'")
+        return found and found[0][0] >= 20
+
+    inserting = threading.Thread(target=insert)
+    inserting.start()
+    try:
+        wait_until(written, "rows that an INSERT has written")
+    finally:
+        go.touch()
+        inserting.join()
 
 
 @pytest.mark.parametrize("values", ["(1000, 'on', NULL)", "(1, 'on', 'nope')", "('x', 'on', NULL)"])

@@ -14,9 +14,12 @@ use tokio::runtime::{Builder, Runtime};
 /// How long threads may take to notice that everything is over.
 const LINGER: Duration = Duration::from_millis(200);
 
+/// What a thread has for plans that are deep. It is memory only where it is used.
+const QUERY_STACK_BYTES: usize = 8 << 20;
+
 /// Lends the runtime on which queries run.
 pub(crate) fn queries<T>(run: impl FnOnce(&Runtime) -> Result<T>) -> Result<T> {
-    lend(Builder::new_multi_thread().thread_name("couatl-query"), run)
+    lend(Builder::new_multi_thread().thread_name("couatl-query").thread_stack_size(QUERY_STACK_BYTES), run)
 }
 
 /// Lends the runtime on which the server speaks to its clients.

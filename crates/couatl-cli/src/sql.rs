@@ -29,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Runs the statements, and gives the exit code.
 pub(crate) fn run(args: &SqlArgs) -> Result<u8> {
     log::install(LevelFilter::WARN)?;
-    let statements = couatl_sql::parse(&args.text()?)?;
+    let statements = couatl_datafusion::parse(&args.text()?)?;
     let texts: Vec<_> = statements.iter().map(|statement| &*statement.text).collect();
     if texts.is_empty() {
         return Ok(0);

@@ -16,7 +16,6 @@ use datafusion::common::{ResolvedTableReference, exec_err};
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::error::Result;
 use datafusion::execution::{SessionState, TaskContext};
-use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -24,8 +23,8 @@ use parking_lot::RwLock;
 
 use crate::query::{Queries, Query};
 use crate::show;
-use crate::statement::datafusion_statement;
 use crate::table::StreamTable;
+use crate::view;
 
 /// The default catalog of a session.
 pub(crate) const CATALOG: &str = "couatl";
@@ -59,8 +58,7 @@ pub(crate) fn is_managed(catalogs: &dyn CatalogProviderList, name: &ResolvedTabl
     schema.is_some_and(|schema| schema.downcast_ref::<ManagedSchema>().is_some())
 }
 
-/// Tables by name. A view is planned anew, from its text, each time it is looked up, and so reads what its names mean
-/// then.
+/// Tables by name. A view is planned anew each time it is looked up, and so reads what its names mean then.
 #[derive(Debug)]
 pub(crate) struct ManagedSchema {
     tables: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
@@ -78,13 +76,10 @@ impl ManagedSchema {
         self.tables.write().remove(name);
     }
 
-    async fn planned_anew(&self, definition: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let state = self.state.read().as_ref().and_then(Weak::upgrade);
-        let Some(state) = state.map(|state| state.read().clone()) else { return Ok(None) };
-        let plan = state.statement_to_plan(datafusion_statement(definition)?).await?;
-        let LogicalPlan::Ddl(DdlStatement::CreateView(view)) = plan else { return Ok(None) };
-        let table = ViewTable::new(Arc::unwrap_or_clone(view.input), Some(definition.to_owned()));
-        Ok(Some(Arc::new(table)))
+    fn state(&self) -> Option<SessionState> {
+        let state = self.state.read().as_ref().and_then(Weak::upgrade)?;
+        let state = state.read().clone();
+        Some(state)
     }
 }
 
@@ -95,13 +90,13 @@ impl SchemaProvider for ManagedSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        view::check(name)?;
         let Some(table) = self.tables.read().get(name).cloned() else { return Ok(None) };
         if let Some(view) = table.downcast_ref::<ViewTable>()
             && let Some(definition) = view.definition()
-            // A view over what is no more is still there, to be seen and dropped; reading it says what it lacks.
-            && let Ok(Some(view)) = self.planned_anew(definition).await
+            && let Some(state) = self.state()
         {
-            return Ok(Some(view));
+            return view::current(name, &table, definition, &state).await.map(Some);
         }
         Ok(Some(table))
     }
@@ -155,6 +150,10 @@ impl SchemaProvider for SystemSchema {
 
     fn table_exist(&self, name: &str) -> bool {
         name == "queries"
+    }
+
+    fn register_table(&self, name: String, _table: Arc<dyn TableProvider>) -> Result<Option<Arc<dyn TableProvider>>> {
+        exec_err!("the schema 'system' describes what runs: '{name}' cannot be made there, but in '{SCHEMA}'")
     }
 }
 

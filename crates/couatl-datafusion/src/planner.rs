@@ -26,6 +26,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use crate::analyze::TimeBoxExec;
 use crate::band::BandJoins;
+use crate::depth;
 use crate::endless::RefuseEndless;
 use crate::prompt::{BoundLimits, PromptFilters, PromptJoins};
 use crate::query::{Queries, QueryExec};
@@ -97,7 +98,7 @@ impl QueryPlanner for Planner {
             // EXPLAIN shows a plan that cannot be made as one that is not there; this says why.
             DefaultPhysicalPlanner::default().create_physical_plan(&explain.plan, state).await?;
         }
-        let plan = DefaultPhysicalPlanner::default().create_physical_plan(&logical_plan, state).await?;
+        let plan = depth::planned(DefaultPhysicalPlanner::default().create_physical_plan(&logical_plan, state)).await?;
         let plan = if streaming { time_boxed(plan)? } else { plan };
         let Some(queries) = &self.queries else { return Ok(plan) };
         if plan.downcast_ref::<ExplainExec>().is_some() {

@@ -51,7 +51,7 @@ pub struct QueryInfo {
     pub sql: String,
     /// `running`, `cancelling`, or `stuck` where user code does not end.
     pub state: &'static str,
-    /// Rows given to the client so far.
+    /// Rows given to the client, or by an INSERT to its stream, so far.
     pub rows: u64,
     /// When it began.
     pub started: SystemTime,
@@ -163,6 +163,11 @@ impl Query {
 
     pub(crate) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Rows have gone where they are to go.
+    pub(crate) fn count(&self, rows: usize) {
+        self.rows.fetch_add(rows as u64, Relaxed);
     }
 
     /// A piece of work begins; the query is over only when this has been told that it ended.
@@ -310,7 +315,7 @@ fn run(running: Running) -> impl futures::Stream<Item = Result<RecordBatch>> + S
         };
         match next {
             Some(Ok(batch)) => {
-                query.rows.fetch_add(batch.num_rows() as u64, Relaxed);
+                query.count(batch.num_rows());
                 Some((Ok(batch), running))
             }
             last => {

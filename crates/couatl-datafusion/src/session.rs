@@ -6,15 +6,15 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use couatl_core::{Error, Host, Result};
-use couatl_sql::{CreateStream, Statement, StatementKind, StreamName};
+use couatl_sql::{CreateStream, Statement, StatementKind, StreamName, in_statement};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{ParamValues, ResolvedTableReference, ScalarValue, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement as PlanStatement};
+use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::{DdlStatement, DropTable, DropView, LogicalPlan, Statement as PlanStatement};
 use datafusion::optimizer::Analyzer;
-use datafusion::physical_plan::ExecutionPlanProperties;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use futures::TryStreamExt;
@@ -22,11 +22,11 @@ use parking_lot::RwLock;
 
 use crate::catalog::{self, CATALOG, ManagedSchema, SCHEMA};
 use crate::planner::{StatementText, install_session};
-use crate::statement::{Outcome, Prepared, parse_tokens};
+use crate::statement::{self, Outcome, Prepared, parse};
 use crate::table::StreamTable;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
-use crate::{Queries, bound, from_datafusion, insert, row_values, show};
+use crate::{Queries, bound, depth, from_datafusion, row_values, show};
 
 /// A DataFusion session that speaks the language of streams. Cheap to clone; everything inside is shared.
 #[derive(Clone)]
@@ -111,13 +111,13 @@ impl Session {
     /// `DataFrame` does, and gives the count of its rows.
     ///
     /// # Errors
-    /// What is wrong with the text, and what the statements before the last fail with.
+    /// What is wrong with the text, of which nothing has run then unless it is wrong only in what it means; and what the
+    /// statements before the last fail with.
     pub async fn sql(&self, text: &str) -> Result<DataFrame> {
         let (leading, last) = split(text)?;
-        for statement in &leading {
-            self.run(statement).await?;
-        }
-        self.data_frame(&last, None).await
+        self.run_all(&leading).await?;
+        let of = leading.len() + 1;
+        self.data_frame(&last, None).await.map_err(|error| in_statement(error, of, of))
     }
 
     /// Parses and plans a text, without any side effect.
@@ -141,7 +141,8 @@ impl Session {
             return Err(lonely_parameters());
         }
         let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
-        Ok(Prepared { sql: text.to_owned(), leading, last, is_update, schema, parameters })
+        let statements = leading.len() + 1;
+        Ok(Prepared { sql: text.to_owned(), statements, leading, last, is_update, schema, parameters })
     }
 
     /// Runs all statements of a prepared text but the last, which is planned then.
@@ -152,10 +153,9 @@ impl Session {
         if prepared.leading.is_empty() {
             return Ok(prepared);
         }
-        for statement in &prepared.leading {
-            self.run(statement).await?;
-        }
-        let (is_update, schema, parameters) = self.describe(&prepared.last).await?;
+        self.run_all(&prepared.leading).await?;
+        let described = self.describe(&prepared.last).await;
+        let (is_update, schema, parameters) = described.map_err(|error| prepared.in_last(error))?;
         let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
         Ok(Prepared { leading: Vec::new(), is_update, schema, parameters, ..prepared })
     }
@@ -183,9 +183,11 @@ impl Session {
     /// # Errors
     /// Those of planning and, for an update, those of running it. Rows carry their own errors.
     pub async fn execute(&self, prepared: &Prepared, parameters: Option<ParamValues>) -> Result<Outcome> {
-        for statement in &prepared.leading {
-            self.run(statement).await?;
-        }
+        self.run_all(&prepared.leading).await?;
+        self.execute_last(prepared, parameters).await.map_err(|error| prepared.in_last(error))
+    }
+
+    async fn execute_last(&self, prepared: &Prepared, parameters: Option<ParamValues>) -> Result<Outcome> {
         let values = parameters.map(|values| typed(values, prepared)).transpose()?;
         if values.is_none() && !prepared.parameters.fields().is_empty() {
             let count = prepared.parameters.fields().len();
@@ -195,7 +197,8 @@ impl Session {
         if prepared.is_update {
             return self.update(data_frame).await.map(Outcome::Updated);
         }
-        data_frame.execute_stream().await.map(Outcome::Rows).map_err(from_datafusion)
+        let (plan, context) = physical(data_frame).await?;
+        execute_stream(plan, context).map(Outcome::Rows).map_err(from_datafusion)
     }
 
     /// Runs an update with each of these rows for its parameters, by position; gives how many rows it wrote, where it
@@ -213,7 +216,7 @@ impl Session {
             return Err(Error::internal("a statement of our own has no parameters"));
         };
         let types: Vec<_> = rows.schema().fields().iter().map(|field| field.data_type().clone()).collect();
-        let plan = self.plan(tokens.clone(), &types).await?;
+        let plan = depth::planned(self.plan(tokens.clone(), &types)).await?;
         if bound::takes_rows(&plan).map_err(from_datafusion)? {
             let plan = bound::over_rows(plan, rows).map_err(from_datafusion)?;
             return self.update(DataFrame::new(self.state(&prepared.last.text), plan)).await;
@@ -237,14 +240,19 @@ impl Session {
         self.inner.queries.shutdown(grace).await;
     }
 
-    async fn run(&self, statement: &Statement) -> Result<Option<u64>> {
-        let data_frame = self.data_frame(statement, None).await?;
-        self.update(data_frame).await
+    /// Runs what stands before the last statement of a text.
+    async fn run_all(&self, leading: &[Statement]) -> Result<()> {
+        for (i, statement) in leading.iter().enumerate() {
+            let run = async { self.update(self.data_frame(statement, None).await?).await };
+            run.await.map_err(|error| in_statement(error, i + 1, leading.len() + 1))?;
+        }
+        Ok(())
     }
 
     /// Runs to the end; the count, where there is one.
     async fn update(&self, data_frame: DataFrame) -> Result<Option<u64>> {
-        let batches = data_frame.collect().await.map_err(from_datafusion)?;
+        let (plan, context) = physical(data_frame).await?;
+        let batches = collect(plan, context).await.map_err(from_datafusion)?;
         let counts =
             batches.iter().filter(|batch| batch.num_columns() == 1 && batch.schema().field(0).name() == "count");
         let counts = counts.filter_map(|batch| batch.column(0).as_primitive_opt::<UInt64Type>());
@@ -278,10 +286,10 @@ impl Session {
             }
             StatementKind::Describe { name, tokens } => match self.stream(name).await {
                 Ok(table) => show::columns(table_of(&table)?.definition())?,
-                Err(_) => return self.datafusion(tokens.clone(), &statement.text, None).await,
+                Err(_) => return depth::planned(self.datafusion(tokens.clone(), &statement.text, None)).await,
             },
             StatementKind::Other(tokens) => {
-                return self.datafusion(tokens.clone(), &statement.text, parameters).await;
+                return depth::planned(self.datafusion(tokens.clone(), &statement.text, parameters)).await;
             }
             _ => return Err(Error::unsupported(format!("this statement is not offered: {}", statement.text))),
         };
@@ -327,6 +335,11 @@ impl Session {
                 let plan = LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table));
                 SessionContext::new_with_state(state).execute_logical_plan(plan).await
             }
+            LogicalPlan::Ddl(
+                DdlStatement::DropTable(DropTable { name, .. }) | DdlStatement::DropView(DropView { name, .. }),
+            ) if self.is_stream(&state, &name) => {
+                return Err(Error::invalid_argument(format!("'{name}' is a stream; DROP STREAM drops it")));
+            }
             plan @ LogicalPlan::Ddl(_) => SessionContext::new_with_state(state).execute_logical_plan(plan).await,
             plan @ LogicalPlan::Statement(_) => context.execute_logical_plan(plan).await,
             plan @ (LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) => {
@@ -346,12 +359,15 @@ impl Session {
 
     /// The plan of a statement whose parameters have these types, where they are known.
     async fn plan(&self, tokens: Vec<TokenWithSpan>, types: &[DataType]) -> Result<LogicalPlan> {
-        let statement = parse_tokens(tokens).map_err(from_datafusion)?;
-        insert::statement_to_plan(&self.inner.context.state(), statement, types).await.map_err(from_datafusion)
+        statement::plan(&self.inner.context.state(), tokens, types).await.map_err(from_datafusion)
     }
 
     /// Whether a statement is an update, the schema of its rows, and its parameters.
     async fn describe(&self, statement: &Statement) -> Result<(bool, Schema, Schema)> {
+        depth::planned(self.described(statement)).await
+    }
+
+    async fn described(&self, statement: &Statement) -> Result<(bool, Schema, Schema)> {
         let rows = |schema: arrow::datatypes::SchemaRef| Ok((false, Schema::clone(&schema), Schema::empty()));
         let tokens = match &statement.kind {
             StatementKind::ShowStreams => return rows(show::streams_schema()),
@@ -439,6 +455,12 @@ impl Session {
         Ok(table)
     }
 
+    fn is_stream(&self, state: &SessionState, name: &TableReference) -> bool {
+        let defaults = &state.config().options().catalog;
+        let name = name.clone().resolve(&defaults.default_catalog, &defaults.default_schema);
+        catalog::stream(state.catalog_list().as_ref(), &name).is_some()
+    }
+
     /// The full name, and the schema that it is in.
     fn place(&self, name: &StreamName) -> Result<(ResolvedTableReference, Arc<dyn SchemaProvider>)> {
         let reference = match (name.catalog(), name.schema()) {
@@ -492,9 +514,16 @@ fn table_of(table: &Arc<dyn TableProvider>) -> Result<&StreamTable> {
 
 /// The statements of a text: all but the last, and the last.
 fn split(text: &str) -> Result<(Vec<Statement>, Statement)> {
-    let mut statements = couatl_sql::parse(text)?;
+    let mut statements = parse(text)?;
     let last = statements.pop().ok_or_else(|| Error::invalid_syntax("the text holds no statement"))?;
     Ok((statements, last))
+}
+
+/// The plan of a `DataFrame`, and what it runs in.
+async fn physical(data_frame: DataFrame) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
+    let context = Arc::new(data_frame.task_ctx());
+    let plan = depth::planned(data_frame.create_physical_plan()).await.map_err(from_datafusion)?;
+    Ok((plan, context))
 }
 
 fn has_placeholders(statement: &Statement) -> bool {

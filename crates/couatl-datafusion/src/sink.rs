@@ -54,6 +54,7 @@ impl StreamSink {
         &self,
         writer: &mut dyn SinkWriter,
         data: &mut SendableRecordBatchStream,
+        query: Option<&Query>,
     ) -> couatl_core::Result<()> {
         let mut accepted = 0;
         while let Some(batch) = data.next().await {
@@ -64,6 +65,7 @@ impl StreamSink {
             for start in (0..batch.num_rows()).step_by(self.batch_rows) {
                 let rows = self.batch_rows.min(batch.num_rows() - start);
                 writer.write(batch.slice(start, rows)).await?;
+                query.inspect(|query| query.count(rows));
             }
         }
         Ok(())
@@ -77,10 +79,11 @@ impl DataSink for StreamSink {
     }
 
     async fn write_all(&self, mut data: SendableRecordBatchStream, context: &Arc<TaskContext>) -> Result<u64> {
-        let finish = Query::of(context).map_or_else(Finish::ignore, |query| query.work());
+        let query = Query::of(context);
+        let finish = query.as_ref().map_or_else(Finish::ignore, Query::work);
         let request = WriteRequest { metrics: Arc::new(Metrics::default()), finish };
         let mut writer = self.sink.open(request).await.map_err(into_datafusion)?;
-        let written = match self.write(&mut *writer, &mut data).await {
+        let written = match self.write(&mut *writer, &mut data, query.as_deref()).await {
             Ok(()) => writer.commit().await,
             Err(error) => Err(match writer.abort().await {
                 Ok(()) => error,

@@ -1,18 +1,27 @@
 //! A statement before and after it has run.
 
-use arrow::datatypes::SchemaRef;
-use couatl_sql::{Statement, StatementKind};
+use arrow::datatypes::{DataType, SchemaRef};
+use couatl_core::Error;
+use couatl_sql::{Statement, StatementKind, in_statement};
 use datafusion::common::plan_err;
 use datafusion::error::Result;
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement as DataFusionStatement};
-use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+use datafusion::sql::planner::object_name_to_table_reference;
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::catalog::is_managed;
+use crate::{depth, from_datafusion, insert, into_datafusion, view};
 
 /// A text that has been parsed and planned, and not run. It keeps the statements: each execution plans them anew, so
 /// that streams may be replaced in between.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     pub(crate) sql: String,
+    /// How many statements the text holds.
+    pub(crate) statements: usize,
     /// What runs before the last statement, in order.
     pub(crate) leading: Vec<Statement>,
     pub(crate) last: Statement,
@@ -25,6 +34,11 @@ impl Prepared {
     /// The text, as it came.
     pub fn sql(&self) -> &str {
         &self.sql
+    }
+
+    /// An error of its last statement.
+    pub(crate) fn in_last(&self, error: Error) -> Error {
+        in_statement(error, self.statements, self.statements)
     }
 
     /// Whether it changes something (DDL, INSERT, COPY, SET …) rather than giving rows.
@@ -57,6 +71,22 @@ pub enum Outcome {
     Updated(Option<u64>),
 }
 
+/// Parses a text of any number of statements: those of streams as [`couatl_sql::parse`] does, and the others as far as
+/// DataFusion's grammar goes. A text in which a statement is malformed has none, and so nothing of it runs.
+///
+/// # Errors
+/// What is wrong with the text, with the number of the statement where there are several.
+pub fn parse(text: &str) -> couatl_core::Result<Vec<Statement>> {
+    let statements = couatl_sql::parse(text)?;
+    for (i, statement) in statements.iter().enumerate() {
+        if let StatementKind::Other(tokens) = &statement.kind {
+            let parsed = depth::with_stack(|| parse_tokens(tokens.clone()).map(drop));
+            parsed.map_err(|error| in_statement(from_datafusion(error), i + 1, statements.len()))?;
+        }
+    }
+    Ok(statements)
+}
+
 /// DataFusion's statement for tokens.
 pub(crate) fn parse_tokens(tokens: Vec<TokenWithSpan>) -> Result<DataFusionStatement> {
     let mut statements = DFParserBuilder::new(tokens).build()?.parse_statements()?;
@@ -72,5 +102,43 @@ pub(crate) fn datafusion_statement(text: &str) -> Result<DataFusionStatement> {
     match (statements.pop().map(|statement| statement.kind), statements.is_empty()) {
         (Some(StatementKind::Other(tokens)), true) => parse_tokens(tokens),
         _ => plan_err!("expected one statement of SQL"),
+    }
+}
+
+/// The plan of a statement whose parameters have these types, where they are known. A view reads no parameters and not
+/// itself, and what is planned must not be too deep.
+pub(crate) async fn plan(state: &SessionState, tokens: Vec<TokenWithSpan>, types: &[DataType]) -> Result<LogicalPlan> {
+    let has_parameters = tokens.iter().any(|token| matches!(token.token, Token::Placeholder(_)));
+    let statement = parse_tokens(tokens)?;
+    let plan = match created_view(&statement) {
+        Some(_) if has_parameters => {
+            let message = "a view cannot have parameters: those who read it give none; write their values out";
+            return Err(into_datafusion(Error::invalid_argument(message)));
+        }
+        Some(name) => {
+            let name =
+                object_name_to_table_reference(name, state.config_options().sql_parser.enable_ident_normalization)?;
+            let defaults = &state.config_options().catalog;
+            let name = name.resolve(&defaults.default_catalog, &defaults.default_schema);
+            let planning = insert::statement_to_plan(state, statement, types);
+            match is_managed(state.catalog_list().as_ref(), &name) {
+                true => view::created(&name.table, planning).await?,
+                false => planning.await?,
+            }
+        }
+        None => insert::statement_to_plan(state, statement, types).await?,
+    };
+    depth::check(&plan)?;
+    Ok(plan)
+}
+
+/// The name of the view that a statement makes.
+fn created_view(statement: &DataFusionStatement) -> Option<ast::ObjectName> {
+    match statement {
+        DataFusionStatement::Statement(statement) => match &**statement {
+            ast::Statement::CreateView(view) => Some(view.name.clone()),
+            _ => None,
+        },
+        _ => None,
     }
 }

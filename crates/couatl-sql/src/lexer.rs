@@ -11,7 +11,7 @@ use couatl_core::{Error, Result};
 use sqlparser::dialect::{Dialect, GenericDialect};
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, TokenizerError};
 
-use crate::tokens::error_at;
+use crate::tokens::{error_at, prefixed};
 
 /// One statement: its own text, and its tokens with places relative to that text.
 pub(crate) struct Lexed {
@@ -26,10 +26,13 @@ pub(crate) fn statements(text: &str) -> Result<Vec<Lexed>> {
     let mut out = Vec::new();
     let mut current = Vec::new();
     let tokens = lex(text).map_err(|stopped| {
-        let current = stopped.read.iter().rposition(|token| token.token == Token::SemiColon).map_or(0, |at| at + 1);
-        let first = stopped.read[current..].iter().find(|token| is_significant(token));
+        let statements: Vec<_> = stopped.read.split(|token| token.token == Token::SemiColon).collect();
+        let first = statements.last().and_then(|current| current.iter().find(|token| is_significant(token)));
         let origin = first.map_or(stopped.place(), |token| token.span.start);
-        stopped.into_error(text, origin)
+        // The rest cannot be read: nobody knows how many more there are.
+        let before = statements.iter().rev().skip(1).filter(|statement| statement.iter().any(is_significant)).count();
+        let error = stopped.into_error(text, origin);
+        if before == 0 { error } else { prefixed(error, &format!("statement {}", before + 1)) }
     })?;
     for token in tokens {
         if token.token == Token::SemiColon {

@@ -7,7 +7,7 @@
 //! ```text
 //!   text --lexer--> statements of tokens --statement--> CreateStream    (create: columns via types, settings)
 //!                                                  |--> DropStream, ShowStreams, Describe, KillQuery …
-//!                                                  '--> Other           (placeholders numbered)
+//!                                                  '--> Other           (placeholders numbered, depth checked)
 //!   StreamDefinition --print--> text
 //! ```
 //!
@@ -32,9 +32,11 @@
 //!
 //! Every error is of kind `invalid-syntax` (the text does not follow the grammar), `invalid-setting`, or
 //! `invalid-definition` (it does, but its columns and types do not hold together). Lines and columns count within the
-//! statement: line 1 is the line of its first token. They are in the message and in the context `line` and `column`.
+//! statement: line 1 is the line of its first token. They are in the message and in the context `line` and `column`. Where
+//! a text holds several statements, the message starts with the number of the one that is wrong.
 
 mod create;
+mod depth;
 mod lexer;
 mod name;
 mod parameters;
@@ -48,5 +50,5 @@ mod types;
 pub use create::{CreateStream, parse_columns};
 pub use name::StreamName;
 pub use print::create_statement;
-pub use statement::{Statement, StatementKind, parse};
+pub use statement::{Statement, StatementKind, in_statement, parse};
 pub use types::parse_type;

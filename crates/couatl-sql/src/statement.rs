@@ -7,10 +7,11 @@ use couatl_core::{Error, Result};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::create::CreateStream;
+use crate::depth;
 use crate::lexer::{self, Lexed};
 use crate::name::StreamName;
 use crate::placeholders;
-use crate::tokens::{Tokens, error_at};
+use crate::tokens::{Tokens, error_at, prefixed};
 
 /// A statement, and the text that it was parsed from.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +64,7 @@ pub enum StatementKind {
 ///
 /// # Errors
 /// `invalid-syntax`, `invalid-setting` and `invalid-definition`, for statements of this language. Statements that are
-/// DataFusion's are only cut into tokens.
+/// DataFusion's are only cut into tokens, and must not be too deep to be planned.
 ///
 /// ```
 /// use couatl_sql::{StatementKind, parse};
@@ -78,14 +79,25 @@ pub enum StatementKind {
 /// # Ok::<(), couatl_core::Error>(())
 /// ```
 pub fn parse(text: &str) -> Result<Vec<Statement>> {
-    let parsed = lexer::statements(text)?.into_iter().map(|Lexed { text, tokens }| {
-        let kind = match ours(&tokens)? {
+    let lexed = lexer::statements(text)?;
+    let of = lexed.len();
+    let parsed = lexed.into_iter().enumerate().map(|(i, Lexed { text, tokens })| {
+        let kind = match ours(&tokens).transpose() {
             Some(kind) => kind,
-            None => other(tokens)?,
+            None => other(tokens),
         };
-        Ok(Statement { kind, text })
+        Ok(Statement { kind: kind.map_err(|error| in_statement(error, i + 1, of))?, text })
     });
     parsed.collect()
+}
+
+/// An error of the statement of this number, the first being 1, in a text of so many: where there are several, its
+/// message says which one it is.
+pub fn in_statement(error: Error, number: usize, of: usize) -> Error {
+    if of < 2 {
+        return error;
+    }
+    prefixed(error, &format!("statement {number} of {of}"))
 }
 
 fn ours(all: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
@@ -136,6 +148,7 @@ fn other(mut tokens: Vec<TokenWithSpan>) -> Result<StatementKind> {
     if let Some(name) = described(&tokens) {
         return Ok(StatementKind::Describe { name, tokens });
     }
+    depth::check(&tokens)?;
     placeholders::number(&mut tokens)?;
     Ok(StatementKind::Other(tokens))
 }

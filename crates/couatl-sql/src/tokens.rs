@@ -128,6 +128,13 @@ pub(crate) fn error_at(
     kind(message(&at)).with_context("line", place.line.to_string()).with_context("column", place.column.to_string())
 }
 
+/// The same error, whose message says first what it is in.
+pub(crate) fn prefixed(error: Error, place: &str) -> Error {
+    let prefixed = Error::new(error.kind(), format!("{place}: {error}"));
+    let prefixed = error.context().fold(prefixed, |prefixed, (key, value)| prefixed.with_context(key, value));
+    prefixed.with_source(error)
+}
+
 fn is_word(token: &Token, expected: &str) -> bool {
     matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected))
 }

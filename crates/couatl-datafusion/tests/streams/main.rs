@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod band;
+mod depth;
 mod join_answers;
 mod joins;
 mod order;

@@ -146,7 +146,7 @@ fn unclosed() {
             SELECT 'a
                 invalid-syntax: the string that opens at line 1, column 8 is not closed
             SELECT 1;\n\nSELECT\n 'it''s;\n\n
-                invalid-syntax: the string that opens at line 2, column 2 is not closed
+                invalid-syntax: statement 2: the string that opens at line 2, column 2 is not closed
             SELECT "a
                 invalid-syntax: the quoted name that opens at line 1, column 8 is not closed
             SELECT 1 /* a\n\n
@@ -178,4 +178,29 @@ fn long_tokens_are_shortened() {
     assert!(error.len() < 150, "{error}");
     let error = parse(&format!("SHOW STREAMS '{}'", "'' é".repeat(100_000))).unwrap_err().to_string();
     assert!(error.len() < 250, "{error}");
+}
+
+#[test]
+fn the_statement_that_is_wrong_is_numbered() {
+    check(
+        &[
+            "SELECT 1;\n\n\nCREATE EXTERNAL STREAM x (\n a intt) AS $$ $$ SETTINGS type = 'python'",
+            ";; CREATE EXTERNAL STREAM x (a intt) AS $$ $$; SELECT 1",
+            "SHOW STREAMS NOW;",
+            ";; 'open",
+            "SELECT 1; ; SELECT 2; 'open",
+        ],
+        expect![[r#"
+            SELECT 1;\n\n\nCREATE EXTERNAL STREAM x (\n a intt) AS $$ $$ SETTINGS type = 'python'
+                invalid-definition: statement 2 of 2: unknown type 'intt' at line 2, column 4; did you mean 'int8'?
+            ;; CREATE EXTERNAL STREAM x (a intt) AS $$ $$; SELECT 1
+                invalid-definition: statement 1 of 2: unknown type 'intt' at line 1, column 29; did you mean 'int8'?
+            SHOW STREAMS NOW;
+                invalid-syntax: expected the end of the statement, found 'NOW' at line 1, column 14
+            ;; 'open
+                invalid-syntax: the string that opens at line 1, column 1 is not closed
+            SELECT 1; ; SELECT 2; 'open
+                invalid-syntax: statement 3: the string that opens at line 1, column 1 is not closed
+        "#]],
+    );
 }

@@ -159,7 +159,7 @@ fn placeholders() {
             SELECT a -> '?' , $$ ? $$ WHERE b=?
                 other SELECT a -> '?' , $$ ? $$ WHERE b=$1
             SELECT 1;\nSELECT ?,\n $1
-                invalid-syntax: expected one kind of placeholder in a statement, found both '?' and '$1' at line 2, column 2
+                invalid-syntax: statement 2 of 2: expected one kind of placeholder in a statement, found both '?' and '$1' at line 2, column 2
             SELECT ?1, ?
                 invalid-syntax: expected one kind of placeholder in a statement, found both '?' and '?1' at line 1, column 8
         "#]],
