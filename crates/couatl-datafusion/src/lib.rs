@@ -13,7 +13,6 @@
 
 mod analyze;
 mod band;
-mod bound;
 mod catalog;
 mod depth;
 mod distinct;
@@ -24,6 +23,7 @@ mod insert;
 mod join;
 mod operators;
 mod order;
+mod parameters;
 mod planner;
 mod probe;
 mod prompt;
@@ -39,8 +39,8 @@ mod uuid_text;
 mod view;
 mod wire;
 
-pub use bound::row_values;
 pub use error::{from_datafusion, into_datafusion};
+pub use parameters::row_values;
 pub use planner::install_streaming;
 pub use query::{Queries, QueryInfo};
 pub use session::Session;

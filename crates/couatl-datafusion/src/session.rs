@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use couatl_core::{Error, Host, Result};
 use couatl_sql::{CreateStream, Statement, StatementKind, StreamName, in_statement};
 use datafusion::catalog::{SchemaProvider, TableProvider};
-use datafusion::common::{ParamValues, ResolvedTableReference, ScalarValue, TableReference};
+use datafusion::common::{ParamValues, ResolvedTableReference, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
@@ -16,7 +16,7 @@ use datafusion::logical_expr::{DdlStatement, DropTable, DropView, LogicalPlan, S
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::TryStreamExt;
 use parking_lot::RwLock;
 
@@ -26,7 +26,7 @@ use crate::statement::{self, Outcome, Prepared, parse};
 use crate::table::StreamTable;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
-use crate::{Queries, bound, depth, from_datafusion, row_values, show};
+use crate::{Queries, depth, from_datafusion, parameters, row_values, show};
 
 /// A DataFusion session that speaks the language of streams. Cheap to clone; everything inside is shared.
 #[derive(Clone)]
@@ -129,8 +129,8 @@ impl Session {
     /// What is wrong with the text.
     pub async fn prepare(&self, text: &str) -> Result<Prepared> {
         let (leading, last) = split(text)?;
-        if leading.iter().any(has_placeholders) {
-            return Err(lonely_parameters());
+        if leading.iter().any(parameters::has_placeholders) {
+            return Err(parameters::lonely_parameters());
         }
         let described = self.describe(&last).await;
         let (is_update, schema, parameters) = match described {
@@ -138,7 +138,7 @@ impl Session {
             described => described?,
         };
         if !leading.is_empty() && !parameters.fields().is_empty() {
-            return Err(lonely_parameters());
+            return Err(parameters::lonely_parameters());
         }
         let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
         let statements = leading.len() + 1;
@@ -168,7 +168,7 @@ impl Session {
         if prepared.is_update {
             return Ok(prepared);
         }
-        let values = typed(values, &prepared)?;
+        let values = parameters::typed(values, &prepared)?;
         let data_frame = self.data_frame(&prepared.last, Some(values)).await?;
         // One schema for every row of parameters, any of which may be NULL.
         let fields = data_frame.schema().fields().iter().map(|field| Field::clone(field).with_nullable(true));
@@ -188,7 +188,7 @@ impl Session {
     }
 
     async fn execute_last(&self, prepared: &Prepared, parameters: Option<ParamValues>) -> Result<Outcome> {
-        let values = parameters.map(|values| typed(values, prepared)).transpose()?;
+        let values = parameters.map(|values| parameters::typed(values, prepared)).transpose()?;
         if values.is_none() && !prepared.parameters.fields().is_empty() {
             let count = prepared.parameters.fields().len();
             return Err(Error::invalid_argument(format!("expected {count} parameters, got none")));
@@ -217,8 +217,8 @@ impl Session {
         };
         let types: Vec<_> = rows.schema().fields().iter().map(|field| field.data_type().clone()).collect();
         let plan = depth::planned(self.plan(tokens.clone(), &types)).await?;
-        if bound::takes_rows(&plan).map_err(from_datafusion)? {
-            let plan = bound::over_rows(plan, rows).map_err(from_datafusion)?;
+        if parameters::takes_rows(&plan).map_err(from_datafusion)? {
+            let plan = parameters::over_rows(plan, rows).map_err(from_datafusion)?;
             return self.update(DataFrame::new(self.state(&prepared.last.text), plan)).await;
         }
         let mut total = Some(0);
@@ -389,7 +389,7 @@ impl Session {
             let data_frame = self.inner.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
             plan = data_frame.logical_plan().clone();
         }
-        let parameters = parameters(&plan)?;
+        let parameters = parameters::parameters(&plan)?;
         match plan {
             LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_) => {
                 Ok((true, Schema::empty(), parameters))
@@ -526,62 +526,9 @@ async fn physical(data_frame: DataFrame) -> Result<(Arc<dyn ExecutionPlan>, Arc<
     Ok((plan, context))
 }
 
-fn has_placeholders(statement: &Statement) -> bool {
-    matches!(&statement.kind, StatementKind::Other(tokens)
-        if tokens.iter().any(|token| matches!(token.token, Token::Placeholder(_))))
-}
-
-fn lonely_parameters() -> Error {
-    Error::invalid_argument("parameters go with a single statement; send this one by itself")
-}
-
 /// Whether a statement that cannot be planned yet looks like one that gives rows.
 fn gives_rows(statement: &Statement) -> bool {
     let word = statement.text.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty()).unwrap_or("");
     let words = ["select", "with", "values", "table", "show", "describe", "desc", "explain", "execute"];
     words.iter().any(|query| word.eq_ignore_ascii_case(query))
-}
-
-/// The placeholders of a plan as fields, in their order.
-fn parameters(plan: &LogicalPlan) -> Result<Schema> {
-    let found = plan.get_parameter_types().map_err(from_datafusion)?;
-    let number = |name: &str| name.trim_start_matches('$').parse::<usize>().ok();
-    let count = found.keys().filter_map(|name| number(name)).max().unwrap_or(0);
-    let field = |number: usize| {
-        let name = format!("${number}");
-        let data_type = found.get(&name).cloned().flatten().unwrap_or(DataType::Null);
-        Field::new(name, data_type, true)
-    };
-    Ok(Schema::new((1..=count).map(field).collect::<Vec<_>>()))
-}
-
-/// The values as they are to be planned with: their own types, so that SQL's rules bring them together with the others,
-/// and nothing of them is lost; but text becomes what the statement wants, as literals do. What an update takes is
-/// converted where it arrives.
-fn typed(values: ParamValues, prepared: &Prepared) -> Result<ParamValues> {
-    let ParamValues::List(values) = values else { return Ok(values) };
-    let fields = prepared.parameters.fields();
-    if values.len() != fields.len() {
-        let (expected, found) = (fields.len(), values.len());
-        return Err(Error::invalid_argument(format!("expected {expected} parameters, got {found}")));
-    }
-    let cast = |value: &ScalarValue, wanted: &DataType| match (value.data_type(), wanted) {
-        (_, DataType::Null) => Ok(value.clone()),
-        (DataType::Utf8 | DataType::LargeUtf8, DataType::FixedSizeBinary(16)) => {
-            uuid_text::scalar(value).map(|uuid| uuid.unwrap_or_else(|| value.clone()))
-        }
-        (DataType::Null | DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::Duration(_), _) => {
-            value.cast_to(wanted)
-        }
-        _ => Ok(value.clone()),
-    };
-    let values = values.into_iter().zip(fields).map(|(mut value, field)| {
-        if !prepared.is_update {
-            value.value = cast(&value.value, field.data_type()).map_err(|error| {
-                Error::invalid_argument(format!("parameter {}: {}", field.name(), from_datafusion(error)))
-            })?;
-        }
-        Ok(value)
-    });
-    values.collect::<Result<Vec<_>>>().map(ParamValues::List)
 }

@@ -1,4 +1,4 @@
-//! Rows of parameters as the rows of one INSERT.
+//! Parameters: what a statement wants, what a client bound, and rows of them as the rows of one INSERT.
 //!
 //! A client that binds a thousand rows to `INSERT INTO s VALUES (?, ?)` means one INSERT of a thousand rows: one call
 //! of the sink for each batch, not for each row. The SELECT of its values, which reads nothing, reads them instead:
@@ -12,29 +12,88 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use couatl_core::{Error, Result};
+use couatl_sql::{Statement, StatementKind};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ParamValues, ScalarValue};
 use datafusion::datasource::provider_as_source;
-use datafusion::error::Result;
+use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::StreamExt;
 use parking_lot::Mutex;
 
-use crate::from_datafusion;
+use crate::statement::Prepared;
+use crate::{from_datafusion, uuid_text};
 
 const TABLE: &str = "parameters";
 
+/// Whether a statement has any.
+pub(crate) fn has_placeholders(statement: &Statement) -> bool {
+    matches!(&statement.kind, StatementKind::Other(tokens)
+        if tokens.iter().any(|token| matches!(token.token, Token::Placeholder(_))))
+}
+
+/// The error for parameters in a text of several statements.
+pub(crate) fn lonely_parameters() -> Error {
+    Error::invalid_argument("parameters go with a single statement; send this one by itself")
+}
+
+/// The placeholders of a plan as fields, in their order.
+pub(crate) fn parameters(plan: &LogicalPlan) -> Result<Schema> {
+    let found = plan.get_parameter_types().map_err(from_datafusion)?;
+    let number = |name: &str| name.trim_start_matches('$').parse::<usize>().ok();
+    let count = found.keys().filter_map(|name| number(name)).max().unwrap_or(0);
+    let field = |number: usize| {
+        let name = format!("${number}");
+        let data_type = found.get(&name).cloned().flatten().unwrap_or(DataType::Null);
+        Field::new(name, data_type, true)
+    };
+    Ok(Schema::new((1..=count).map(field).collect::<Vec<_>>()))
+}
+
+/// The values as they are to be planned with: their own types, so that SQL's rules bring them together with the others,
+/// and nothing of them is lost; but text becomes what the statement wants, as literals do. What an update takes is
+/// converted where it arrives.
+pub(crate) fn typed(values: ParamValues, prepared: &Prepared) -> Result<ParamValues> {
+    let ParamValues::List(values) = values else { return Ok(values) };
+    let fields = prepared.parameters.fields();
+    if values.len() != fields.len() {
+        let (expected, found) = (fields.len(), values.len());
+        return Err(Error::invalid_argument(format!("expected {expected} parameters, got {found}")));
+    }
+    let cast = |value: &ScalarValue, wanted: &DataType| match (value.data_type(), wanted) {
+        (_, DataType::Null) => Ok(value.clone()),
+        (DataType::Utf8 | DataType::LargeUtf8, DataType::FixedSizeBinary(16)) => {
+            uuid_text::scalar(value).map(|uuid| uuid.unwrap_or_else(|| value.clone()))
+        }
+        (DataType::Null | DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::Duration(_), _) => {
+            value.cast_to(wanted)
+        }
+        _ => Ok(value.clone()),
+    };
+    let values = values.into_iter().zip(fields).map(|(mut value, field)| {
+        if !prepared.is_update {
+            value.value = cast(&value.value, field.data_type()).map_err(|error| {
+                Error::invalid_argument(format!("parameter {}: {}", field.name(), from_datafusion(error)))
+            })?;
+        }
+        Ok(value)
+    });
+    values.collect::<Result<Vec<_>>>().map(ParamValues::List)
+}
+
 /// Whether a plan is an INSERT of one row of values, which are nothing else than expressions.
-pub(crate) fn takes_rows(plan: &LogicalPlan) -> Result<bool> {
+pub(crate) fn takes_rows(plan: &LogicalPlan) -> DataFusionResult<bool> {
     let (mut rows, mut others) = (0, 0);
     plan.apply_with_subqueries(|node| {
         match node {
@@ -48,7 +107,7 @@ pub(crate) fn takes_rows(plan: &LogicalPlan) -> Result<bool> {
 }
 
 /// Such a plan with rows of parameters in the place of its one row.
-pub(crate) fn over_rows(plan: LogicalPlan, rows: SendableRecordBatchStream) -> Result<LogicalPlan> {
+pub(crate) fn over_rows(plan: LogicalPlan, rows: SendableRecordBatchStream) -> DataFusionResult<LogicalPlan> {
     let table = table(rows)?;
     let replaced = plan.transform_up(|node| {
         if let LogicalPlan::EmptyRelation(_) = node {
@@ -72,17 +131,17 @@ pub(crate) fn over_rows(plan: LogicalPlan, rows: SendableRecordBatchStream) -> R
 ///
 /// # Errors
 /// `unsupported` for a type of which there are no values.
-pub fn row_values(rows: &RecordBatch, row: usize) -> couatl_core::Result<ParamValues> {
+pub fn row_values(rows: &RecordBatch, row: usize) -> Result<ParamValues> {
     let values = rows.columns().iter().map(|column| {
         // The field's metadata stays behind: an extension type that a driver puts on a plain value, or does not put on
         // one of ours, would be a type of its own to the planner.
         ScalarValue::try_from_array(column, row).map(|value| ScalarAndMetadata::new(value, None))
     });
-    values.collect::<Result<_>>().map(ParamValues::List).map_err(from_datafusion)
+    values.collect::<DataFusionResult<_>>().map(ParamValues::List).map_err(from_datafusion)
 }
 
 /// Rows as a table that can be read once, with columns named as parameters are.
-fn table(rows: SendableRecordBatchStream) -> Result<Arc<dyn TableProvider>> {
+fn table(rows: SendableRecordBatchStream) -> DataFusionResult<Arc<dyn TableProvider>> {
     let schema = rows.schema();
     let named = schema.fields().iter().enumerate().map(|(position, field)| {
         // Without metadata, as above.
