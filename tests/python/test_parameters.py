@@ -113,3 +113,15 @@ def test_several_rows_of_parameters_in_one_values(connection):
     run(connection, "INSERT INTO taken VALUES (?, ?), (?, 'two')", (1, "one", 2))
     assert value(connection, "SELECT v FROM calls") == "[[(1, 'one'), (2, 'two')]]"
     assert "row 1 of the INSERT" in error(connection, "INSERT INTO taken VALUES (?, ?), (?, 'two')", (1.5, "one", 2))
+
+
+def test_prepare_leaves_its_parameters_to_execute(connection):
+    run(connection, "PREPARE twice AS SELECT $1 * 2")
+    assert rows(connection, "EXECUTE twice(21)") == [(42,)]
+    run(connection, "DEALLOCATE twice")
+
+
+def test_columns_that_are_cast_keep_their_names(connection):
+    uuid = "0b3d53a0-6f5a-4b43-9df9-0c1fd6f0a6f9"
+    assert rows(connection, f"SELECT '{uuid}'::uuid::text, CAST(to_uuid('{uuid}') AS text)") == [(uuid, uuid)]
+    assert rows(connection, f"SELECT '{uuid}'::uuid") != []

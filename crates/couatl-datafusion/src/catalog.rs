@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use datafusion::catalog::memory::MemoryCatalogProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
-use datafusion::common::{ResolvedTableReference, exec_err};
+use datafusion::common::{ResolvedTableReference, SchemaReference, exec_err};
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::error::Result;
 use datafusion::execution::{SessionState, TaskContext};
@@ -30,6 +30,7 @@ use crate::view;
 pub(crate) const CATALOG: &str = "couatl";
 /// The default schema, where streams live.
 pub(crate) const SCHEMA: &str = "public";
+const SYSTEM: &str = "system";
 
 /// A session's own state, as its catalog reaches it: the state owns the catalog, so the way back is weak.
 pub(crate) type StateRef = Arc<RwLock<Option<Weak<RwLock<SessionState>>>>>;
@@ -38,7 +39,7 @@ pub(crate) type StateRef = Arc<RwLock<Option<Weak<RwLock<SessionState>>>>>;
 pub(crate) fn new_catalog(queries: Arc<Queries>, state: StateRef) -> Result<Arc<dyn CatalogProvider>> {
     let catalog = Arc::new(MemoryCatalogProvider::new());
     catalog.register_schema(SCHEMA, Arc::new(ManagedSchema { tables: RwLock::default(), state }))?;
-    catalog.register_schema("system", Arc::new(SystemSchema { queries }))?;
+    catalog.register_schema(SYSTEM, Arc::new(SystemSchema { queries }))?;
     Ok(catalog)
 }
 
@@ -50,6 +51,15 @@ pub(crate) fn stream(
     let schema = catalogs.catalog(&name.catalog)?.schema(&name.schema)?;
     let table = schema.downcast_ref::<ManagedSchema>()?.tables.read().get(&*name.table)?.clone();
     table.downcast_ref::<StreamTable>().is_some().then_some(table)
+}
+
+/// Whether a schema is one of those that every session has.
+pub(crate) fn is_own_schema(name: &SchemaReference, default_catalog: &str) -> bool {
+    let (catalog, schema) = match name {
+        SchemaReference::Bare { schema } => (default_catalog, schema),
+        SchemaReference::Full { schema, catalog } => (&**catalog, schema),
+    };
+    catalog == CATALOG && [SCHEMA, SYSTEM].contains(&&**schema)
 }
 
 /// Whether the name belongs to a schema of ours.

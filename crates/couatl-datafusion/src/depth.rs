@@ -20,6 +20,9 @@ const LEAST_STACK_BYTES: usize = 16 << 20;
 /// The deepest plan that is taken.
 const MOST_LEVELS: usize = 300;
 
+/// The largest: the optimizer walks it many times.
+const MOST_NODES: usize = 10_000;
+
 /// Polls a future that plans on a stack that is large enough for it. Nothing of the user's may run in it: Python wants
 /// to be where the thread's own stack is.
 pub(crate) async fn planned<F: Future>(planning: F) -> F::Output {
@@ -37,7 +40,13 @@ pub(crate) fn with_stack<T>(plan: impl FnOnce() -> T) -> T {
 /// # Errors
 /// `invalid-argument`, which says how deep it is.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
-    let levels = levels(plan);
+    let (levels, nodes) = size(plan);
+    if nodes > MOST_NODES {
+        return Err(into_datafusion(Error::invalid_argument(format!(
+            "the query has more than {MOST_NODES} steps, with those of the views that it reads: a view that is read \
+             twice counts twice; keep some of its steps in tables"
+        ))));
+    }
     if levels <= MOST_LEVELS {
         return Ok(());
     }
@@ -47,10 +56,12 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     ))))
 }
 
-fn levels(plan: &LogicalPlan) -> usize {
-    let (mut level, mut levels) = (vec![plan], 0);
-    while !level.is_empty() {
+/// How many levels a plan has, and how many nodes.
+fn size(plan: &LogicalPlan) -> (usize, usize) {
+    let (mut level, mut levels, mut nodes) = (vec![plan], 0, 0);
+    while !level.is_empty() && nodes <= MOST_NODES {
         levels += 1;
+        nodes += level.len();
         let mut next = Vec::new();
         let mut inputs: Vec<_> = level.into_iter().flat_map(LogicalPlan::inputs).collect();
         // A chain of UNION is a union of many.
@@ -60,10 +71,7 @@ fn levels(plan: &LogicalPlan) -> usize {
                 input => next.push(input),
             }
         }
-        // A plan that is used twice, as a view may be, need not be walked twice.
-        next.sort_by_key(|plan| std::ptr::from_ref(*plan));
-        next.dedup_by_key(|plan| std::ptr::from_ref(*plan));
         level = next;
     }
-    levels
+    (levels, nodes)
 }

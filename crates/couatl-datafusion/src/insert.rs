@@ -27,7 +27,7 @@ use datafusion::sql::sqlparser::ast::{self, SetExpr};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use crate::store::can_store;
+use crate::store::{can_store, store};
 use crate::table::StreamTable;
 use crate::uuid_text::to_uuid;
 
@@ -154,9 +154,9 @@ fn stream(table: &Arc<dyn TableProvider>) -> String {
     format!("stream '{name}'")
 }
 
-/// Gives the values of a column in VALUES one type: that of the column where they have several. Numbers and lists are left
-/// as they are: a cast could take the fractions of one, and knows no uuids in the other.
-fn one_type(column: Vec<&mut Expr>, field: &Field) -> Result<()> {
+/// Gives the values of a column in VALUES one type: that of the column where they have several. Numbers and lists that
+/// are computed are left as they are: a cast could take the fractions of one, and knows no uuids in the other.
+fn one_type(stream: &str, column: Vec<&mut Expr>, field: &Field) -> Result<()> {
     let mut types = HashSet::new();
     for cell in &column {
         if cell.exists(|expr| Ok(matches!(expr, Expr::ScalarSubquery(_))))? {
@@ -167,7 +167,27 @@ fn one_type(column: Vec<&mut Expr>, field: &Field) -> Result<()> {
         types.insert(cell.get_type(&DFSchema::empty())?);
     }
     types.remove(&DataType::Null);
-    if types.len() < 2 || types.iter().all(DataType::is_numeric) || types.iter().all(DataType::is_nested) {
+    if types.len() < 2 {
+        return Ok(());
+    }
+    let literal = |cell: &Expr| matches!(cell, Expr::Literal(..));
+    if column.iter().all(|cell| literal(cell) && types.iter().all(|from| can_store(from, field))) {
+        for (row, cell) in column.into_iter().enumerate() {
+            let Expr::Literal(value, _) = &*cell else { continue };
+            match store(&value.to_array()?, field) {
+                Ok(stored) => *cell = Expr::Literal(ScalarValue::try_from_array(&stored, 0)?, None),
+                Err(misfit) => {
+                    let (column, data_type, row) = (field.name(), type_spelling(field), row + 1);
+                    let reason = misfit.reason;
+                    return plan_err!(
+                        "{stream}, row {row} of the INSERT, column '{column}' ({data_type}): cannot store {reason}"
+                    );
+                }
+            }
+        }
+        return Ok(());
+    }
+    if types.iter().all(DataType::is_numeric) || types.iter().all(DataType::is_nested) {
         return Ok(());
     }
     for cell in column {
@@ -274,7 +294,7 @@ impl Insert {
         }
         for (position, target) in self.targets.iter().enumerate() {
             let column = rows.iter_mut().map(|row| &mut row[position]);
-            one_type(column.collect(), fields.field(*target))?;
+            one_type(&stream(&self.table), column.collect(), fields.field(*target))?;
         }
         LogicalPlanBuilder::values(rows)?.build()
     }

@@ -37,10 +37,11 @@ use crate::{from_datafusion, uuid_text};
 
 const TABLE: &str = "parameters";
 
-/// Whether a statement has any.
+/// Whether a statement wants any. Those of PREPARE are given by EXECUTE.
 pub(crate) fn has_placeholders(statement: &Statement) -> bool {
-    matches!(&statement.kind, StatementKind::Other(tokens)
-        if tokens.iter().any(|token| matches!(token.token, Token::Placeholder(_))))
+    let StatementKind::Other(tokens) = &statement.kind else { return false };
+    let prepares = statement.text.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("prepare"));
+    !prepares && tokens.iter().any(|token| matches!(token.token, Token::Placeholder(_)))
 }
 
 /// The error for parameters in a text of several statements.

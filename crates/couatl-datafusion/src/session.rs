@@ -12,7 +12,9 @@ use datafusion::common::{ParamValues, ResolvedTableReference, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
-use datafusion::logical_expr::{DdlStatement, DropTable, DropView, LogicalPlan, Statement as PlanStatement};
+use datafusion::logical_expr::{
+    DdlStatement, DropCatalogSchema, DropTable, DropView, LogicalPlan, Statement as PlanStatement,
+};
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -340,6 +342,11 @@ impl Session {
             ) if self.is_stream(&state, &name) => {
                 return Err(Error::invalid_argument(format!("'{name}' is a stream; DROP STREAM drops it")));
             }
+            LogicalPlan::Ddl(DdlStatement::DropCatalogSchema(DropCatalogSchema { name, .. }))
+                if catalog::is_own_schema(&name, &state.config_options().catalog.default_catalog) =>
+            {
+                return Err(Error::invalid_argument(format!("the schema '{name}' belongs to the session and stays")));
+            }
             plan @ LogicalPlan::Ddl(_) => SessionContext::new_with_state(state).execute_logical_plan(plan).await,
             plan @ LogicalPlan::Statement(_) => context.execute_logical_plan(plan).await,
             plan @ (LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) => {
@@ -389,7 +396,11 @@ impl Session {
             let data_frame = self.inner.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
             plan = data_frame.logical_plan().clone();
         }
-        let parameters = parameters::parameters(&plan)?;
+        let parameters = match plan {
+            // They are those of a later EXECUTE.
+            LogicalPlan::Statement(PlanStatement::Prepare(_)) => Schema::empty(),
+            _ => parameters::parameters(&plan)?,
+        };
         match plan {
             LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_) => {
                 Ok((true, Schema::empty(), parameters))

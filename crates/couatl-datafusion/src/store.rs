@@ -39,9 +39,15 @@ pub(crate) fn can_store(from: &DataType, field: &Field) -> bool {
             positions.iter().zip(to).all(|(position, to)| can_store(from[*position].data_type(), to))
         }),
         // What has no meaning there: 2 is not true, and 5 no day.
-        (from, to) if from.is_numeric() && (to.is_temporal() || *to == DataType::Boolean) => false,
+        (from, to) if is_kind_of_its_own(from) != is_kind_of_its_own(to) && (from.is_numeric() || to.is_numeric()) => {
+            false
+        }
         (from, to) => !from.is_nested() && !to.is_nested() && can_cast_types(from, to),
     }
+}
+
+fn is_kind_of_its_own(data_type: &DataType) -> bool {
+    data_type.is_temporal() || *data_type == DataType::Boolean
 }
 
 /// The values as the field's type.
