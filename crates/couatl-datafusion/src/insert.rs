@@ -27,6 +27,7 @@ use datafusion::sql::sqlparser::ast::{self, SetExpr};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
+use crate::into_datafusion;
 use crate::store::{can_store, store};
 use crate::table::StreamTable;
 use crate::uuid_text::to_uuid;
@@ -150,8 +151,11 @@ fn select(expressions: Vec<ast::Expr>) -> Result<Box<SetExpr>> {
 }
 
 fn stream(table: &Arc<dyn TableProvider>) -> String {
-    let name = table.downcast_ref::<StreamTable>().map_or("", |table| &table.definition().name);
-    format!("stream '{name}'")
+    format!("stream '{}'", stream_name(table))
+}
+
+fn stream_name(table: &Arc<dyn TableProvider>) -> &str {
+    table.downcast_ref::<StreamTable>().map_or("", |table| &table.definition().name)
 }
 
 /// Gives the values of a column in VALUES one type: that of the column where they have several. Numbers and lists that
@@ -174,16 +178,9 @@ fn one_type(stream: &str, column: Vec<&mut Expr>, field: &Field) -> Result<()> {
     if column.iter().all(|cell| literal(cell) && types.iter().all(|from| can_store(from, field))) {
         for (row, cell) in column.into_iter().enumerate() {
             let Expr::Literal(value, _) = &*cell else { continue };
-            match store(&value.to_array()?, field) {
-                Ok(stored) => *cell = Expr::Literal(ScalarValue::try_from_array(&stored, 0)?, None),
-                Err(misfit) => {
-                    let (column, data_type, row) = (field.name(), type_spelling(field), row + 1);
-                    let reason = misfit.reason;
-                    return plan_err!(
-                        "{stream}, row {row} of the INSERT, column '{column}' ({data_type}): cannot store {reason}"
-                    );
-                }
-            }
+            let stored = store(&value.to_array()?, field);
+            let stored = stored.map_err(|misfit| into_datafusion(misfit.into_error(stream, row, field)))?;
+            *cell = Expr::Literal(ScalarValue::try_from_array(&stored, 0)?, None);
         }
         return Ok(());
     }
@@ -294,7 +291,7 @@ impl Insert {
         }
         for (position, target) in self.targets.iter().enumerate() {
             let column = rows.iter_mut().map(|row| &mut row[position]);
-            one_type(&stream(&self.table), column.collect(), fields.field(*target))?;
+            one_type(stream_name(&self.table), column.collect(), fields.field(*target))?;
         }
         LogicalPlanBuilder::values(rows)?.build()
     }

@@ -62,16 +62,22 @@ pub(crate) fn parameters(plan: &LogicalPlan) -> Result<Schema> {
     Ok(Schema::new((1..=count).map(field).collect::<Vec<_>>()))
 }
 
+/// Refuses too many and too few.
+pub(crate) fn check_count(prepared: &Prepared, found: usize) -> Result<()> {
+    let expected = prepared.parameters.fields().len();
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::invalid_argument(format!("expected {expected} parameters, got {found}")))
+}
+
 /// The values as they are to be planned with: their own types, so that SQL's rules bring them together with the others,
 /// and nothing of them is lost; but text becomes what the statement wants, as literals do. What an update takes is
 /// converted where it arrives.
 pub(crate) fn typed(values: ParamValues, prepared: &Prepared) -> Result<ParamValues> {
     let ParamValues::List(values) = values else { return Ok(values) };
+    check_count(prepared, values.len())?;
     let fields = prepared.parameters.fields();
-    if values.len() != fields.len() {
-        let (expected, found) = (fields.len(), values.len());
-        return Err(Error::invalid_argument(format!("expected {expected} parameters, got {found}")));
-    }
     let cast = |value: &ScalarValue, wanted: &DataType| match (value.data_type(), wanted) {
         (_, DataType::Null) => Ok(value.clone()),
         (DataType::Utf8 | DataType::LargeUtf8, DataType::FixedSizeBinary(16)) => {

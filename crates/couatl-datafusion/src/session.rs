@@ -210,10 +210,7 @@ impl Session {
     /// # Errors
     /// Those of planning and running it, and of the rows.
     pub async fn execute_rows(&self, prepared: &Prepared, mut rows: SendableRecordBatchStream) -> Result<Option<u64>> {
-        let (expected, found) = (prepared.parameters.fields().len(), rows.schema().fields().len());
-        if expected != found {
-            return Err(Error::invalid_argument(format!("expected {expected} parameters, got {found}")));
-        }
+        parameters::check_count(prepared, rows.schema().fields().len())?;
         let StatementKind::Other(tokens) = &prepared.last.kind else {
             return Err(Error::internal("a statement of our own has no parameters"));
         };

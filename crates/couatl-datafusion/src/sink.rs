@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use couatl_core::{Error, Finish, Metrics, Sink, SinkWriter, WriteRequest, type_spelling};
+use couatl_core::{Finish, Metrics, Sink, SinkWriter, WriteRequest};
 use datafusion::datasource::sink::DataSink;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -38,13 +38,7 @@ impl StreamSink {
         let schema = self.sink.schema();
         let mut columns = Vec::with_capacity(batch.num_columns());
         for (field, column) in schema.fields().iter().zip(batch.columns()) {
-            let refused = |Misfit { row, reason }| {
-                let (stream, column, data_type) = (self.sink.name(), field.name(), type_spelling(field));
-                let row = rows_before + row + 1;
-                Error::invalid_argument(format!(
-                    "stream '{stream}', row {row} of the INSERT, column '{column}' ({data_type}): cannot store {reason}"
-                ))
-            };
+            let refused = |misfit: Misfit| misfit.into_error(self.sink.name(), rows_before, field);
             columns.push(store(column, field).and_then(|column| not_null(column, field)).map_err(refused)?);
         }
         Ok(RecordBatch::try_new(schema, columns)?)

@@ -13,7 +13,7 @@ use arrow::array::{
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, kernels::cmp};
 use arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type};
 use arrow::util::display::array_value_to_string;
-use couatl_core::{enum_codes, is_uuid, type_spelling};
+use couatl_core::{Error, enum_codes, is_uuid, type_spelling};
 
 /// A value that a column cannot hold.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +22,17 @@ pub(crate) struct Misfit {
     pub(crate) row: usize,
     /// The value as SQL prints it; why it does not fit, where there is more to say.
     pub(crate) reason: String,
+}
+
+impl Misfit {
+    /// The error of an INSERT that has had so many rows before those of the array.
+    pub(crate) fn into_error(self, stream: &str, rows_before: usize, field: &Field) -> Error {
+        let (row, column, data_type) = (rows_before + self.row + 1, field.name(), type_spelling(field));
+        Error::invalid_argument(format!(
+            "stream '{stream}', row {row} of the INSERT, column '{column}' ({data_type}): cannot store {}",
+            self.reason
+        ))
+    }
 }
 
 /// Whether there are values of the first type that the field can hold.
