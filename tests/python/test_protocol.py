@@ -193,6 +193,13 @@ def test_the_statement_that_fails_is_numbered(connection):
     assert "statement 2 of 3: " in error(connection, "SELECT 1; DROP TABLE nothing; SELECT 1")
     assert "statement 3 of 3: " in error(connection, "SELECT 1; SELECT 2; SELECT nothing")
     assert "statement" not in error(connection, "SELECT nothing")
+    # While its rows stream, too; and once.
+    body = "def falls():\n    yield 1\n    1 / 0"
+    create = f"CREATE OR REPLACE EXTERNAL STREAM falls (n int) AS $$\n{body}\n$$ SETTINGS type = 'python'"
+    assert error(connection, f"{create}; SELECT n FROM falls").count("statement 2 of 2: ") == 1
+    assert error(connection, f"{create}; SELECT n FROM falls; SELECT 1").count("statement 2 of 3: ") == 1
+    assert "statement" not in error(connection, "SELECT n FROM falls").split("Traceback")[0]
+    run(connection, "DROP STREAM falls")
 
 
 def test_what_is_too_deep_is_refused(connection):

@@ -34,7 +34,8 @@ Examples:
   echo 'SHOW QUERIES' | couatl sql --connect grpc://127.0.0.1:50051
 
 Ctrl-C cancels the query and keeps the rows so far; a second one ends at once. In csv and json, standard output holds
-rows alone: what else there is to say goes to standard error.";
+rows alone: what else there is to say goes to standard error. An empty line stands between the results of two statements.
+csv has one way to write NULL and the empty text, which is nothing; json tells them apart.";
 
 /// Python functions as SQL tables, over Arrow Flight SQL.
 #[derive(Debug, Parser)]

@@ -1,14 +1,18 @@
 //! Plans are trees, and what walks a tree takes a piece of the stack for each of its levels: planning has a stack of its
 //! own, and plans that would be too deep for the threads that run them are refused.
 //!
-//! The depth of expressions is bounded where they are parsed, in couatl-sql. What is bounded here is how deep relations
-//! stand on each other: views on views, one common table expression on the other.
+//! The depth of one expression is bounded where it is parsed, in couatl-sql. What is bounded here is how deep relations
+//! stand on each other: views on views, one common table expression on the other; and what becomes of expressions when
+//! the optimizer writes out the columns that they read, each of which may be an expression of the view below.
 
 use std::pin::pin;
 
 use couatl_core::Error;
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::into_datafusion;
 
@@ -23,6 +27,12 @@ const MOST_LEVELS: usize = 300;
 /// The largest: the optimizer walks it many times.
 const MOST_NODES: usize = 10_000;
 
+/// The deepest expression, with the columns that it reads written out.
+const MOST_DEPTH: usize = 1_500;
+
+/// The largest condition, with the columns that it reads written out: the optimizer does so to test it early.
+const MOST_TERMS: usize = 100_000;
+
 /// Polls a future that plans on a stack that is large enough for it. Nothing of the user's may run in it: Python wants
 /// to be where the thread's own stack is.
 pub(crate) async fn planned<F: Future>(planning: F) -> F::Output {
@@ -35,10 +45,10 @@ pub(crate) fn with_stack<T>(plan: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(LEAST_STACK_BYTES, PLANNING_STACK_BYTES, plan)
 }
 
-/// Refuses a plan that is too deep.
+/// Refuses a plan that is too deep, or too large.
 ///
 /// # Errors
-/// `invalid-argument`, which says how deep it is.
+/// `invalid-argument`, which says what it has too much of.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     let (levels, nodes) = size(plan);
     if nodes > MOST_NODES {
@@ -47,13 +57,13 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
              twice counts twice; keep some of its steps in tables"
         ))));
     }
-    if levels <= MOST_LEVELS {
-        return Ok(());
+    if levels > MOST_LEVELS {
+        return Err(into_datafusion(Error::invalid_argument(format!(
+            "the query is {levels} levels deep, and the limit is {MOST_LEVELS}: views, subqueries, joins and set \
+             operations take a level or two each; keep some of its steps in tables"
+        ))));
     }
-    Err(into_datafusion(Error::invalid_argument(format!(
-        "the query is {levels} levels deep, and the limit is {MOST_LEVELS}: views, subqueries, joins and set operations \
-         take a level or two each; keep some of its steps in tables"
-    ))))
+    with_stack(|| columns(plan)).map(drop)
 }
 
 /// How many levels a plan has, and how many nodes.
@@ -74,4 +84,70 @@ fn size(plan: &LogicalPlan) -> (usize, usize) {
         level = next;
     }
     (levels, nodes)
+}
+
+/// What an expression is made of, where each column that it reads counts as the expression that computes it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Terms {
+    depth: usize,
+    size: usize,
+}
+
+impl Terms {
+    fn max(self, other: Self) -> Self {
+        Self { depth: self.depth.max(other.depth), size: self.size.max(other.size) }
+    }
+}
+
+/// The terms of each column of a plan.
+fn columns(plan: &LogicalPlan) -> Result<Vec<Terms>> {
+    let inputs = plan.inputs().into_iter().map(columns).collect::<Result<Vec<_>>>()?;
+    let width = plan.schema().fields().len();
+    if let LogicalPlan::Union(_) = plan {
+        let at = |column: usize| inputs.iter().filter_map(move |input| input.get(column)).copied();
+        return Ok((0..width).map(|column| at(column).fold(Terms::default(), Terms::max)).collect());
+    }
+    let is_condition = matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
+    let (schema, below) = (merge_schema(&plan.inputs()), inputs.concat());
+    let mut computed = Vec::new();
+    plan.apply_expressions(|expr| {
+        let terms = terms(expr, &schema, &below)?;
+        computed.push(terms);
+        let (what, count, most) = match terms {
+            Terms { depth, .. } if depth > MOST_DEPTH => ("an expression", format!("{depth} levels"), MOST_DEPTH),
+            Terms { size, .. } if is_condition && size > MOST_TERMS => {
+                ("a condition", format!("{size} terms"), MOST_TERMS)
+            }
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        Err(into_datafusion(Error::invalid_argument(format!(
+            "{what} of the query has {count}, and the limit is {most}: where it reads a column that a view or a \
+             subquery computes, it counts with all that it computes; keep some of its steps in tables"
+        ))))
+    })?;
+    match plan {
+        LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) => computed.truncate(width),
+        _ => computed = below,
+    }
+    // What is not known, a new column of a window or an unnesting, is a column of its own.
+    computed.resize(width, Terms::default());
+    Ok(computed)
+}
+
+fn terms(expr: &Expr, schema: &DFSchema, below: &[Terms]) -> Result<Terms> {
+    if let Expr::Column(column) = expr {
+        let position = schema.maybe_index_of_column(column);
+        return Ok(position.and_then(|position| below.get(position)).copied().unwrap_or_default());
+    }
+    let mut all = Terms::default();
+    expr.apply_children(|child| {
+        let child = terms(child, schema, below)?;
+        all.depth = all.depth.max(child.depth);
+        all.size = all.size.saturating_add(child.size);
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if let Expr::ScalarSubquery(subquery) = expr {
+        all = columns(&subquery.subquery)?.into_iter().fold(all, Terms::max);
+    }
+    Ok(Terms { depth: all.depth.saturating_add(1), size: all.size.saturating_add(1) })
 }

@@ -88,6 +88,7 @@ fn kind(error: &DataFusionError) -> ErrorKind {
         | DataFusionError::ParquetError(_) => ErrorKind::InvalidArgument,
         // "Table 'x' already exists" comes as one of these.
         DataFusionError::Execution(text) if text.contains("already exists") => ErrorKind::AlreadyExists,
+        DataFusionError::Execution(text) if text.ends_with("doesn't exist.") => ErrorKind::NotFound,
         DataFusionError::Execution(_) => ErrorKind::InvalidArgument,
         _ => ErrorKind::Internal,
     }

@@ -63,7 +63,7 @@ async fn take(state: &SessionState, statement: &mut Statement) -> Result<Option<
     let ast::Insert {
         table: ast::TableObject::TableName(name),
         columns,
-        source: source @ Some(_),
+        source,
         or: None,
         ignore: false,
         overwrite: false,
@@ -90,12 +90,21 @@ async fn take(state: &SessionState, statement: &mut Statement) -> Result<Option<
         return Ok(None);
     };
     let targets = targets(&table, columns, normalize)?;
-    let Some(mut rows) = source.take() else { return Ok(None) };
+    let Some(mut rows) = source.take() else {
+        return plan_err!(
+            "an INSERT into {} needs rows: INSERT INTO … VALUES (…), or INSERT INTO … SELECT …",
+            stream(&table)
+        );
+    };
     let mut values = None;
-    if let SetExpr::Values(list) = &mut *rows.body {
-        values = Some(list.rows.iter().map(|row| row.content.len()).collect());
-        let cells = list.rows.drain(..).flat_map(|row| row.content).collect();
-        rows.body = select(cells)?;
+    match &mut *rows.body {
+        SetExpr::Values(list) => {
+            values = Some(list.rows.iter().map(|row| row.content.len()).collect());
+            let cells = list.rows.drain(..).flat_map(|row| row.content).collect();
+            rows.body = select(cells)?;
+        }
+        SetExpr::Select(select) => name_repeated(&mut select.projection),
+        _ => {}
     }
     *statement = ast::Statement::Query(rows);
     Ok(Some(Insert { name, table, targets, values }))
@@ -148,6 +157,20 @@ fn select(expressions: Vec<ast::Expr>) -> Result<Box<SetExpr>> {
     });
     select.projection = named.collect();
     Ok(query.body)
+}
+
+/// Gives a name to each expression that stands for the second time in a SELECT: `SELECT 0, 0` is fine in an INSERT, where
+/// positions count and names do not.
+fn name_repeated(projection: &mut [ast::SelectItem]) {
+    let mut seen = HashSet::new();
+    for (position, item) in projection.iter_mut().enumerate() {
+        if let ast::SelectItem::UnnamedExpr(expr) = item
+            && !seen.insert(expr.to_string())
+        {
+            let alias = ast::Ident::new(format!("v{position}"));
+            *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
+    }
 }
 
 fn stream(table: &Arc<dyn TableProvider>) -> String {

@@ -68,7 +68,9 @@ pub(crate) fn check_count(prepared: &Prepared, found: usize) -> Result<()> {
     if expected == found {
         return Ok(());
     }
-    Err(Error::invalid_argument(format!("expected {expected} parameters, got {found}")))
+    let plural = if expected == 1 { "" } else { "s" };
+    let found = if found == 0 { "none".to_owned() } else { found.to_string() };
+    Err(Error::invalid_argument(format!("expected {expected} parameter{plural}, got {found}")))
 }
 
 /// The values as they are to be planned with: their own types, so that SQL's rules bring them together with the others,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use couatl_core::Mode;
+use couatl_sql::{Place, Statement};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
@@ -68,9 +69,18 @@ pub(crate) fn install_session(builder: SessionStateBuilder, queries: Arc<Queries
     install_streaming(builder).with_query_planner(Arc::new(Planner { queries: Some(queries) }))
 }
 
-/// The text of a statement, on its way to the query that it becomes.
-#[derive(Debug)]
-pub(crate) struct StatementText(pub(crate) String);
+/// A statement, on its way to the query that it becomes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StatementText {
+    pub(crate) text: String,
+    pub(crate) place: Option<Place>,
+}
+
+impl StatementText {
+    pub(crate) fn of(statement: &Statement) -> Self {
+        Self { text: statement.text.clone(), place: Some(statement.place) }
+    }
+}
 
 #[derive(Debug)]
 struct Planner {
@@ -104,12 +114,12 @@ impl QueryPlanner for Planner {
         if plan.downcast_ref::<ExplainExec>().is_some() {
             return Ok(plan);
         }
-        let sql = state.config().get_extension::<StatementText>().map_or_else(String::new, |text| text.0.clone());
+        let statement = state.config().get_extension::<StatementText>().unwrap_or_default();
         let plan = match plan.output_partitioning().partition_count() {
             1 => plan,
             _ => Arc::new(CoalescePartitionsExec::new(plan)),
         };
-        Ok(Arc::new(QueryExec::new(plan, queries.clone(), sql)))
+        Ok(Arc::new(QueryExec::new(plan, queries.clone(), statement)))
     }
 }
 

@@ -22,13 +22,14 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
 };
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::into_datafusion;
+use crate::planner::StatementText;
+use crate::{from_datafusion, into_datafusion};
 
 /// How long a query waits for its scans and writes to clean up. Then it ends all the same, and what has not ended is
 /// listed as `stuck`.
@@ -226,13 +227,13 @@ impl Query {
 pub(crate) struct QueryExec {
     input: Arc<dyn ExecutionPlan>,
     queries: Arc<Queries>,
-    sql: String,
+    statement: Arc<StatementText>,
 }
 
 impl QueryExec {
     /// `input` must have a single partition.
-    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, queries: Arc<Queries>, sql: String) -> Self {
-        Self { input, queries, sql }
+    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, queries: Arc<Queries>, statement: Arc<StatementText>) -> Self {
+        Self { input, queries, statement }
     }
 }
 
@@ -267,11 +268,11 @@ impl ExecutionPlan for QueryExec {
     }
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::new(children.swap_remove(0), self.queries.clone(), self.sql.clone())))
+        Ok(Arc::new(Self::new(children.swap_remove(0), self.queries.clone(), self.statement.clone())))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let entry = self.queries.register(self.sql.clone())?;
+        let entry = self.queries.register(self.statement.text.clone())?;
         let config = context.session_config().clone().with_extension(entry.query.clone());
         let context = Arc::new(TaskContext::new(
             context.task_id(),
@@ -284,8 +285,12 @@ impl ExecutionPlan for QueryExec {
             context.runtime_env(),
         ));
         let input = self.input.execute(partition, context)?;
-        let schema = self.input.schema();
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, run(Running { input: Some(input), entry }))))
+        let place = self.statement.place;
+        let rows = run(Running { input: Some(input), entry }).map_err(move |error| match place {
+            Some(place) if place.of > 1 => into_datafusion(place.mark(from_datafusion(error))),
+            _ => error,
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), rows)))
     }
 }
 

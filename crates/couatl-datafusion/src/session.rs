@@ -6,10 +6,11 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use couatl_core::{Error, Host, Result};
-use couatl_sql::{CreateStream, Statement, StatementKind, StreamName, in_statement};
+use couatl_sql::{CreateStream, Statement, StatementKind, StreamName};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{ParamValues, ResolvedTableReference, TableReference};
 use datafusion::dataframe::DataFrame;
+use datafusion::datasource::TableType;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{
@@ -118,8 +119,7 @@ impl Session {
     pub async fn sql(&self, text: &str) -> Result<DataFrame> {
         let (leading, last) = split(text)?;
         self.run_all(&leading).await?;
-        let of = leading.len() + 1;
-        self.data_frame(&last, None).await.map_err(|error| in_statement(error, of, of))
+        self.data_frame(&last, None).await.map_err(|error| last.place.mark(error))
     }
 
     /// Parses and plans a text, without any side effect.
@@ -143,8 +143,7 @@ impl Session {
             return Err(parameters::lonely_parameters());
         }
         let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
-        let statements = leading.len() + 1;
-        Ok(Prepared { sql: text.to_owned(), statements, leading, last, is_update, schema, parameters })
+        Ok(Prepared { sql: text.to_owned(), leading, last, is_update, schema, parameters })
     }
 
     /// Runs all statements of a prepared text but the last, which is planned then.
@@ -157,7 +156,7 @@ impl Session {
         }
         self.run_all(&prepared.leading).await?;
         let described = self.describe(&prepared.last).await;
-        let (is_update, schema, parameters) = described.map_err(|error| prepared.in_last(error))?;
+        let (is_update, schema, parameters) = described.map_err(|error| prepared.last.place.mark(error))?;
         let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
         Ok(Prepared { leading: Vec::new(), is_update, schema, parameters, ..prepared })
     }
@@ -186,14 +185,13 @@ impl Session {
     /// Those of planning and, for an update, those of running it. Rows carry their own errors.
     pub async fn execute(&self, prepared: &Prepared, parameters: Option<ParamValues>) -> Result<Outcome> {
         self.run_all(&prepared.leading).await?;
-        self.execute_last(prepared, parameters).await.map_err(|error| prepared.in_last(error))
+        self.execute_last(prepared, parameters).await.map_err(|error| prepared.last.place.mark(error))
     }
 
     async fn execute_last(&self, prepared: &Prepared, parameters: Option<ParamValues>) -> Result<Outcome> {
         let values = parameters.map(|values| parameters::typed(values, prepared)).transpose()?;
-        if values.is_none() && !prepared.parameters.fields().is_empty() {
-            let count = prepared.parameters.fields().len();
-            return Err(Error::invalid_argument(format!("expected {count} parameters, got none")));
+        if values.is_none() {
+            parameters::check_count(prepared, 0)?;
         }
         let data_frame = self.data_frame(&prepared.last, values).await?;
         if prepared.is_update {
@@ -218,7 +216,7 @@ impl Session {
         let plan = depth::planned(self.plan(tokens.clone(), &types)).await?;
         if parameters::takes_rows(&plan).map_err(from_datafusion)? {
             let plan = parameters::over_rows(plan, rows).map_err(from_datafusion)?;
-            return self.update(DataFrame::new(self.state(&prepared.last.text), plan)).await;
+            return self.update(DataFrame::new(self.state(&prepared.last), plan)).await;
         }
         let mut total = Some(0);
         while let Some(batch) = rows.try_next().await.map_err(from_datafusion)? {
@@ -241,9 +239,9 @@ impl Session {
 
     /// Runs what stands before the last statement of a text.
     async fn run_all(&self, leading: &[Statement]) -> Result<()> {
-        for (i, statement) in leading.iter().enumerate() {
+        for statement in leading {
             let run = async { self.update(self.data_frame(statement, None).await?).await };
-            run.await.map_err(|error| in_statement(error, i + 1, leading.len() + 1))?;
+            run.await.map_err(|error| statement.place.mark(error))?;
         }
         Ok(())
     }
@@ -278,17 +276,17 @@ impl Session {
             StatementKind::ShowQueries => show::queries(&self.inner.queries.list())?,
             StatementKind::ShowCreateStream(name) => {
                 let table = self.stream(name).await?;
-                let table = table_of(&table)?;
+                let table = table_of(&table, name)?;
                 // Under the name by which it was asked for: a definition does not know its schema.
                 let plain = format!("STREAM {} (", couatl_core::quoted(&table.definition().name));
                 show::statement(&table.statement().replacen(&plain, &format!("STREAM {name} ("), 1))?
             }
             StatementKind::Describe { name, tokens } => match self.stream(name).await {
-                Ok(table) => show::columns(table_of(&table)?.definition())?,
-                Err(_) => return depth::planned(self.datafusion(tokens.clone(), &statement.text, None)).await,
+                Ok(table) => show::columns(table_of(&table, name)?.definition())?,
+                Err(_) => return depth::planned(self.datafusion(tokens.clone(), statement, None)).await,
             },
             StatementKind::Other(tokens) => {
-                return depth::planned(self.datafusion(tokens.clone(), &statement.text, parameters)).await;
+                return depth::planned(self.datafusion(tokens.clone(), statement, parameters)).await;
             }
             _ => return Err(Error::unsupported(format!("this statement is not offered: {}", statement.text))),
         };
@@ -303,7 +301,7 @@ impl Session {
     async fn datafusion(
         &self,
         tokens: Vec<TokenWithSpan>,
-        text: &str,
+        statement: &Statement,
         parameters: Option<ParamValues>,
     ) -> Result<DataFrame> {
         let types = match &parameters {
@@ -315,11 +313,11 @@ impl Session {
             plan = plan.with_param_values(parameters).map_err(from_datafusion)?;
         }
         let context = &self.inner.context;
-        let state = self.state(text);
+        let state = self.state(statement);
         let data_frame = match plan {
             // Not the session itself: the plans that DDL runs are to know their statement. Catalogs are shared.
             LogicalPlan::Ddl(DdlStatement::CreateView(mut view)) => {
-                view.definition = Some(text.to_owned());
+                view.definition = Some(statement.text.clone());
                 let plan = LogicalPlan::Ddl(DdlStatement::CreateView(view));
                 SessionContext::new_with_state(state).execute_logical_plan(plan).await
             }
@@ -355,9 +353,9 @@ impl Session {
     }
 
     /// The session's state for a plan that is to know its statement.
-    fn state(&self, text: &str) -> SessionState {
+    fn state(&self, statement: &Statement) -> SessionState {
         let mut state = self.inner.context.state();
-        state.config_mut().set_extension(Arc::new(StatementText(text.to_owned())));
+        state.config_mut().set_extension(Arc::new(StatementText::of(statement)));
         state
     }
 
@@ -448,7 +446,7 @@ impl Session {
         let Some(table) = schema.table(&resolved.table).await.map_err(from_datafusion)? else {
             return if if_exists { Ok(()) } else { Err(no_stream(name)) };
         };
-        table_of(&table)?;
+        table_of(&table, name)?;
         match schema.downcast_ref::<ManagedSchema>() {
             Some(managed) => managed.remove(&resolved.table),
             None => drop(schema.deregister_table(&resolved.table).map_err(from_datafusion)?),
@@ -459,7 +457,7 @@ impl Session {
     async fn stream(&self, name: &StreamName) -> Result<Arc<dyn TableProvider>> {
         let (resolved, schema) = self.place(name)?;
         let table = schema.table(&resolved.table).await.map_err(from_datafusion)?.ok_or_else(|| no_stream(name))?;
-        table_of(&table)?;
+        table_of(&table, name)?;
         Ok(table)
     }
 
@@ -496,7 +494,7 @@ impl Session {
                 let Some(schema) = catalog.schema(&schema_name) else { continue };
                 for name in schema.table_names() {
                     // A view need not be planned to be known as none.
-                    if !matches!(schema.table_type(&name).await, Ok(Some(datafusion::datasource::TableType::Base))) {
+                    if !matches!(schema.table_type(&name).await, Ok(Some(TableType::Base))) {
                         continue;
                     }
                     if let Ok(Some(table)) = schema.table(&name).await
@@ -515,9 +513,12 @@ fn no_stream(name: &StreamName) -> Error {
     Error::not_found(format!("there is no stream '{name}'; SHOW STREAMS lists them"))
 }
 
-fn table_of(table: &Arc<dyn TableProvider>) -> Result<&StreamTable> {
+fn table_of<'t>(table: &'t Arc<dyn TableProvider>, name: &StreamName) -> Result<&'t StreamTable> {
     let stream = table.downcast_ref::<StreamTable>();
-    stream.ok_or_else(|| Error::invalid_argument("that is a table or a view, and no stream"))
+    stream.ok_or_else(|| {
+        let kind = if table.table_type() == TableType::View { "view" } else { "table" };
+        Error::invalid_argument(format!("'{name}' is a {kind}, and no stream"))
+    })
 }
 
 /// The statements of a text: all but the last, and the last.

@@ -2,7 +2,7 @@
 
 use arrow::datatypes::{DataType, SchemaRef};
 use couatl_core::Error;
-use couatl_sql::{Statement, StatementKind, in_statement};
+use couatl_sql::{Statement, StatementKind};
 use datafusion::common::plan_err;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
@@ -20,8 +20,6 @@ use crate::{depth, from_datafusion, insert, into_datafusion, view};
 #[derive(Debug, Clone)]
 pub struct Prepared {
     pub(crate) sql: String,
-    /// How many statements the text holds.
-    pub(crate) statements: usize,
     /// What runs before the last statement, in order.
     pub(crate) leading: Vec<Statement>,
     pub(crate) last: Statement,
@@ -34,11 +32,6 @@ impl Prepared {
     /// The text, as it came.
     pub fn sql(&self) -> &str {
         &self.sql
-    }
-
-    /// An error of its last statement.
-    pub(crate) fn in_last(&self, error: Error) -> Error {
-        in_statement(error, self.statements, self.statements)
     }
 
     /// Whether it changes something (DDL, INSERT, COPY, SET …) rather than giving rows.
@@ -78,10 +71,10 @@ pub enum Outcome {
 /// What is wrong with the text, with the number of the statement where there are several.
 pub fn parse(text: &str) -> couatl_core::Result<Vec<Statement>> {
     let statements = couatl_sql::parse(text)?;
-    for (i, statement) in statements.iter().enumerate() {
+    for statement in &statements {
         if let StatementKind::Other(tokens) = &statement.kind {
             let parsed = depth::with_stack(|| parse_tokens(tokens.clone()).map(drop));
-            parsed.map_err(|error| in_statement(from_datafusion(error), i + 1, statements.len()))?;
+            parsed.map_err(|error| statement.place.mark(from_datafusion(error)))?;
         }
     }
     Ok(statements)

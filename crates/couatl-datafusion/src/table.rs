@@ -8,7 +8,7 @@ use couatl_core::{Error, Stream, StreamDefinition};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::TableType;
 use datafusion::datasource::sink::DataSinkExec;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::physical_plan::ExecutionPlan;
@@ -42,6 +42,14 @@ impl StreamTable {
     /// A statement that makes the same stream.
     pub fn statement(&self) -> &str {
         &self.statement
+    }
+
+    fn takes_rows_alone(&self) -> DataFusionError {
+        let name = &self.stream.definition.name;
+        into_datafusion(Error::unsupported(format!(
+            "stream '{name}' takes INSERT INTO alone: its write function is handed rows, and can neither change nor \
+             remove any"
+        )))
     }
 }
 
@@ -78,12 +86,26 @@ impl TableProvider for StreamTable {
         op: InsertOp,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if op != InsertOp::Append {
-            let name = &self.stream.definition.name;
-            return Err(into_datafusion(Error::unsupported(format!(
-                "stream '{name}' takes INSERT INTO alone: its write function is handed rows, and cannot replace any"
-            ))));
+            return Err(self.takes_rows_alone());
         }
         let sink = StreamSink::new(self.stream.sink.clone(), self.stream.definition.batch_rows.get());
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))
+    }
+
+    async fn delete_from(&self, _state: &dyn Session, _filters: Vec<Expr>) -> Result<Arc<dyn ExecutionPlan>> {
+        Err(self.takes_rows_alone())
+    }
+
+    async fn update(
+        &self,
+        _state: &dyn Session,
+        _assignments: Vec<(String, Expr)>,
+        _filters: Vec<Expr>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Err(self.takes_rows_alone())
+    }
+
+    async fn truncate(&self, _state: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        Err(self.takes_rows_alone())
     }
 }

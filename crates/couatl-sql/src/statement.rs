@@ -20,6 +20,28 @@ pub struct Statement {
     pub kind: StatementKind,
     /// Its own text, to the letter: from its first token to its last, without what separates it from its neighbours.
     pub text: String,
+    /// Which statement of its text it is.
+    pub place: Place,
+}
+
+/// Which statement of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its number; the first is 1.
+    pub number: usize,
+    /// How many statements the text has.
+    pub of: usize,
+}
+
+impl Place {
+    /// An error of this statement: where there are several, its message says once which one it is.
+    pub fn mark(self, error: Error) -> Error {
+        let place = format!("statement {} of {}", self.number, self.of);
+        match self.of < 2 || error.to_string().starts_with(&place) {
+            true => error,
+            false => prefixed(error, &place),
+        }
+    }
 }
 
 /// What a statement says.
@@ -86,18 +108,10 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
             Some(kind) => kind,
             None => other(tokens),
         };
-        Ok(Statement { kind: kind.map_err(|error| in_statement(error, i + 1, of))?, text })
+        let place = Place { number: i + 1, of };
+        Ok(Statement { kind: kind.map_err(|error| place.mark(error))?, text, place })
     });
     parsed.collect()
-}
-
-/// An error of the statement of this number, the first being 1, in a text of so many: where there are several, its
-/// message says which one it is.
-pub fn in_statement(error: Error, number: usize, of: usize) -> Error {
-    if of < 2 {
-        return error;
-    }
-    prefixed(error, &format!("statement {number} of {of}"))
 }
 
 fn ours(all: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
