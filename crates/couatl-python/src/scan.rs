@@ -28,6 +28,9 @@ use crate::program::{Opened, Program, cancelled, settle, spawn, user};
 /// After so many rows without any code of the user's in between, a cancel is looked for.
 const ROWS_PER_LOOK: u64 = 64;
 
+/// Tuples of a list that are converted together, column by column: few enough to stay in the cache meanwhile.
+const CHUNK_ROWS: usize = 128;
+
 /// What travels: rows that the consumer finishes into a batch, or a batch that came as one.
 pub(crate) enum Parcel {
     Rows(Rows),
@@ -158,10 +161,14 @@ struct Reader<'a, 'py> {
     layout: Arc<Layout>,
     /// The rows that wait; `None` while they are published.
     rows: Option<Box<Parcel>>,
+    /// Where tuples are gathered; empty in between.
+    chunk: Vec<Bound<'py, PyTuple>>,
     /// The iterator to be closed.
     iterator: Option<Bound<'py, PyAny>>,
     count: u64,
-    /// Those of them that were not Arrow's.
+    /// How many rows came before those that wait.
+    begun: u64,
+    /// Those of them that were converted one by one.
     converted: u64,
     fetch: u64,
     samples: Samples,
@@ -178,7 +185,7 @@ impl<'a, 'py> Reader<'a, 'py> {
         fetch: Option<usize>,
     ) -> Result<Self> {
         // Types that no stream can have are refused here, before user code runs.
-        let rows = Some(Box::new(Parcel::Rows(Rows::new(py, layout.clone())?)));
+        let rows = Some(Box::new(Parcel::Rows(Rows::new(py, layout.clone(), 0)?)));
         let fetch = fetch.map_or(u64::MAX, |fetch| fetch as u64);
         let samples = Samples::default();
         Ok(Self {
@@ -189,8 +196,10 @@ impl<'a, 'py> Reader<'a, 'py> {
             delivery,
             layout,
             rows,
+            chunk: Vec::new(),
             iterator: None,
             count: 0,
+            begun: 0,
             converted: 0,
             fetch,
             samples,
@@ -287,10 +296,13 @@ impl<'a, 'py> Reader<'a, 'py> {
         }
     }
 
-    /// The builders; fresh ones where the consumer has taken the last.
+    /// The builders; fresh ones where the consumer has taken the last, with room for as many rows as those had.
+    #[inline]
     fn rows(&mut self) -> Result<&mut Rows> {
         if self.rows.is_none() {
-            self.rows = Some(Box::new(Parcel::Rows(Rows::new(self.py, self.layout.clone())?)));
+            let rows = usize::try_from(self.count - self.begun).unwrap_or(0);
+            self.begun = self.count;
+            self.rows = Some(Box::new(Parcel::Rows(Rows::new(self.py, self.layout.clone(), rows)?)));
         }
         match self.rows.as_deref_mut() {
             Some(Parcel::Rows(rows)) => Ok(rows),
@@ -346,6 +358,11 @@ impl<'a, 'py> Reader<'a, 'py> {
         let mut arrow = false;
         // By position and length anew: the list is the user's, and its values' own code may change it.
         while index < list.len() && self.count < self.fetch {
+            let tuples = self.tuples(list, index)?;
+            index += tuples;
+            if tuples > 0 {
+                continue;
+            }
             let row = list.get_item(index).map_err(|error| self.raised(error))?;
             // The first tells for all: asking each of them would cost bare values dear.
             if index == 0 {
@@ -359,6 +376,29 @@ impl<'a, 'py> Reader<'a, 'py> {
             }
         }
         Ok(())
+    }
+
+    /// Converts the tuples that stand here in a list; gives how many it did.
+    fn tuples(&mut self, list: &Bound<'py, PyList>, index: usize) -> Result<usize> {
+        let width = self.layout.declared.fields().len();
+        let most = usize::try_from(self.fetch - self.count).unwrap_or(usize::MAX).min(CHUNK_ROWS);
+        let most = most.min(self.layout.batch_rows.saturating_sub(self.rows()?.len()));
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let items = list.iter().skip(index).take(most);
+        chunk.extend(items.map_while(|item| item.cast_into::<PyTuple>().ok().filter(|tuple| tuple.len() == width)));
+        if chunk.is_empty() {
+            self.chunk = chunk;
+            return Ok(0);
+        }
+        let (start, number) = (Instant::now(), self.count + 1);
+        let (fit, converted) = self.rows()?.extend(&chunk, number);
+        self.clock.converted(start.elapsed());
+        self.count += fit as u64;
+        chunk.clear();
+        self.chunk = chunk;
+        converted?;
+        self.after(true)?;
+        Ok(fit)
     }
 
     /// The batches of an Arrow object; `None` if it is none.
@@ -379,7 +419,13 @@ impl<'a, 'py> Reader<'a, 'py> {
             self.rows()?.push(row, number)?;
         }
         self.count = number;
-        if number.is_multiple_of(ROWS_PER_LOOK) && self.control.is_cancelled() {
+        self.after(number.is_multiple_of(ROWS_PER_LOOK))
+    }
+
+    /// After a row: whether it was the last one of its batch, or of all.
+    #[inline]
+    fn after(&mut self, look: bool) -> Result<()> {
+        if look && self.control.is_cancelled() {
             return Err(cancelled(&self.layout.stream));
         }
         if self.rows()?.is_full() {

@@ -1,57 +1,55 @@
 //! A column under construction: what it does with each value is decided when it is made.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::NullBufferBuilder;
 use arrow::array::{
-    Array, ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, DictionaryArray, FixedSizeBinaryBuilder, Int8Array,
-    Int16Array, ListArray, MapArray, PrimitiveBuilder, StringArray, StringBuilder, StructArray,
+    Array, ArrayRef, AsArray, BooleanBuilder, DictionaryArray, FixedSizeBinaryBuilder, Int8Array, StringArray,
 };
-use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Field, FieldRef, Fields, Float32Type,
-    Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow::util::bit_util::get_bit;
-use couatl_core::{Error, Result, enum_codes, is_json, is_uuid, type_spelling};
-use pyo3::intern;
+use couatl_core::{Error, enum_codes, is_json, is_uuid, type_spelling};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
 
-use super::dict::Members;
-use super::misfit::{Appended, Misfit, place_of};
-use super::scalar::{boolean, bytes, decimal, float32, float64, int64, json, narrow, type_name, uint64, utf8, uuid};
+use super::builders::{Fixed, Variable};
+use super::misfit::{Appended, Misfit};
+use super::nested::{ListColumn, MapColumn, StructColumn};
+use super::scalar::{
+    boolean, bytes, decimal, float32, float64, int64, json, narrow, plain_float, plain_text, small_int, uint64, utf8, uuid,
+};
 use super::time;
 
 /// One column's builder, of the kind that its type needs.
 pub(super) enum Column {
     Bool(BooleanBuilder),
-    Int8(PrimitiveBuilder<Int8Type>),
-    Int16(PrimitiveBuilder<Int16Type>),
-    Int32(PrimitiveBuilder<Int32Type>),
-    Int64(PrimitiveBuilder<Int64Type>),
-    UInt8(PrimitiveBuilder<UInt8Type>),
-    UInt16(PrimitiveBuilder<UInt16Type>),
-    UInt32(PrimitiveBuilder<UInt32Type>),
-    UInt64(PrimitiveBuilder<UInt64Type>),
-    Float32(PrimitiveBuilder<Float32Type>),
-    Float64(PrimitiveBuilder<Float64Type>),
-    Decimal128(PrimitiveBuilder<Decimal128Type>, u8, i8),
-    Decimal256(PrimitiveBuilder<Decimal256Type>, u8, i8),
-    Text(StringBuilder),
-    Json(StringBuilder),
-    Binary(BinaryBuilder),
+    Int8(Fixed<Int8Type>),
+    Int16(Fixed<Int16Type>),
+    Int32(Fixed<Int32Type>),
+    Int64(Fixed<Int64Type>),
+    UInt8(Fixed<UInt8Type>),
+    UInt16(Fixed<UInt16Type>),
+    UInt32(Fixed<UInt32Type>),
+    UInt64(Fixed<UInt64Type>),
+    Float32(Fixed<Float32Type>),
+    Float64(Fixed<Float64Type>),
+    Decimal128(Fixed<Decimal128Type>, u8, i8),
+    Decimal256(Fixed<Decimal256Type>, u8, i8),
+    Text(Variable),
+    Json(Variable),
+    Binary(Variable),
     Uuid(FixedSizeBinaryBuilder),
-    Date(PrimitiveBuilder<Date32Type>),
-    Time(PrimitiveBuilder<Time64MicrosecondType>),
-    Interval(PrimitiveBuilder<IntervalMonthDayNanoType>),
-    Seconds(PrimitiveBuilder<TimestampSecondType>),
-    Millis(PrimitiveBuilder<TimestampMillisecondType>),
-    Micros(PrimitiveBuilder<TimestampMicrosecondType>),
-    Nanos(PrimitiveBuilder<TimestampNanosecondType>),
+    Date(Fixed<Date32Type>),
+    Time(Fixed<Time64MicrosecondType>),
+    Interval(Fixed<IntervalMonthDayNanoType>),
+    Seconds(Fixed<TimestampSecondType>),
+    Millis(Fixed<TimestampMillisecondType>),
+    Micros(Fixed<TimestampMicrosecondType>),
+    Nanos(Fixed<TimestampNanosecondType>),
     Enum(EnumColumn),
     /// Written as its values' type, encoded when finished.
     Dictionary(Box<Column>, DataType),
@@ -63,7 +61,7 @@ pub(super) enum Column {
 /// Codes are positions in the declared names, which every batch shares.
 pub(super) struct EnumColumn {
     codes: Arc<EnumCodes>,
-    keys: PrimitiveBuilder<Int16Type>,
+    keys: Fixed<Int16Type>,
     small: bool,
 }
 
@@ -72,89 +70,53 @@ struct EnumCodes {
     positions: HashMap<String, i16>,
 }
 
-pub(super) struct ListColumn {
-    item: FieldRef,
-    offsets: Vec<i32>,
-    nulls: NullBufferBuilder,
-    values: Box<Column>,
-}
-
-pub(super) struct MapColumn {
-    entries: FieldRef,
-    offsets: Vec<i32>,
-    nulls: NullBufferBuilder,
-    keys: Box<Column>,
-    values: Box<Column>,
-}
-
-pub(super) struct StructColumn {
-    fields: Fields,
-    nulls: NullBufferBuilder,
-    members: Vec<Column>,
-}
-
 impl Column {
-    /// The builder for a field.
+    /// The builder for a field, with room for so many values.
     ///
     /// # Errors
     /// `unsupported` where the field's type is none of the language's.
-    pub(super) fn new(field: &Field) -> Result<Self> {
-        fn primitive<T: ArrowPrimitiveType>(field: &Field) -> PrimitiveBuilder<T> {
-            PrimitiveBuilder::new().with_data_type(field.data_type().clone())
+    pub(super) fn new(field: &Field, rows: usize) -> couatl_core::Result<Self> {
+        fn primitive<T: ArrowPrimitiveType>(field: &Field, rows: usize) -> Fixed<T> {
+            Fixed::new(field.data_type().clone(), rows)
         }
         Ok(match field.data_type() {
-            DataType::Boolean => Column::Bool(BooleanBuilder::new()),
-            DataType::Int8 => Column::Int8(primitive(field)),
-            DataType::Int16 => Column::Int16(primitive(field)),
-            DataType::Int32 => Column::Int32(primitive(field)),
-            DataType::Int64 => Column::Int64(primitive(field)),
-            DataType::UInt8 => Column::UInt8(primitive(field)),
-            DataType::UInt16 => Column::UInt16(primitive(field)),
-            DataType::UInt32 => Column::UInt32(primitive(field)),
-            DataType::UInt64 => Column::UInt64(primitive(field)),
-            DataType::Float32 => Column::Float32(primitive(field)),
-            DataType::Float64 => Column::Float64(primitive(field)),
-            DataType::Decimal128(p, s) => Column::Decimal128(primitive(field), *p, *s),
-            DataType::Decimal256(p, s) => Column::Decimal256(primitive(field), *p, *s),
-            DataType::Utf8 if is_json(field) => Column::Json(StringBuilder::new()),
-            DataType::Utf8 => Column::Text(StringBuilder::new()),
-            DataType::Binary => Column::Binary(BinaryBuilder::new()),
-            DataType::FixedSizeBinary(16) if is_uuid(field) => Column::Uuid(FixedSizeBinaryBuilder::new(16)),
-            DataType::Date32 => Column::Date(primitive(field)),
-            DataType::Time64(TimeUnit::Microsecond) => Column::Time(primitive(field)),
-            DataType::Interval(IntervalUnit::MonthDayNano) => Column::Interval(primitive(field)),
-            DataType::Timestamp(TimeUnit::Second, _) => Column::Seconds(primitive(field)),
-            DataType::Timestamp(TimeUnit::Millisecond, _) => Column::Millis(primitive(field)),
-            DataType::Timestamp(TimeUnit::Microsecond, _) => Column::Micros(primitive(field)),
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => Column::Nanos(primitive(field)),
+            DataType::Boolean => Column::Bool(BooleanBuilder::with_capacity(rows)),
+            DataType::Int8 => Column::Int8(primitive(field, rows)),
+            DataType::Int16 => Column::Int16(primitive(field, rows)),
+            DataType::Int32 => Column::Int32(primitive(field, rows)),
+            DataType::Int64 => Column::Int64(primitive(field, rows)),
+            DataType::UInt8 => Column::UInt8(primitive(field, rows)),
+            DataType::UInt16 => Column::UInt16(primitive(field, rows)),
+            DataType::UInt32 => Column::UInt32(primitive(field, rows)),
+            DataType::UInt64 => Column::UInt64(primitive(field, rows)),
+            DataType::Float32 => Column::Float32(primitive(field, rows)),
+            DataType::Float64 => Column::Float64(primitive(field, rows)),
+            DataType::Decimal128(p, s) => Column::Decimal128(primitive(field, rows), *p, *s),
+            DataType::Decimal256(p, s) => Column::Decimal256(primitive(field, rows), *p, *s),
+            DataType::Utf8 if is_json(field) => Column::Json(Variable::new(rows)),
+            DataType::Utf8 => Column::Text(Variable::new(rows)),
+            DataType::Binary => Column::Binary(Variable::new(rows)),
+            DataType::FixedSizeBinary(16) if is_uuid(field) => Column::Uuid(FixedSizeBinaryBuilder::with_capacity(rows, 16)),
+            DataType::Date32 => Column::Date(primitive(field, rows)),
+            DataType::Time64(TimeUnit::Microsecond) => Column::Time(primitive(field, rows)),
+            DataType::Interval(IntervalUnit::MonthDayNano) => Column::Interval(primitive(field, rows)),
+            DataType::Timestamp(TimeUnit::Second, _) => Column::Seconds(primitive(field, rows)),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => Column::Millis(primitive(field, rows)),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => Column::Micros(primitive(field, rows)),
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => Column::Nanos(primitive(field, rows)),
             DataType::Dictionary(key, value) => match enum_codes(field) {
-                Some(codes) => Column::Enum(EnumColumn::new(&codes, **key == DataType::Int8)),
+                Some(codes) => Column::Enum(EnumColumn::new(&codes, **key == DataType::Int8, rows)),
                 None => {
                     let values = Field::new(field.name(), (**value).clone(), true);
-                    Column::Dictionary(Box::new(Column::new(&values)?), field.data_type().clone())
+                    Column::Dictionary(Box::new(Column::new(&values, rows)?), field.data_type().clone())
                 }
             },
-            DataType::List(item) => Column::List(ListColumn {
-                item: item.clone(),
-                offsets: vec![0],
-                nulls: NullBufferBuilder::new(0),
-                values: Box::new(Column::new(item)?),
-            }),
+            DataType::List(item) => Column::List(ListColumn::new(item, rows)?),
             DataType::Map(entries, _) => match entries.data_type() {
-                DataType::Struct(fields) if fields.len() == 2 => Column::Map(MapColumn {
-                    entries: entries.clone(),
-                    offsets: vec![0],
-                    nulls: NullBufferBuilder::new(0),
-                    keys: Box::new(Column::new(&fields[0])?),
-                    values: Box::new(Column::new(&fields[1])?),
-                }),
+                DataType::Struct(fields) if fields.len() == 2 => Column::Map(MapColumn::new(entries, fields, rows)?),
                 _ => return Err(unsupported(field)),
             },
-            DataType::Struct(fields) => Column::Struct(StructColumn {
-                fields: fields.clone(),
-                nulls: NullBufferBuilder::new(0),
-                members: fields.iter().map(|field| Column::new(field)).collect::<Result<_>>()?,
-            }),
+            DataType::Struct(fields) => Column::Struct(StructColumn::new(fields, rows)?),
             _ => return Err(unsupported(field)),
         })
     }
@@ -164,118 +126,118 @@ impl Column {
         field.data_type().is_nested() || is_json(field)
     }
 
-    /// Appends a value, or says why it does not fit; then the column may hold parts of it, which [`Self::finish`]
-    /// cuts off.
-    pub(super) fn append(&mut self, value: &Bound<'_, PyAny>) -> Appended {
-        if value.is_none() {
-            self.append_null();
-            return Ok(());
-        }
+    /// Appends values, where `None` is a null, up to the first that does not fit, or that makes the column full: hold
+    /// `most` bytes of variable length. Gives whether it is full.
+    ///
+    /// After a misfit the column may hold parts of the value, which [`Self::finish`] cuts off.
+    pub(super) fn extend<'py, V: Borrow<Bound<'py, PyAny>>>(
+        &mut self,
+        values: impl Iterator<Item = Option<V>>,
+        nullable: bool,
+        most: usize,
+    ) -> Result<bool, Misfit> {
+        let each = Each { values, nullable };
         match self {
-            Column::Bool(out) => out.append_value(boolean(value)?),
-            Column::Int8(out) => out.append_value(narrow(value)?),
-            Column::Int16(out) => out.append_value(narrow(value)?),
-            Column::Int32(out) => out.append_value(narrow(value)?),
-            Column::Int64(out) => out.append_value(int64(value)?),
-            Column::UInt8(out) => out.append_value(narrow(value)?),
-            Column::UInt16(out) => out.append_value(narrow(value)?),
-            Column::UInt32(out) => out.append_value(narrow(value)?),
-            Column::UInt64(out) => out.append_value(uint64(value)?),
-            Column::Float32(out) => out.append_value(float32(value)?),
-            Column::Float64(out) => out.append_value(float64(value)?),
-            Column::Decimal128(out, p, s) => match decimal(value, *p, *s)?.to_i128() {
-                Some(value) => out.append_value(value),
-                None => return Err(Misfit::plain()),
-            },
-            Column::Decimal256(out, p, s) => out.append_value(decimal(value, *p, *s)?),
-            Column::Text(out) => {
-                let text = utf8(value)?;
-                room(out.values_slice().len(), text.len())?;
-                out.append_value(text);
+            Column::Bool(out) => each.put(|value| Ok(out.append_option(value.map(boolean).transpose()?))),
+            Column::Int8(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
+            Column::Int16(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
+            Column::Int32(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
+            Column::Int64(out) => each.put(|value| Ok(out.push(value.map(int64).transpose()?))),
+            Column::UInt8(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
+            Column::UInt16(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
+            Column::UInt32(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
+            Column::UInt64(out) => each.put(|value| Ok(out.push(value.map(uint64).transpose()?))),
+            Column::Float32(out) => each.put(|value| Ok(out.push(value.map(float32).transpose()?))),
+            Column::Float64(out) => each.put(|value| Ok(out.push(value.map(float64).transpose()?))),
+            Column::Decimal128(out, p, s) => each.put(|value| {
+                let value = value.map(|value| decimal(value, *p, *s)?.to_i128().ok_or_else(Misfit::plain));
+                Ok(out.push(value.transpose()?))
+            }),
+            Column::Decimal256(out, p, s) => {
+                each.put(|value| Ok(out.push(value.map(|value| decimal(value, *p, *s)).transpose()?)))
             }
-            Column::Json(out) => json(value, |text| {
-                room(out.values_slice().len(), text.len())?;
-                out.append_value(text);
-                Ok(())
-            })?,
-            Column::Binary(out) => bytes(value, |bytes| {
-                room(out.values_slice().len(), bytes.len())?;
-                out.append_value(bytes);
-                Ok(())
-            })?,
-            Column::Uuid(out) => {
-                out.append_value(uuid(value)?).map_err(|error| Misfit::because(error.to_string()))?;
-            }
-            Column::Date(out) => out.append_option(time::date(value)?),
-            Column::Time(out) => out.append_value(time::time(value)?),
-            Column::Interval(out) => out.append_option(time::interval(value)?),
-            Column::Seconds(out) => out.append_option(time::timestamp(value, TimeUnit::Second)?),
-            Column::Millis(out) => out.append_option(time::timestamp(value, TimeUnit::Millisecond)?),
-            Column::Micros(out) => out.append_option(time::timestamp(value, TimeUnit::Microsecond)?),
-            Column::Nanos(out) => out.append_option(time::timestamp(value, TimeUnit::Nanosecond)?),
-            Column::Enum(out) => out.append(value)?,
-            Column::Dictionary(values, _) => values.append(value)?,
-            Column::List(out) => out.append(value)?,
-            Column::Map(out) => out.append(value)?,
-            Column::Struct(out) => out.append(value)?,
+            Column::Text(out) => each.fill(most, |value| {
+                match value {
+                    Some(value) => out.push(utf8(value)?.as_bytes())?,
+                    None => out.push_null(),
+                }
+                Ok(out.bytes())
+            }),
+            Column::Json(out) => each.fill(most, |value| {
+                match value {
+                    Some(value) => json(value, |text| out.push(text.as_bytes()))?,
+                    None => out.push_null(),
+                }
+                Ok(out.bytes())
+            }),
+            Column::Binary(out) => each.fill(most, |value| {
+                match value {
+                    Some(value) => bytes(value, |bytes| out.push(bytes))?,
+                    None => out.push_null(),
+                }
+                Ok(out.bytes())
+            }),
+            Column::Uuid(out) => each.put(|value| match value {
+                Some(value) => {
+                    out.append_value(uuid(value)?).map_err(|error| Misfit::because(error.to_string()))
+                }
+                None => Ok(out.append_null()),
+            }),
+            Column::Date(out) => each.put(|value| Ok(out.push(value.map_or(Ok(None), time::date)?))),
+            Column::Time(out) => each.put(|value| Ok(out.push(value.map(time::time).transpose()?))),
+            Column::Interval(out) => each.put(|value| Ok(out.push(value.map_or(Ok(None), time::interval)?))),
+            Column::Seconds(out) => each.put(|value| Ok(out.push(moment(value, TimeUnit::Second)?))),
+            Column::Millis(out) => each.put(|value| Ok(out.push(moment(value, TimeUnit::Millisecond)?))),
+            Column::Micros(out) => each.put(|value| Ok(out.push(moment(value, TimeUnit::Microsecond)?))),
+            Column::Nanos(out) => each.put(|value| Ok(out.push(moment(value, TimeUnit::Nanosecond)?))),
+            Column::Enum(out) => each.put(|value| out.append(value)),
+            Column::Dictionary(values, _) => values.extend(each.values, nullable, most),
+            Column::List(out) => each.fill(most, |value| {
+                out.append(value)?;
+                Ok(if most == usize::MAX { 0 } else { out.bytes() })
+            }),
+            Column::Map(out) => each.fill(most, |value| {
+                out.append(value)?;
+                Ok(if most == usize::MAX { 0 } else { out.bytes() })
+            }),
+            Column::Struct(out) => each.fill(most, |value| {
+                out.append(value)?;
+                Ok(if most == usize::MAX { 0 } else { out.bytes() })
+            }),
         }
-        Ok(())
     }
 
-    fn append_null(&mut self) {
+    /// Appends a value of the kind that most are, and that needs few instructions; gives whether the column is full then.
+    /// `None` if it is none of them, and nothing has happened.
+    #[inline(always)]
+    pub(super) fn push(&mut self, value: &Bound<'_, PyAny>, most: usize) -> Option<bool> {
         match self {
-            Column::Bool(out) => out.append_null(),
-            Column::Int8(out) => out.append_null(),
-            Column::Int16(out) => out.append_null(),
-            Column::Int32(out) => out.append_null(),
-            Column::Int64(out) => out.append_null(),
-            Column::UInt8(out) => out.append_null(),
-            Column::UInt16(out) => out.append_null(),
-            Column::UInt32(out) => out.append_null(),
-            Column::UInt64(out) => out.append_null(),
-            Column::Float32(out) => out.append_null(),
-            Column::Float64(out) => out.append_null(),
-            Column::Decimal128(out, ..) => out.append_null(),
-            Column::Decimal256(out, ..) => out.append_null(),
-            Column::Text(out) | Column::Json(out) => out.append_null(),
-            Column::Binary(out) => out.append_null(),
-            Column::Uuid(out) => out.append_null(),
-            Column::Date(out) => out.append_null(),
-            Column::Time(out) => out.append_null(),
-            Column::Interval(out) => out.append_null(),
-            Column::Seconds(out) => out.append_null(),
-            Column::Millis(out) => out.append_null(),
-            Column::Micros(out) => out.append_null(),
-            Column::Nanos(out) => out.append_null(),
-            Column::Enum(out) => out.keys.append_null(),
-            Column::Dictionary(values, _) => values.append_null(),
-            Column::List(out) => {
-                out.offsets.push(*out.offsets.last().unwrap_or(&0));
-                out.nulls.append_null();
+            Column::Int64(out) => out.push(Some(small_int(value)?)),
+            Column::Float64(out) => out.push(Some(plain_float(value)?)),
+            Column::Text(out) => {
+                out.push(plain_text(value)?.as_bytes()).ok()?;
+                return Some(out.bytes() >= most);
             }
-            Column::Map(out) => {
-                out.offsets.push(*out.offsets.last().unwrap_or(&0));
-                out.nulls.append_null();
-            }
-            Column::Struct(out) => {
-                out.members.iter_mut().for_each(Column::append_null);
-                out.nulls.append_null();
-            }
+            _ => return None,
         }
+        Some(false)
+    }
+
+    /// Appends one value inside of another.
+    pub(super) fn append(&mut self, value: Option<&Bound<'_, PyAny>>) -> Appended {
+        let value = value.filter(|value| !value.is_none());
+        self.extend(std::iter::once(value), true, usize::MAX).map(drop)
     }
 
     /// Whether the last value, which was no `None`, is a null nevertheless: a NaT is.
-    fn ends_in_null(&self) -> bool {
-        fn last<T: ArrowPrimitiveType>(out: &PrimitiveBuilder<T>) -> bool {
-            out.validity_slice().is_some_and(|bits| !get_bit(bits, out.len() - 1))
-        }
+    pub(super) fn ends_in_null(&self) -> bool {
         match self {
-            Column::Date(out) => last(out),
-            Column::Interval(out) => last(out),
-            Column::Seconds(out) => last(out),
-            Column::Millis(out) => last(out),
-            Column::Micros(out) => last(out),
-            Column::Nanos(out) => last(out),
+            Column::Date(out) => out.ends_in_null(),
+            Column::Interval(out) => out.ends_in_null(),
+            Column::Seconds(out) => out.ends_in_null(),
+            Column::Millis(out) => out.ends_in_null(),
+            Column::Micros(out) => out.ends_in_null(),
+            Column::Nanos(out) => out.ends_in_null(),
             Column::Dictionary(values, _) => values.ends_in_null(),
             _ => false,
         }
@@ -286,7 +248,7 @@ impl Column {
         match self {
             Column::Text(_) | Column::Json(_) | Column::Binary(_) | Column::List(_) | Column::Map(_) => true,
             Column::Dictionary(values, _) => values.is_variable(),
-            Column::Struct(out) => out.members.iter().any(Column::is_variable),
+            Column::Struct(out) => out.is_variable(),
             _ => false,
         }
     }
@@ -294,69 +256,49 @@ impl Column {
     /// The bytes of variable length that wait in the builder.
     pub(super) fn variable_bytes(&self) -> usize {
         match self {
-            Column::Text(out) | Column::Json(out) => out.values_slice().len(),
-            Column::Binary(out) => out.values_slice().len(),
+            Column::Text(out) | Column::Json(out) | Column::Binary(out) => out.bytes(),
             Column::Dictionary(values, _) => values.variable_bytes(),
-            Column::List(out) => out.values.variable_bytes() + out.offsets.last().map_or(0, |last| *last as usize),
-            Column::Map(out) => {
-                out.keys.variable_bytes()
-                    + out.values.variable_bytes()
-                    + out.offsets.last().map_or(0, |last| *last as usize)
-            }
-            Column::Struct(out) => out.members.iter().map(Column::variable_bytes).sum(),
+            Column::List(out) => out.bytes(),
+            Column::Map(out) => out.bytes(),
+            Column::Struct(out) => out.bytes(),
             _ => 0,
         }
     }
 
     /// The first `rows` values as an array.
-    pub(super) fn finish(&mut self, rows: usize) -> Result<ArrayRef> {
+    pub(super) fn finish(&mut self, rows: usize) -> couatl_core::Result<ArrayRef> {
         let array: ArrayRef = match self {
             Column::Bool(out) => Arc::new(out.finish()),
-            Column::Int8(out) => Arc::new(out.finish()),
-            Column::Int16(out) => Arc::new(out.finish()),
-            Column::Int32(out) => Arc::new(out.finish()),
-            Column::Int64(out) => Arc::new(out.finish()),
-            Column::UInt8(out) => Arc::new(out.finish()),
-            Column::UInt16(out) => Arc::new(out.finish()),
-            Column::UInt32(out) => Arc::new(out.finish()),
-            Column::UInt64(out) => Arc::new(out.finish()),
-            Column::Float32(out) => Arc::new(out.finish()),
-            Column::Float64(out) => Arc::new(out.finish()),
-            Column::Decimal128(out, ..) => Arc::new(out.finish()),
-            Column::Decimal256(out, ..) => Arc::new(out.finish()),
-            Column::Text(out) | Column::Json(out) => Arc::new(out.finish()),
-            Column::Binary(out) => Arc::new(out.finish()),
+            Column::Int8(out) => out.finish(),
+            Column::Int16(out) => out.finish(),
+            Column::Int32(out) => out.finish(),
+            Column::Int64(out) => out.finish(),
+            Column::UInt8(out) => out.finish(),
+            Column::UInt16(out) => out.finish(),
+            Column::UInt32(out) => out.finish(),
+            Column::UInt64(out) => out.finish(),
+            Column::Float32(out) => out.finish(),
+            Column::Float64(out) => out.finish(),
+            Column::Decimal128(out, ..) => out.finish(),
+            Column::Decimal256(out, ..) => out.finish(),
+            // SAFETY: `extend` pushes nothing into them but `str`.
+            Column::Text(out) | Column::Json(out) => unsafe { out.finish_text() },
+            Column::Binary(out) => out.finish_binary(),
             Column::Uuid(out) => Arc::new(out.finish()),
-            Column::Date(out) => Arc::new(out.finish()),
-            Column::Time(out) => Arc::new(out.finish()),
-            Column::Interval(out) => Arc::new(out.finish()),
-            Column::Seconds(out) => Arc::new(out.finish()),
-            Column::Millis(out) => Arc::new(out.finish()),
-            Column::Micros(out) => Arc::new(out.finish()),
-            Column::Nanos(out) => Arc::new(out.finish()),
+            Column::Date(out) => out.finish(),
+            Column::Time(out) => out.finish(),
+            Column::Interval(out) => out.finish(),
+            Column::Seconds(out) => out.finish(),
+            Column::Millis(out) => out.finish(),
+            Column::Micros(out) => out.finish(),
+            Column::Nanos(out) => out.finish(),
             Column::Enum(out) => out.finish()?,
             Column::Dictionary(values, data_type) => {
                 return Ok(arrow::compute::cast(&values.finish(rows)?, data_type)?);
             }
-            Column::List(out) => {
-                let (offsets, nulls, length) = finish_offsets(&mut out.offsets, &mut out.nulls, rows);
-                let values = out.values.finish(length)?;
-                Arc::new(ListArray::try_new(out.item.clone(), offsets, values, nulls)?)
-            }
-            Column::Map(out) => {
-                let (offsets, nulls, length) = finish_offsets(&mut out.offsets, &mut out.nulls, rows);
-                let members = vec![out.keys.finish(length)?, out.values.finish(length)?];
-                let DataType::Struct(fields) = out.entries.data_type() else {
-                    return Err(Error::internal("a map without entries"));
-                };
-                let entries = StructArray::try_new(fields.clone(), members, None)?;
-                Arc::new(MapArray::try_new(out.entries.clone(), offsets, entries, nulls, false)?)
-            }
-            Column::Struct(out) => {
-                let members = out.members.iter_mut().map(|member| member.finish(rows)).collect::<Result<Vec<_>>>()?;
-                let nulls = out.nulls.finish().map(|nulls| nulls.slice(0, rows));
-                Arc::new(StructArray::try_new_with_length(out.fields.clone(), members, nulls, rows)?)
-            }
+            Column::List(out) => out.finish(rows)?,
+            Column::Map(out) => out.finish(rows)?,
+            Column::Struct(out) => out.finish(rows)?,
         };
         Ok(if array.len() > rows { array.slice(0, rows) } else { array })
     }
@@ -370,191 +312,73 @@ fn unsupported(field: &Field) -> Error {
     ))
 }
 
-/// The first `rows` offsets with their nulls, and how many values they reach to.
-fn finish_offsets(
-    offsets: &mut Vec<i32>,
-    nulls: &mut NullBufferBuilder,
-    rows: usize,
-) -> (OffsetBuffer<i32>, Option<NullBuffer>, usize) {
-    let mut offsets = std::mem::replace(offsets, vec![0]);
-    offsets.truncate(rows + 1);
-    let length = offsets.last().map_or(0, |last| *last as usize);
-    (OffsetBuffer::new(offsets.into()), nulls.finish().map(|nulls| nulls.slice(0, rows)), length)
-}
-
 impl EnumColumn {
-    fn new(codes: &[(String, i16)], small: bool) -> Self {
+    fn new(codes: &[(String, i16)], small: bool, rows: usize) -> Self {
         let names: ArrayRef = Arc::new(StringArray::from_iter_values(codes.iter().map(|(name, _)| name)));
         let positions = codes.iter().zip(0i16..).map(|((name, _), position)| (name.clone(), position)).collect();
-        Self { codes: Arc::new(EnumCodes { names, positions }), keys: PrimitiveBuilder::new(), small }
+        Self { codes: Arc::new(EnumCodes { names, positions }), keys: Fixed::new(DataType::Int16, rows), small }
     }
 
-    fn append(&mut self, value: &Bound<'_, PyAny>) -> Appended {
-        let text = utf8(value)?;
-        match self.codes.positions.get(text) {
-            Some(position) => self.keys.append_value(*position),
-            None => return Err(Misfit::because("it is not one of the names that the type lists")),
-        }
+    fn append(&mut self, value: Option<&Bound<'_, PyAny>>) -> Appended {
+        let unknown = || Misfit::because("it is not one of the names that the type lists");
+        let position = |value| self.codes.positions.get(utf8(value)?).copied().ok_or_else(unknown);
+        let position = value.map(position).transpose()?;
+        self.keys.push(position);
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<ArrayRef> {
-        let keys: Int16Array = self.keys.finish();
+    fn finish(&mut self) -> couatl_core::Result<ArrayRef> {
+        let keys = self.keys.finish();
+        let keys = keys.as_primitive::<Int16Type>();
         let names = self.codes.names.clone();
         if !self.small {
-            return Ok(Arc::new(DictionaryArray::<Int16Type>::try_new(keys, names)?));
+            return Ok(Arc::new(DictionaryArray::<Int16Type>::try_new(keys.clone(), names)?));
         }
         let narrowed: ScalarBuffer<i8> = keys.values().iter().map(|key| *key as i8).collect();
-        let keys = Int8Array::new(narrowed, Array::nulls(&keys).cloned());
+        let keys = Int8Array::new(narrowed, Array::nulls(keys).cloned());
         Ok(Arc::new(DictionaryArray::<Int8Type>::try_new(keys, names)?))
     }
 }
 
-impl ListColumn {
-    fn append(&mut self, value: &Bound<'_, PyAny>) -> Appended {
-        let items = items(value)?;
-        let start = *self.offsets.last().unwrap_or(&0);
-        let mut count = 0;
-        // By position: the list is the user's, and its values' own code may change it while we look.
-        while count < items.len() {
-            let item = items.get(count)?;
-            self.values.append(&item).map_err(|misfit| misfit.inside(format!("[{count}]"), &item))?;
-            count += 1;
-        }
-        self.offsets.push(end_of(start, count)?);
-        self.nulls.append_non_null();
-        Ok(())
-    }
+/// The values that a column is to take.
+struct Each<I> {
+    values: I,
+    nullable: bool,
 }
 
-impl MapColumn {
-    fn append(&mut self, value: &Bound<'_, PyAny>) -> Appended {
-        let start = *self.offsets.last().unwrap_or(&0);
-        let mut count = 0;
-        let mut entry = |key: &Bound<'_, PyAny>, item: &Bound<'_, PyAny>| {
-            if key.is_none() {
-                return Err(Misfit::because("a key of a map cannot be None"));
+impl<'py, V: Borrow<Bound<'py, PyAny>>, I: Iterator<Item = Option<V>>> Each<I> {
+    /// Each value, until one does not fit; such a column is never full.
+    #[inline(always)]
+    fn put(self, mut append: impl FnMut(Option<&Bound<'py, PyAny>>) -> Appended) -> Result<bool, Misfit> {
+        for value in self.values {
+            if value.is_none() && !self.nullable {
+                return Err(Misfit::null());
             }
-            self.keys.append(key).map_err(|misfit| misfit.inside(place_of(key), key))?;
-            if self.keys.ends_in_null() {
-                return Err(Misfit::because("a key of a map cannot be None"));
+            append(value.as_ref().map(Borrow::borrow))?;
+        }
+        Ok(false)
+    }
+
+    /// Each value, until one does not fit, or the bytes that are there then reach `most`.
+    #[inline(always)]
+    fn fill(
+        self,
+        most: usize,
+        mut append: impl FnMut(Option<&Bound<'py, PyAny>>) -> Result<usize, Misfit>,
+    ) -> Result<bool, Misfit> {
+        for value in self.values {
+            if value.is_none() && !self.nullable {
+                return Err(Misfit::null());
             }
-            self.values.append(item).map_err(|misfit| misfit.inside(place_of(key), item))?;
-            count += 1;
-            Ok(())
-        };
-        if let Ok(dict) = value.cast::<PyDict>() {
-            // A copy of the pairs: iterating a dict that its values' own code changes is an error of Python's.
-            for pair in dict.items() {
-                let (key, item) = pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
-                entry(&key, &item)?;
-            }
-        } else {
-            let pairs = items(value)?;
-            let mut index = 0;
-            while index < pairs.len() {
-                let Ok((key, item)) = pairs.get(index)?.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>() else {
-                    return Err(Misfit::because("a map is a dict, or a list of pairs"));
-                };
-                entry(&key, &item)?;
-                index += 1;
+            if append(value.as_ref().map(Borrow::borrow))? >= most {
+                return Ok(true);
             }
         }
-        self.offsets.push(end_of(start, count)?);
-        self.nulls.append_non_null();
-        Ok(())
+        Ok(false)
     }
 }
 
-impl StructColumn {
-    fn append(&mut self, value: &Bound<'_, PyAny>) -> Appended {
-        if let Ok(dict) = value.cast::<PyDict>() {
-            let mut found = Members::new(dict);
-            for (field, member) in self.fields.iter().zip(&mut self.members) {
-                let Some(item) = found.get(field.name())? else {
-                    return Err(Misfit::because(format!("it has no '{}'", field.name())));
-                };
-                member.append(&item).map_err(|misfit| misfit.inside(format!(".{}", field.name()), &item))?;
-            }
-            if dict.len() != self.members.len() {
-                return Err(wrong_count(dict.len(), self.members.len()));
-            }
-        } else if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyList>() {
-            let items = items(value)?;
-            if items.len() != self.members.len() {
-                return Err(wrong_count(items.len(), self.members.len()));
-            }
-            for (index, (field, member)) in self.fields.iter().zip(&mut self.members).enumerate() {
-                let item = items.get(index)?;
-                member.append(&item).map_err(|misfit| misfit.inside(format!(".{}", field.name()), &item))?;
-            }
-        } else {
-            return Err(Misfit::plain());
-        }
-        self.nulls.append_non_null();
-        Ok(())
-    }
-}
-
-fn wrong_count(found: usize, expected: usize) -> Misfit {
-    let plural = if found == 1 { "" } else { "s" };
-    Misfit::because(format!("it has {found} member{plural}, and the type has {expected}"))
-}
-
-/// The items of a value that is a sequence: a list or tuple itself, a list made of anything else with a length.
-enum Items<'py> {
-    List(Bound<'py, PyList>),
-    Tuple(Bound<'py, PyTuple>),
-}
-
-impl<'py> Items<'py> {
-    fn len(&self) -> usize {
-        match self {
-            Items::List(list) => list.len(),
-            Items::Tuple(tuple) => tuple.len(),
-        }
-    }
-
-    fn get(&self, index: usize) -> PyResult<Bound<'py, PyAny>> {
-        match self {
-            Items::List(list) => list.get_item(index),
-            Items::Tuple(tuple) => tuple.get_item(index),
-        }
-    }
-}
-
-fn items<'py>(value: &Bound<'py, PyAny>) -> std::result::Result<Items<'py>, Misfit> {
-    if let Ok(list) = value.cast::<PyList>() {
-        return Ok(Items::List(list.clone()));
-    }
-    if let Ok(tuple) = value.cast::<PyTuple>() {
-        return Ok(Items::Tuple(tuple.clone()));
-    }
-    let py = value.py();
-    let text = value.is_instance_of::<pyo3::types::PyString>()
-        || value.is_instance_of::<pyo3::types::PyBytes>()
-        || value.is_instance_of::<pyo3::types::PyByteArray>()
-        || value.is_instance_of::<PyDict>();
-    // Without a length it may be endless.
-    if text || !value.hasattr(intern!(py, "__len__"))? || !value.hasattr(intern!(py, "__iter__"))? {
-        return Err(Misfit::plain());
-    }
-    // numpy gives plain Python values this way, many at once.
-    if type_name(value) == "numpy.ndarray" {
-        let list = value.call_method0(intern!(py, "tolist"))?;
-        return list.cast_into::<PyList>().map(Items::List).map_err(|_| Misfit::plain());
-    }
-    Ok(Items::List(py.get_type::<PyList>().call1((value,))?.cast_into::<PyList>().map_err(PyErr::from)?))
-}
-
-fn end_of(start: i32, count: usize) -> std::result::Result<i32, Misfit> {
-    let end = i32::try_from(count).ok().and_then(|count| start.checked_add(count));
-    end.ok_or_else(|| Misfit::because("one batch holds at most 2^31 items; yield fewer rows at once"))
-}
-
-fn room(waiting: usize, more: usize) -> Appended {
-    if waiting + more > i32::MAX as usize {
-        return Err(Misfit::because("a column of one batch holds at most 2 GiB; lower batch_size, or split the value"));
-    }
-    Ok(())
+#[inline]
+fn moment(value: Option<&Bound<'_, PyAny>>, unit: TimeUnit) -> Result<Option<i64>, Misfit> {
+    value.map_or(Ok(None), |value| time::timestamp(value, unit))
 }

@@ -14,9 +14,13 @@ pub(super) const VALUE_BYTES: usize = 80;
 /// What appending a value comes to.
 pub(super) type Appended = std::result::Result<(), Misfit>;
 
-/// A value that does not fit. Made on the hot path, so small; worded on the cold one.
+/// A value that does not fit. Its absence is what is handed around on the hot path, so it is one pointer; worded on the
+/// cold one.
 #[derive(Debug)]
-pub(crate) struct Misfit {
+pub(crate) struct Misfit(Box<Detail>);
+
+#[derive(Debug)]
+struct Detail {
     /// From the column inward, outermost last: `[3]`, `.name`.
     path: Vec<String>,
     /// The value itself, where it is not the whole column's value.
@@ -54,35 +58,35 @@ impl Misfit {
 
     /// The misfit is inside: at this place, of this value.
     pub(crate) fn inside(mut self, place: String, value: &Bound<'_, PyAny>) -> Self {
-        self.value.get_or_insert_with(|| value.clone().unbind());
+        self.0.value.get_or_insert_with(|| value.clone().unbind());
         self.at(place)
     }
 
     /// The misfit is at this place.
     pub(crate) fn at(mut self, place: String) -> Self {
-        self.path.push(place);
+        self.0.path.push(place);
         self
     }
 
     /// The error for the user. `value` is what the row holds for the column.
     pub(crate) fn into_error(self, stream: &str, row: u64, field: &Field, value: &Bound<'_, PyAny>) -> Error {
-        let shown = describe(self.value.as_ref().map_or(value, |inner| inner.bind(value.py())));
+        let shown = describe(self.0.value.as_ref().map_or(value, |inner| inner.bind(value.py())));
         self.worded(stream, &row.to_string(), field, &shown)
     }
 
     /// The error for the user, of a value that is no Python object.
     pub(crate) fn worded(self, stream: &str, row: &str, field: &Field, shown: &str) -> Error {
-        let path: String = self.path.iter().rev().map(String::as_str).collect();
+        let path: String = self.0.path.iter().rev().map(String::as_str).collect();
         let mut message =
             format!("stream '{stream}', row {row}, column '{}{path}' ({}): ", field.name(), type_spelling(field));
-        let _ = match &self.reason {
+        let _ = match &self.0.reason {
             Reason::Plain => write!(message, "cannot store {shown}"),
             Reason::Null => write!(message, "cannot store None: the column is NOT NULL"),
             Reason::Because(reason) => write!(message, "cannot store {shown}: {reason}"),
             Reason::Raised(error) => write!(message, "cannot store {shown}: {error}"),
         };
         let error = Error::type_mismatch(message).with_context("stream", stream).with_context("column", field.name());
-        match self.reason {
+        match self.0.reason {
             Reason::Raised(source) => error.with_source(source),
             _ => error,
         }
@@ -91,7 +95,7 @@ impl Misfit {
 
 impl From<Reason> for Misfit {
     fn from(reason: Reason) -> Self {
-        Self { path: Vec::new(), value: None, reason }
+        Self(Box::new(Detail { path: Vec::new(), value: None, reason }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! From Python values to Arrow columns, exactly.
 //!
 //! ```text
-//!   what the user yielded --shape--> rows --> Rows::push --> Column::append (one per column that the query reads)
+//!   what the user yielded --shape--> rows --> Rows::append --> Column::extend (one per column that the query reads)
 //!                              |                                  |
 //!                              '--> Arrow objects --> import      '--> Misfit, worded on the cold path
 //!                                                       '--> Recast --> Unfit, worded as a Misfit
@@ -12,11 +12,13 @@
 //! has no faster way (decimals, aware times, numpy scalars).
 #![expect(unsafe_code, reason = "values are read through CPython's C API")]
 
+mod builders;
 mod column;
 mod decimal;
 mod dict;
 mod import;
 mod misfit;
+mod nested;
 mod recast;
 mod rows;
 mod scalar;

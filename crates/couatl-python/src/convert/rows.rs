@@ -13,8 +13,10 @@ use super::dict::Members;
 use super::misfit::{Misfit, describe};
 use super::time;
 
-/// Bytes of variable length after which a batch counts as full, however few rows it has.
+/// Bytes of variable length after which a batch counts as full, however few rows it has; all its columns together.
 const FULL_BYTES: usize = 8 << 20;
+/// What each column may have of them at least.
+const FULL_COLUMN_BYTES: usize = 1 << 20;
 
 /// What a scan wants of its rows; shared by all the batches of the scan.
 #[derive(Debug)]
@@ -34,13 +36,20 @@ pub(crate) struct Layout {
 /// The builders of one batch.
 pub(crate) struct Rows {
     layout: Arc<Layout>,
-    columns: Vec<Column>,
-    /// Whether the bytes in the columns need counting.
-    is_variable: bool,
+    columns: Vec<Target>,
+    /// Bytes of variable length that make a column full.
+    most: usize,
     rows: usize,
     /// The number of the first of them.
     first: u64,
     full: bool,
+}
+
+/// Where the values of one place of a row go.
+struct Target {
+    position: usize,
+    nullable: bool,
+    column: Column,
 }
 
 impl Layout {
@@ -59,15 +68,25 @@ impl Layout {
     fn only_takes_dict(&self) -> bool {
         self.only_takes_list() && !matches!(self.declared.field(0).data_type(), DataType::List(_))
     }
+
+    #[cold]
+    fn misfit(&self, misfit: Misfit, number: u64, position: usize, value: &Bound<'_, PyAny>) -> Error {
+        misfit.into_error(&self.stream, number, self.declared.field(position), value)
+    }
 }
 
 impl Rows {
-    /// Empty builders.
-    pub(crate) fn new(py: Python<'_>, layout: Arc<Layout>) -> Result<Self> {
+    /// Empty builders with room for so many rows.
+    pub(crate) fn new(py: Python<'_>, layout: Arc<Layout>, rows: usize) -> Result<Self> {
         time::import_datetime(py);
-        let columns: Vec<_> = layout.schema.fields().iter().map(|field| Column::new(field)).collect::<Result<_>>()?;
-        let is_variable = columns.iter().any(Column::is_variable);
-        Ok(Self { layout, columns, is_variable, rows: 0, first: 0, full: false })
+        let target = |&position: &usize| {
+            let field = layout.declared.field(position);
+            Ok(Target { position, nullable: field.is_nullable(), column: Column::new(field, rows)? })
+        };
+        let columns: Vec<_> = layout.projection.iter().map(target).collect::<Result<_>>()?;
+        let variable = columns.iter().filter(|target| target.column.is_variable()).count();
+        let most = (FULL_BYTES / variable.max(1)).max(FULL_COLUMN_BYTES);
+        Ok(Self { layout, columns, most, rows: 0, first: 0, full: false })
     }
 
     /// The rows that wait.
@@ -86,35 +105,80 @@ impl Rows {
     /// After an error the rows before this one can still be delivered, and no more be added.
     #[inline]
     pub(crate) fn push(&mut self, row: &Bound<'_, PyAny>, number: u64) -> Result<()> {
-        if let Ok(tuple) = row.cast::<PyTuple>() {
-            self.push_tuple(tuple, number)?;
-        } else {
-            self.push_other(row, number)?;
+        match row.cast::<PyTuple>() {
+            Ok(tuple) => self.push_tuple(tuple, number),
+            Err(_) => self.push_other(row, number),
         }
+    }
+
+    /// Appends rows until one does not fit, or the batch is full; gives how many. All must be as wide as a row.
+    pub(crate) fn extend(&mut self, rows: &[Bound<'_, PyTuple>], number: u64) -> (usize, Result<()>) {
+        self.append(rows.len(), number, |row, position| &rows[row].as_slice()[position])
+    }
+
+    /// Appends rows, column by column: `value` gives the value of a row at a position.
+    #[inline(always)]
+    fn append<'r, 'py: 'r>(
+        &mut self,
+        rows: usize,
+        number: u64,
+        value: impl Fn(usize, usize) -> &'r Bound<'py, PyAny>,
+    ) -> (usize, Result<()>) {
+        let mut fit = rows;
+        let mut misfit = None;
+        for Target { position, nullable, column } in &mut self.columns {
+            let mut taken = 0;
+            let values = (0..fit).map(|row| {
+                taken += 1;
+                let value = value(row, *position);
+                (!value.is_none()).then_some(value)
+            });
+            match column.extend(values, *nullable, self.most) {
+                Ok(full) => {
+                    self.full |= full;
+                    fit = taken;
+                }
+                // The row before is the last that all columns have; what they hold beyond it is cut off.
+                Err(found) => {
+                    fit = taken - 1;
+                    misfit = Some((found, *position));
+                }
+            }
+        }
+        self.count(fit, number);
+        let fits = misfit.map_or(Ok(()), |(misfit, position)| {
+            Err(self.layout.misfit(misfit, number + fit as u64, position, value(fit, position)))
+        });
+        (fit, fits)
+    }
+
+    /// So many rows, of which the first has this number, are in all columns.
+    #[inline]
+    fn count(&mut self, rows: usize, number: u64) {
         if self.rows == 0 {
             self.first = number;
         }
-        self.rows += 1;
-        self.full = self.rows >= self.layout.batch_rows || self.is_variable && self.variable_bytes() >= FULL_BYTES;
-        Ok(())
-    }
-
-    fn variable_bytes(&self) -> usize {
-        self.columns.iter().map(Column::variable_bytes).sum()
+        self.rows += rows;
+        self.full |= self.rows >= self.layout.batch_rows;
     }
 
     fn push_tuple(&mut self, row: &Bound<'_, PyTuple>, number: u64) -> Result<()> {
-        let width = self.layout.declared.fields().len();
-        if row.len() != width {
-            return Err(self.width_error(number, row.len(), row.as_any()));
+        let values = row.as_slice();
+        if values.len() != self.layout.declared.fields().len() {
+            return Err(self.width_error(number, values.len(), row.as_any()));
         }
-        for (column, &position) in self.columns.iter_mut().zip(&self.layout.projection) {
-            // SAFETY: positions are of declared columns, of which the tuple has as many items; it never changes.
-            let value = unsafe { row.get_borrowed_item_unchecked(position) };
-            if let Err(misfit) = append(&self.layout, column, position, &value) {
-                return Err(self.misfit(misfit, number, position, &value));
+        for Target { position, nullable, column } in &mut self.columns {
+            let value = &values[*position];
+            let pushed = match column.push(value, self.most) {
+                Some(full) => Ok(full),
+                None => column.extend(std::iter::once((!value.is_none()).then_some(value)), *nullable, self.most),
+            };
+            match pushed {
+                Ok(full) => self.full |= full,
+                Err(misfit) => return Err(self.layout.misfit(misfit, number, *position, value)),
             }
         }
+        self.count(1, number);
         Ok(())
     }
 
@@ -141,12 +205,7 @@ impl Rows {
                 describe(row)
             )));
         }
-        for column in &mut self.columns {
-            if let Err(misfit) = append(&layout, column, 0, row) {
-                return Err(self.misfit(misfit, number, 0, row));
-            }
-        }
-        Ok(())
+        self.append(1, number, |_, _| row).1
     }
 
     fn push_dict(&mut self, row: &Bound<'_, PyDict>, number: u64) -> Result<()> {
@@ -181,18 +240,7 @@ impl Rows {
                 names().collect::<Vec<_>>().join(", ")
             )));
         }
-        for (column, &position) in self.columns.iter_mut().zip(&layout.projection) {
-            let value = &values[position];
-            if let Err(misfit) = append(&layout, column, position, value) {
-                return Err(self.misfit(misfit, number, position, value));
-            }
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn misfit(&self, misfit: Misfit, number: u64, position: usize, value: &Bound<'_, PyAny>) -> Error {
-        misfit.into_error(&self.layout.stream, number, self.layout.declared.field(position), value)
+        self.append(1, number, |_, position| &values[position]).1
     }
 
     #[cold]
@@ -213,7 +261,7 @@ impl Rows {
     pub(crate) fn finish(&mut self) -> Result<RecordBatch> {
         let rows = std::mem::take(&mut self.rows);
         self.full = false;
-        let arrays = self.columns.iter_mut().map(|column| column.finish(rows)).collect::<Result<Vec<_>>>()?;
+        let arrays = self.columns.iter_mut().map(|target| target.column.finish(rows)).collect::<Result<Vec<_>>>()?;
         for (field, array) in self.layout.schema.fields().iter().zip(&arrays) {
             // A NaT is a null that does not look like one.
             if !field.is_nullable()
@@ -226,19 +274,6 @@ impl Rows {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(self.layout.schema.clone(), arrays, &options)?)
     }
-}
-
-#[inline]
-fn append(
-    layout: &Layout,
-    column: &mut Column,
-    position: usize,
-    value: &Bound<'_, PyAny>,
-) -> std::result::Result<(), Misfit> {
-    if value.is_none() && !layout.declared.field(position).is_nullable() {
-        return Err(Misfit::null());
-    }
-    column.append(value)
 }
 
 /// The error for a null in a NOT NULL column, found in a batch.

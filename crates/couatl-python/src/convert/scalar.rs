@@ -31,23 +31,32 @@ pub(super) fn narrow<T: TryFrom<i64>>(value: &Bound<'_, PyAny>) -> std::result::
     T::try_from(int64(value)?).map_err(|_| Misfit::plain())
 }
 
-#[inline]
-pub(super) fn int64(value: &Bound<'_, PyAny>) -> std::result::Result<i64, Misfit> {
-    // Apart, so that what is left is short enough to be part of its callers.
-    #[cold]
-    fn of_other(value: &Bound<'_, PyAny>) -> std::result::Result<i64, Misfit> {
-        int64(&index(value)?)
-    }
+/// The value of an int that fits.
+#[inline(always)]
+pub(super) fn small_int(value: &Bound<'_, PyAny>) -> Option<i64> {
     let object = value.as_ptr();
     let mut overflow = 0;
     // SAFETY: attached; the object is an int, which is checked first.
     let out = unsafe {
         if ffi::PyLong_Check(object) == 0 {
-            return of_other(value);
+            return None;
         }
         ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow)
     };
-    if overflow != 0 { Err(Misfit::plain()) } else { Ok(out) }
+    (overflow == 0).then_some(out)
+}
+
+#[inline(always)]
+pub(super) fn int64(value: &Bound<'_, PyAny>) -> std::result::Result<i64, Misfit> {
+    // Apart, so that what is left is short enough to be part of its callers.
+    #[cold]
+    fn of_other(value: &Bound<'_, PyAny>) -> std::result::Result<i64, Misfit> {
+        small_int(&index(value)?).ok_or_else(Misfit::plain)
+    }
+    match small_int(value) {
+        Some(out) => Ok(out),
+        None => of_other(value),
+    }
 }
 
 #[inline]
@@ -86,15 +95,19 @@ fn index<'py>(value: &Bound<'py, PyAny>) -> std::result::Result<Bound<'py, PyAny
     }
 }
 
-#[inline]
-pub(super) fn float64(value: &Bound<'_, PyAny>) -> std::result::Result<f64, Misfit> {
+/// The value of a float.
+#[inline(always)]
+pub(super) fn plain_float(value: &Bound<'_, PyAny>) -> Option<f64> {
     // SAFETY: attached; the macro takes what the check before it admits.
-    unsafe {
-        if ffi::PyFloat_Check(value.as_ptr()) != 0 {
-            return Ok(ffi::PyFloat_AS_DOUBLE(value.as_ptr()));
-        }
+    unsafe { (ffi::PyFloat_Check(value.as_ptr()) != 0).then(|| ffi::PyFloat_AS_DOUBLE(value.as_ptr())) }
+}
+
+#[inline(always)]
+pub(super) fn float64(value: &Bound<'_, PyAny>) -> std::result::Result<f64, Misfit> {
+    match plain_float(value) {
+        Some(out) => Ok(out),
+        None => float_of_other(value),
     }
-    float_of_other(value)
 }
 
 #[cold]
@@ -128,21 +141,31 @@ pub(super) fn float32(value: &Bound<'_, PyAny>) -> std::result::Result<f32, Misf
     Ok(narrow)
 }
 
-pub(super) fn utf8<'a>(value: &'a Bound<'_, PyAny>) -> std::result::Result<&'a str, Misfit> {
+/// The text of a `str`, but where it holds a lone surrogate.
+#[inline(always)]
+pub(super) fn plain_text<'a>(value: &'a Bound<'_, PyAny>) -> Option<&'a str> {
     let mut length = 0;
     // SAFETY: attached; the object is a str, which is checked first. Its UTF-8 is cached in it and lives as long, and
     // CPython gives valid UTF-8 or none.
     unsafe {
         if ffi::PyUnicode_Check(value.as_ptr()) == 0 {
-            return Err(Misfit::plain());
+            return None;
         }
         let data = ffi::PyUnicode_AsUTF8AndSize(value.as_ptr(), &raw mut length);
         if data.is_null() {
             drop(PyErr::take(value.py()));
-            return Err(Misfit::because("it holds a lone surrogate, which UTF-8 cannot store"));
+            return None;
         }
-        Ok(std::str::from_utf8_unchecked(std::slice::from_raw_parts(data.cast(), length as usize)))
+        Some(std::str::from_utf8_unchecked(std::slice::from_raw_parts(data.cast(), length as usize)))
     }
+}
+
+#[inline(always)]
+pub(super) fn utf8<'a>(value: &'a Bound<'_, PyAny>) -> std::result::Result<&'a str, Misfit> {
+    plain_text(value).ok_or_else(|| match value.is_instance_of::<pyo3::types::PyString>() {
+        true => Misfit::because("it holds a lone surrogate, which UTF-8 cannot store"),
+        false => Misfit::plain(),
+    })
 }
 
 pub(super) fn bytes(value: &Bound<'_, PyAny>, append: impl FnOnce(&[u8]) -> Appended) -> Appended {
