@@ -33,17 +33,17 @@ const QUEUE_PARCELS: usize = 2;
 const FULL: u8 = 0;
 const ANY: u8 = 1;
 
-/// Both ends of the way; they share it in an `Arc`.
-pub(crate) struct Delivery<T> {
-    slot: Slot<T>,
+/// Both ends of the way, which share it in an `Arc`: of builders that may become parcels, and of parcels.
+pub(crate) struct Delivery<B, P> {
+    slot: Slot<B>,
     wish: AtomicU8,
-    queue: Mutex<Queue<T>>,
+    queue: Mutex<Queue<P>>,
     room: Condvar,
     consumer: AtomicWaker,
 }
 
-struct Queue<T> {
-    parcels: VecDeque<Box<T>>,
+struct Queue<P> {
+    parcels: VecDeque<P>,
     /// Set once, by the producer, when it is over and cleaned up.
     outcome: Option<(Result<()>, Finish)>,
     finished: bool,
@@ -53,7 +53,7 @@ struct Queue<T> {
     abandoned: bool,
 }
 
-impl<T> Queue<T> {
+impl<P> Queue<P> {
     /// Tells the consumer the outcome; `Ok` if it has been told already.
     fn tell(&mut self) -> Result<()> {
         let Some((outcome, finish)) = self.outcome.take() else { return Ok(()) };
@@ -62,7 +62,7 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Delivery<T> {
+impl<B, P: From<Box<B>>> Delivery<B, P> {
     pub(crate) fn new() -> Self {
         let queue = Queue { parcels: VecDeque::new(), outcome: None, finished: false, closed: false, abandoned: false };
         Self {
@@ -75,7 +75,8 @@ impl<T> Delivery<T> {
     }
 
     /// Producer: leaves unfinished builders where the consumer may take them.
-    pub(crate) fn publish(&self, builders: Box<T>) {
+    #[inline]
+    pub(crate) fn publish(&self, builders: Box<B>) {
         self.slot.put(builders);
         if self.wish.load(SeqCst) == ANY {
             self.wish.store(FULL, SeqCst);
@@ -84,13 +85,14 @@ impl<T> Delivery<T> {
     }
 
     /// Producer: takes the builders back; `None` if the consumer has them.
-    pub(crate) fn take_back(&self) -> Option<Box<T>> {
+    #[inline]
+    pub(crate) fn take_back(&self) -> Option<Box<B>> {
         self.slot.take()
     }
 
     /// Producer: hands over a parcel, or gives it back where there is no room. Parcels for a consumer that has closed
     /// are dropped.
-    pub(crate) fn try_push(&self, parcel: Box<T>) -> Option<Box<T>> {
+    pub(crate) fn try_push(&self, parcel: P) -> Option<P> {
         let mut queue = self.queue.lock();
         if queue.closed {
             return None;
@@ -154,7 +156,7 @@ impl<T> Delivery<T> {
         if queue.finished { Poll::Ready(queue.tell()) } else { Poll::Pending }
     }
 
-    fn poll_parcel(&self, cx: &mut Context<'_>, due: bool) -> Poll<Option<Result<Box<T>>>> {
+    fn poll_parcel(&self, cx: &mut Context<'_>, due: bool) -> Poll<Option<Result<P>>> {
         self.consumer.register(cx.waker());
         // The wish comes before the look, so that what is published after the look wakes us.
         self.wish.store(if due { ANY } else { FULL }, SeqCst);
@@ -167,7 +169,7 @@ impl<T> Delivery<T> {
         if (due || queue.finished)
             && let Some(builders) = self.slot.take()
         {
-            return Poll::Ready(Some(Ok(builders)));
+            return Poll::Ready(Some(Ok(builders.into())));
         }
         if queue.finished {
             return Poll::Ready(queue.tell().err().map(Err));
@@ -189,11 +191,11 @@ impl Linger {
     }
 
     /// The next parcel, the error, or the end.
-    pub(crate) fn poll_next<T>(
+    pub(crate) fn poll_next<B, P: From<Box<B>>>(
         &mut self,
-        delivery: &Delivery<T>,
+        delivery: &Delivery<B, P>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Box<T>>>> {
+    ) -> Poll<Option<Result<P>>> {
         if let Some(timer) = &mut self.timer
             && timer.as_mut().poll(cx).is_ready()
         {
@@ -219,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    async fn next(delivery: &Delivery<u32>, linger: &mut Linger) -> Option<Result<u32>> {
+    async fn next(delivery: &Delivery<u32, Box<u32>>, linger: &mut Linger) -> Option<Result<u32>> {
         let parcel = poll_fn(|cx| linger.poll_next(delivery, cx)).await;
         parcel.map(|parcel| parcel.map(|number| *number))
     }
@@ -259,7 +261,7 @@ mod tests {
     #[test]
     fn every_row_arrives_once_and_in_order_whoever_wins() {
         const ROWS: u32 = 200_000;
-        let delivery = Arc::new(Delivery::<Vec<u32>>::new());
+        let delivery = Arc::new(Delivery::<Vec<u32>, Box<Vec<u32>>>::new());
         let producer = std::thread::spawn({
             let delivery = delivery.clone();
             move || {

@@ -13,8 +13,9 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use couatl_core::{Error, Finish, Metrics, Mode, Partition, Result, ScanRequest};
 use futures::future::poll_fn;
+use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple};
 use pyo3::{ffi, intern};
 use tokio::sync::oneshot;
 
@@ -25,16 +26,19 @@ use crate::delivery::{Delivery, Linger};
 use crate::interrupt::Control;
 use crate::program::{Opened, Program, cancelled, settle, spawn, user};
 
-/// After so many rows without any code of the user's in between, a cancel is looked for.
-const ROWS_PER_LOOK: u64 = 64;
-
 /// Tuples of a list that are converted together, column by column: few enough to stay in the cache meanwhile.
 const CHUNK_ROWS: usize = 128;
 
 /// What travels: rows that the consumer finishes into a batch, or a batch that came as one.
 pub(crate) enum Parcel {
-    Rows(Rows),
+    Rows(Box<Rows>),
     Batch(RecordBatch),
+}
+
+impl From<Box<Rows>> for Parcel {
+    fn from(rows: Box<Rows>) -> Self {
+        Parcel::Rows(rows)
+    }
 }
 
 impl Parcel {
@@ -107,7 +111,7 @@ pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<
     }
 }
 
-fn report(delivery: &Delivery<Parcel>, finish: Finish, outcome: Result<()>) {
+fn report(delivery: &Delivery<Rows, Parcel>, finish: Finish, outcome: Result<()>) {
     // A cancel is what its consumer asked for, and no news.
     let outcome = outcome.or_else(|error| match error.kind() {
         couatl_core::ErrorKind::Cancelled => Ok(()),
@@ -118,7 +122,7 @@ fn report(delivery: &Delivery<Parcel>, finish: Finish, outcome: Result<()>) {
 
 /// The consumer's end of a scan.
 pub(crate) struct PythonPartition {
-    delivery: Arc<Delivery<Parcel>>,
+    delivery: Arc<Delivery<Rows, Parcel>>,
     control: Arc<Control>,
     linger: Linger,
     metrics: Arc<Metrics>,
@@ -157,14 +161,14 @@ struct Reader<'a, 'py> {
     program: &'a Program,
     control: &'a Control,
     clock: &'a Clock,
-    delivery: &'a Delivery<Parcel>,
+    delivery: &'a Delivery<Rows, Parcel>,
     layout: Arc<Layout>,
     /// The rows that wait; `None` while they are published.
-    rows: Option<Box<Parcel>>,
+    rows: Option<Box<Rows>>,
     /// Where tuples are gathered; empty in between.
     chunk: Vec<Bound<'py, PyTuple>>,
     /// The iterator to be closed.
-    iterator: Option<Bound<'py, PyAny>>,
+    iterator: Option<Bound<'py, PyIterator>>,
     count: u64,
     /// How many rows came before those that wait.
     begun: u64,
@@ -180,12 +184,12 @@ impl<'a, 'py> Reader<'a, 'py> {
         program: &'a Program,
         control: &'a Control,
         clock: &'a Clock,
-        delivery: &'a Delivery<Parcel>,
+        delivery: &'a Delivery<Rows, Parcel>,
         layout: Arc<Layout>,
         fetch: Option<usize>,
     ) -> Result<Self> {
         // Types that no stream can have are refused here, before user code runs.
-        let rows = Some(Box::new(Parcel::Rows(Rows::new(py, layout.clone(), 0)?)));
+        let rows = Some(Box::new(Rows::new(py, layout.clone(), 0)?));
         let fetch = fetch.map_or(u64::MAX, |fetch| fetch as u64);
         let samples = Samples::default();
         Ok(Self {
@@ -224,8 +228,8 @@ impl<'a, 'py> Reader<'a, 'py> {
         if let Ok(list) = returned.cast::<PyList>() {
             return if mode == Mode::Streaming { Err(self.wrong_shape(&returned)) } else { self.list(list) };
         }
-        let iterator = returned.hasattr(intern!(self.py, "__next__")).map_err(|error| self.raised(error))?;
-        if (mode != Mode::Streaming || iterator)
+        let iterator = returned.cast::<PyIterator>().ok().cloned();
+        if (mode != Mode::Streaming || iterator.is_some())
             && let Some(batches) = self.import(&returned)?
         {
             return self.arrow(batches);
@@ -233,19 +237,19 @@ impl<'a, 'py> Reader<'a, 'py> {
         if mode == Mode::Batch {
             return Err(self.wrong_shape(&returned));
         }
-        if iterator {
-            return self.iterate(returned);
+        if let Some(iterator) = iterator {
+            return self.iterate(iterator);
         }
         // An object with an `__iter__` and no length is iterated; what has a length is a container of no known shape.
         let has = |name| returned.hasattr(name).unwrap_or(false);
         if has("__iter__") && !has("__len__") {
             let made = user(self.py, self.control, || returned.try_iter()).map_err(|error| self.raised(error))?;
-            return self.iterate(made.into_any());
+            return self.iterate(made);
         }
         Err(self.wrong_shape(&returned))
     }
 
-    fn iterate(&mut self, iterator: Bound<'py, PyAny>) -> Result<()> {
+    fn iterate(&mut self, iterator: Bound<'py, PyIterator>) -> Result<()> {
         self.iterator = Some(iterator.clone());
         while let Some(item) = self.next(&iterator)? {
             self.item(&item)?;
@@ -258,38 +262,43 @@ impl<'a, 'py> Reader<'a, 'py> {
 
     /// One step of the user's iterator. Meanwhile, the consumer may have the rows that wait.
     #[inline]
-    fn next(&mut self, iterator: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyAny>>> {
+    fn next(&mut self, iterator: &Bound<'py, PyIterator>) -> Result<Option<Bound<'py, PyAny>>> {
         if self.control.is_cancelled() {
             return Err(cancelled(&self.layout.stream));
         }
         self.publish();
+        let object = iterator.as_ptr();
         #[expect(unsafe_code, reason = "the iterator is stepped once per row, through the C API")]
-        // SAFETY: attached; the iterator has `__next__`, which was checked. The result is a new reference, or null at
-        // the end or with an exception set.
+        // SAFETY: attached; an iterator's type has the slot, which gives a new reference, or null at the end or with an
+        // exception set.
         let item = user(self.py, self.control, || unsafe {
-            Bound::from_owned_ptr_or_opt(self.py, ffi::PyIter_Next(iterator.as_ptr()))
+            let step = (*ffi::Py_TYPE(object)).tp_iternext.unwrap_or(ffi::PyIter_Next);
+            Bound::from_owned_ptr_or_opt(self.py, step(object))
         });
         self.take_back();
         match item {
             Some(item) => Ok(Some(item)),
             None => match PyErr::take(self.py) {
-                Some(error) => Err(self.raised(error)),
-                None => Ok(None),
+                Some(error) if !error.is_instance_of::<PyStopIteration>(self.py) => Err(self.raised(error)),
+                _ => Ok(None),
             },
         }
     }
 
+    #[inline]
     fn publish(&mut self) {
-        if let Some(parcel) = self.take_waiting() {
-            self.delivery.publish(parcel);
+        if let Some(rows) = self.take_waiting() {
+            self.delivery.publish(rows);
         }
     }
 
     /// The builders, if there are rows in them.
-    fn take_waiting(&mut self) -> Option<Box<Parcel>> {
-        self.rows.take_if(|parcel| matches!(&**parcel, Parcel::Rows(rows) if rows.len() > 0))
+    #[inline]
+    fn take_waiting(&mut self) -> Option<Box<Rows>> {
+        self.rows.take_if(|rows| rows.len() > 0)
     }
 
+    #[inline]
     fn take_back(&mut self) {
         if self.rows.is_none() {
             self.rows = self.delivery.take_back();
@@ -300,24 +309,25 @@ impl<'a, 'py> Reader<'a, 'py> {
     #[inline]
     fn rows(&mut self) -> Result<&mut Rows> {
         if self.rows.is_none() {
-            let rows = usize::try_from(self.count - self.begun).unwrap_or(0);
-            self.begun = self.count;
-            self.rows = Some(Box::new(Parcel::Rows(Rows::new(self.py, self.layout.clone(), rows)?)));
+            self.rows = Some(self.fresh()?);
         }
-        match self.rows.as_deref_mut() {
-            Some(Parcel::Rows(rows)) => Ok(rows),
-            _ => Err(Error::internal("a batch in the place of rows")),
-        }
+        self.rows.as_deref_mut().ok_or_else(|| Error::internal("a scan without builders"))
+    }
+
+    #[cold]
+    fn fresh(&mut self) -> Result<Box<Rows>> {
+        let rows = usize::try_from(self.count - self.begun).unwrap_or(0);
+        self.begun = self.count;
+        Ok(Box::new(Rows::new(self.py, self.layout.clone(), rows)?))
     }
 
     /// What was yielded, by its shape.
     fn item(&mut self, item: &Bound<'py, PyAny>) -> Result<()> {
         if let Ok(tuple) = item.cast::<PyTuple>() {
-            if tuple.is_empty() {
+            let Some(first) = tuple.as_slice().first() else {
                 self.flush();
                 return Ok(());
-            }
-            let first = tuple.get_borrowed_item(0).map_err(|error| self.raised(error))?;
+            };
             let batch = first.is_instance_of::<PyList>() || first.is_instance_of::<PyTuple>();
             if !batch || self.layout.first_takes_tuple() {
                 return self.row(item);
@@ -384,20 +394,34 @@ impl<'a, 'py> Reader<'a, 'py> {
         let most = usize::try_from(self.fetch - self.count).unwrap_or(usize::MAX).min(CHUNK_ROWS);
         let most = most.min(self.layout.batch_rows.saturating_sub(self.rows()?.len()));
         let mut chunk = std::mem::take(&mut self.chunk);
-        let items = list.iter().skip(index).take(most);
-        chunk.extend(items.map_while(|item| item.cast_into::<PyTuple>().ok().filter(|tuple| tuple.len() == width)));
+        for index in index..list.len().min(index + most) {
+            #[expect(unsafe_code, reason = "the list is walked once per row")]
+            // SAFETY: attached; the list is longer than that, and nothing runs meanwhile that could change it.
+            let item = unsafe { list.get_item_unchecked(index) };
+            match item.cast_into::<PyTuple>() {
+                Ok(tuple) if tuple.as_slice().len() == width => chunk.push(tuple),
+                _ => break,
+            }
+        }
         if chunk.is_empty() {
             self.chunk = chunk;
             return Ok(0);
         }
         let (start, number) = (Instant::now(), self.count + 1);
-        let (fit, converted) = self.rows()?.extend(&chunk, number);
+        let rows = self.rows()?;
+        let (fit, converted) = rows.extend(&chunk, number);
+        let full = rows.is_full();
         self.clock.converted(start.elapsed());
         self.count += fit as u64;
         chunk.clear();
         self.chunk = chunk;
         converted?;
-        self.after(true)?;
+        if full {
+            self.full();
+        }
+        if self.control.is_cancelled() {
+            return Err(cancelled(&self.layout.stream));
+        }
         Ok(fit)
     }
 
@@ -407,33 +431,47 @@ impl<'a, 'py> Reader<'a, 'py> {
         arrow.transpose().map_err(|error| self.located(&error))
     }
 
-    #[inline]
+    #[inline(always)]
     fn row(&mut self, row: &Bound<'py, PyAny>) -> Result<()> {
-        let number = self.count + 1;
         self.converted += 1;
         if Samples::wants(self.converted) {
-            let start = Instant::now();
-            self.rows()?.push(row, number)?;
-            self.clock.converted(self.samples.add(self.converted, start.elapsed()));
-        } else {
-            self.rows()?.push(row, number)?;
+            return self.sample(row);
         }
+        let number = self.count + 1;
+        let rows = self.rows()?;
+        rows.push(row, number)?;
+        let full = rows.is_full();
         self.count = number;
-        self.after(number.is_multiple_of(ROWS_PER_LOOK))
-    }
-
-    /// After a row: whether it was the last one of its batch, or of all.
-    #[inline]
-    fn after(&mut self, look: bool) -> Result<()> {
-        if look && self.control.is_cancelled() {
-            return Err(cancelled(&self.layout.stream));
-        }
-        if self.rows()?.is_full() {
-            self.flush();
-            // A long list is converted without a bytecode in between: let others have the interpreter.
-            self.py.detach(|| {});
+        if full {
+            self.full();
         }
         Ok(())
+    }
+
+    /// A row that is measured. Few are, so this is where a cancel is looked for that no code of the user's waits for.
+    #[inline(never)]
+    fn sample(&mut self, row: &Bound<'py, PyAny>) -> Result<()> {
+        if self.control.is_cancelled() {
+            return Err(cancelled(&self.layout.stream));
+        }
+        let (start, number) = (Instant::now(), self.count + 1);
+        let rows = self.rows()?;
+        rows.push(row, number)?;
+        let full = rows.is_full();
+        self.count = number;
+        self.clock.converted(self.samples.add(self.converted, start.elapsed()));
+        if full {
+            self.full();
+        }
+        Ok(())
+    }
+
+    /// Delivers a full batch.
+    #[cold]
+    fn full(&mut self) {
+        self.flush();
+        // A long list is converted without a bytecode in between: let others have the interpreter.
+        self.py.detach(|| {});
     }
 
     /// An Arrow object's batches, after the rows that wait.
@@ -458,7 +496,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             let batch = recast.batch(self.py, &batch.slice(0, wanted), self.count)?;
             self.clock.converted(start.elapsed());
             self.count += wanted as u64;
-            self.send(Box::new(Parcel::Batch(batch)));
+            self.send(Parcel::Batch(batch));
         }
         Ok(())
     }
@@ -469,12 +507,12 @@ impl<'a, 'py> Reader<'a, 'py> {
 
     /// Delivers the rows that wait, at once.
     fn flush(&mut self) {
-        if let Some(parcel) = self.take_waiting() {
-            self.send(parcel);
+        if let Some(rows) = self.take_waiting() {
+            self.send(rows.into());
         }
     }
 
-    fn send(&mut self, mut parcel: Box<Parcel>) {
+    fn send(&mut self, mut parcel: Parcel) {
         while let Some(back) = self.delivery.try_push(parcel) {
             parcel = back;
             self.clock.wait(self.py, || self.delivery.wait_for_room());

@@ -32,6 +32,7 @@ impl<T> Slot<T> {
         self.swap(ptr::null_mut())
     }
 
+    #[inline]
     fn swap(&self, new: *mut T) -> Option<Box<T>> {
         // Sequentially consistent: a producer that puts and then reads the consumer's wish, and a consumer that
         // writes its wish and then takes, cannot both miss the other.

@@ -103,7 +103,7 @@ impl Rows {
     /// `number` counts the scan's rows from 1, for messages.
     ///
     /// After an error the rows before this one can still be delivered, and no more be added.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, row: &Bound<'_, PyAny>, number: u64) -> Result<()> {
         match row.cast::<PyTuple>() {
             Ok(tuple) => self.push_tuple(tuple, number),
