@@ -54,6 +54,12 @@ MISFITS = [
     ("tuple(a int8, b string)", "pa.array([None, {'a': 1}, None])", "", "it has 1 member, and the type has 2"),
     ("tuple(a int8)", "pa.array([None, {'b': 1}, None])", "", "it has no 'a'"),
     (
+        "datetime64(9)",
+        "pa.array([0, 2**62, 0], pa.timestamp('s'))",
+        "",
+        "cannot store 4611686018427387904 (Arrow Timestamp",
+    ),
+    (
         "map(string, int8)",
         "pa.array([[('k', 1)], [('l', 1), ('m', 300)], []], pa.map_(pa.string(), pa.int64()))",
         "['m']",

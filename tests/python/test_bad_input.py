@@ -205,6 +205,9 @@ def test_a_write_function_that_may_fit_is_accepted(connection, body):
         ("class bad:\n    def __iter__(self): return 5", "TypeError"),
         ("class bad:\n    def __iter__(self): return self\n    def __next__(self): 1 / 0", "ZeroDivisionError"),
         ("class bad:\n    def __getattr__(self, name): raise SystemExit(name)", "bad"),
+        # What Python does not take for an iterator is none.
+        ("class bad:\n    def __init__(self): self.__next__ = lambda: 1", "expected"),
+        ("def bad(): raise ValueError('a' + chr(0) + 'b')", "in bad"),
     ],
 )
 def test_query_fails(connection, body, said):
@@ -406,6 +409,65 @@ def test_none_in_a_not_null_column(connection):
     assert "row 2, column 'a' (int32): cannot store None" in said
 
 
+def test_the_first_misfit_of_a_list_is_the_one_that_is_told(connection):
+    """Lists are converted column by column; errors are told row by row."""
+    good = "[(n, str(n)) for n in range(5)]"
+    for rest, said in [
+        ("[(6, 7), ('x', 'y')]", "row 6, column 'b' (string): cannot store 7"),
+        ("[('x', 7), (6, 'y')]", "row 6, column 'a' (int32): cannot store 'x'"),
+        ("[(6, 'y'), ('x', 'y'), (8, 9)]", "row 7, column 'a' (int32): cannot store 'x'"),
+        ("[(6, 'y'), (7,), ('x', 'y')]", "row 7: expected 2 values"),
+        ("[(6, 'y'), 'x', ('x', 'y')]", "row 7: expected a tuple"),
+    ]:
+        body = f"def bad():\n    yield {good} + {rest}"
+        assert said in failing(connection, "a int32, b string", body)
+        create(connection, "bad", "a int32, b string", body)
+        count = int(said.split()[1].rstrip(":,")) - 1
+        assert rows(connection, f"SELECT a FROM bad LIMIT {count}") == [(n,) for n in [0, 1, 2, 3, 4, 6][:count]]
+
+
+def test_a_list_that_changes_while_it_is_converted(connection):
+    body = """
+    class Sly:
+        def __init__(self, act): self.act = act
+        def __index__(self):
+            self.act()
+            return 7
+
+    def bad():
+        given = [(n,) for n in range(300)]
+        given[100] = (Sly(lambda: given.__delitem__(slice(200, None))),)
+        yield given
+        given = [(0,), (Sly(lambda: given.clear()),), (2,)]
+        yield given
+        given = [(0,), (Sly(lambda: given.append((9,))),)]
+        yield given
+    """
+    create(connection, "bad", "a int32", body)
+    found = [n for (n,) in rows(connection, "SELECT a FROM bad")]
+    assert found[:200] == [*range(100), 7, *range(101, 200)]
+    # Rows that are being converted are whole, whatever becomes of the list.
+    assert found[200:] == [0, 7, 2, 0, 7, 9]
+
+
+def test_long_values_in_lists_make_short_batches(connection):
+    body = """
+    def long():
+        yield [(n, "x" * 3_000_000, "y" * (n % 3)) for n in range(20)]
+        yield [(n, "x", "y" * 100_000) for n in range(20, 400)]
+    """
+    create(connection, "long", "n int64, s string, t string", body)
+    reader = table(connection, "SELECT n, length(s) AS s, length(t) AS t FROM long")
+    assert reader["n"].to_pylist() == list(range(400))
+    assert reader["s"].to_pylist() == [3_000_000] * 20 + [1] * 380
+    assert reader["t"].to_pylist() == [n % 3 for n in range(20)] + [100_000] * 380
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT s FROM long")
+        sizes = [batch.nbytes for batch in cursor.fetch_record_batch()]
+    assert len(sizes) > 5
+    assert max(sizes) < 20_000_000
+
+
 def test_rows_before_the_misfit_arrive(connection):
     create(connection, "bad", "a int32", "import time\ndef bad():\n    yield 1\n    yield 2\n    yield 'x'")
     with connection.cursor() as cursor:
@@ -451,8 +513,45 @@ def test_deep_nesting_of_types(connection):
 
 
 def test_deep_nesting_of_expressions(connection):
-    said = error(connection, "SELECT " + "(" * 5_000 + "1" + ")" * 5_000)
-    assert "recursion" in said or "nest" in said or "deep" in said
+    for before, after in [("(", ")"), ("abs(", ")"), ("(SELECT ", ")"), ("CASE WHEN true THEN ", " END")]:
+        said = error(connection, "SELECT " + before * 5_000 + "1" + after * 5_000)
+        assert "5000 brackets and CASEs inside one another, and the limit is 50" in said
+    for before, innermost, after in [
+        ("(", "1", ")"),
+        ("abs(", "1", ")"),
+        ("CASE WHEN true THEN ", "1", " END"),
+        ("a FROM (SELECT ", "1 AS a", ")"),
+    ]:
+        assert rows(connection, f"SELECT {before * 45}{innermost}{after * 45}") == [(1,)]
+    assert "NOT" not in error(connection, "SELECT" + " NOT" * 400 + " 'x' x x")
+    assert rows(connection, "SELECT" + " NOT" * 400 + " true") == [(True,)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("cast(", " AS bigint)"),
+        ("array[", "]"),
+        ("ceil(", ")"),
+        ("substring(", " FROM 1)"),
+        ("position(", " IN 'a')"),
+        ("NOT (", ")"),
+        ("CASE (", ") WHEN 1 THEN 1 END"),
+        ("extract(year, ", ")"),
+        ("row(", ")"),
+        ("1 IN (VALUES (", "))"),
+    ],
+)
+def test_deep_nesting_of_what_the_parser_reads_twice(connection, before, after):
+    """The parser's work doubles with each level, where the innermost holds an error; and some plans' does."""
+    assert "inside one another" in error(connection, "SELECT " + before * 48 + "1" + after * 48)
+    error(connection, "SELECT " + before * 12 + "1 +" + after * 12)
+
+
+def test_deep_nesting_of_subqueries(connection):
+    said = error(connection, "SELECT " + "(SELECT " * 20 + "1" + ")" * 20)
+    assert "20 subqueries inside one another" in said
+    assert rows(connection, "SELECT " + "(SELECT " * 10 + "1" + ")" * 10) == [(1,)]
 
 
 def test_a_string_of_100_mb_arrives(connection):

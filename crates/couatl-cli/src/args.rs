@@ -30,7 +30,7 @@ const SQL_EXAMPLES: &str = "\
 Examples:
   couatl sql \"SELECT 1; SELECT 2\"
   couatl sql --file clock.sql
-  couatl sql --format csv \"SELECT * FROM 'rides.parquet'\" > rides.csv
+  couatl sql --format csv --file rides.sql > rides.csv
   echo 'SHOW QUERIES' | couatl sql --connect grpc://127.0.0.1:50051
 
 Ctrl-C cancels the query and keeps the rows so far; a second one ends at once. In csv and json, standard output holds
@@ -60,7 +60,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
     pub(crate) listen: String,
 
-    /// For how many seconds running queries may go on once the server was asked to end.
+    /// For how many seconds running queries may go on once the server was asked to end. Where it is less than 10, Python
+    /// that does not end takes up to five more.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(crate) grace: Duration,
 

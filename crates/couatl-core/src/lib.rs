@@ -26,4 +26,4 @@ pub use host::{Host, Stream};
 pub use metrics::{Metrics, MetricsSnapshot};
 pub use sink::{Sink, SinkWriter, WriteRequest};
 pub use source::{Finish, Partition, ScanRequest, Source};
-pub use spelling::{ENUM_METADATA_KEY, enum_codes, enum_metadata, is_json, is_uuid, quoted, type_spelling};
+pub use spelling::{ENUM_METADATA_KEY, enum_codes, enum_metadata, is_json, is_uuid, quoted, type_spelling, value_text};

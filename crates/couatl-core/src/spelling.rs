@@ -6,7 +6,10 @@
 
 use std::fmt::Write;
 
+use arrow::array::Array;
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 /// The metadata key under which an enum's names and codes are kept, as [`enum_metadata`] writes them.
 pub const ENUM_METADATA_KEY: &str = "couatl.enum";
@@ -25,6 +28,16 @@ pub fn is_json(field: &Field) -> bool {
 
 fn has_extension(field: &Field, name: &str) -> bool {
     field.metadata().get(EXTENSION_NAME).is_some_and(|found| found == name)
+}
+
+/// A value as text, for messages. A time that no calendar has is the number that it is made of.
+pub fn value_text(array: &dyn Array, row: usize) -> String {
+    let text = |array: &dyn Array| {
+        let options = FormatOptions::new().with_display_error(false);
+        ArrayFormatter::try_new(array, &options).and_then(|formatter| formatter.value(row).try_to_string())
+    };
+    let text = text(array).or_else(|_| text(&cast(array, &DataType::Int64)?));
+    text.unwrap_or_else(|_| "a value".to_owned())
 }
 
 /// The metadata value that keeps an enum's names and codes: `code:length:name`, one after the other.

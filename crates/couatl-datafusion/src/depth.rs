@@ -27,6 +27,9 @@ const MOST_LEVELS: usize = 300;
 /// The largest: the optimizer walks it many times.
 const MOST_NODES: usize = 10_000;
 
+/// The most subqueries inside one another, in expressions: the optimizer takes twice as long for each.
+const MOST_SUBQUERIES: usize = 12;
+
 /// The deepest expression, with the columns that it reads written out.
 const MOST_DEPTH: usize = 1_500;
 
@@ -63,7 +66,27 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
              operations take a level or two each; keep some of its steps in tables"
         ))));
     }
+    let subqueries = with_stack(|| subqueries(plan))?;
+    if subqueries > MOST_SUBQUERIES {
+        return Err(into_datafusion(Error::invalid_argument(format!(
+            "the query has {subqueries} subqueries inside one another in its expressions, with those of the views that \
+             it reads, and the limit is {MOST_SUBQUERIES}; join them instead, or keep some of its steps in tables"
+        ))));
+    }
     with_stack(|| columns(plan)).map(drop)
+}
+
+/// How many subqueries are inside one another in the expressions of a plan.
+fn subqueries(plan: &LogicalPlan) -> Result<usize> {
+    let mut most = 0;
+    for input in plan.inputs() {
+        most = most.max(subqueries(input)?);
+    }
+    plan.apply_subqueries(|subquery| {
+        most = most.max(subqueries(subquery)? + 1);
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(most)
 }
 
 /// How many levels a plan has, and how many nodes.

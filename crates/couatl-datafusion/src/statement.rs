@@ -80,9 +80,14 @@ pub fn parse(text: &str) -> couatl_core::Result<Vec<Statement>> {
     Ok(statements)
 }
 
+/// Deeper than any statement that couatl-sql takes: the parser, which reads some forms anew when it has come to its
+/// limit, is never to come to it.
+const PARSER_LEVELS: usize = 10_000;
+
 /// DataFusion's statement for tokens.
 pub(crate) fn parse_tokens(tokens: Vec<TokenWithSpan>) -> Result<DataFusionStatement> {
-    let mut statements = DFParserBuilder::new(tokens).build()?.parse_statements()?;
+    let mut statements =
+        DFParserBuilder::new(tokens).with_recursion_limit(PARSER_LEVELS).build()?.parse_statements()?;
     match (statements.pop_front(), statements.is_empty()) {
         (Some(statement), true) => Ok(statement),
         _ => plan_err!("expected one statement"),

@@ -12,8 +12,7 @@ use arrow::array::{
 };
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, kernels::cmp};
 use arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type};
-use arrow::util::display::array_value_to_string;
-use couatl_core::{Error, enum_codes, is_uuid, type_spelling};
+use couatl_core::{Error, enum_codes, is_uuid, type_spelling, value_text};
 
 /// A value that a column cannot hold.
 #[derive(Debug, PartialEq, Eq)]
@@ -231,7 +230,7 @@ fn first(texts: &StringArray, wrong: impl Fn(&str) -> bool, reason: &str) -> Res
 }
 
 fn misfit(array: &ArrayRef, row: usize, reason: &str) -> Misfit {
-    let value = array_value_to_string(array, row).unwrap_or_default();
+    let value = value_text(array, row);
     let quote = if is_text(array.data_type()) { "'" } else { "" };
     let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     let spelling = type_spelling(&Field::new("", array.data_type().clone(), true));

@@ -40,7 +40,9 @@ pub(crate) fn code(kind: ErrorKind) -> Code {
 
 /// The status that tells a client of an error.
 pub(crate) fn status(error: &Error) -> Status {
-    let mut status = Status::new(code(error.kind()), shortened(&error.to_string(), MESSAGE_BYTES));
+    // A driver in C ends a text at its first NUL.
+    let message = error.to_string().replace('\0', "\\0");
+    let mut status = Status::new(code(error.kind()), shortened(&message, MESSAGE_BYTES));
     status.metadata_mut().insert(ERROR_KIND, MetadataValue::from_static(error.kind().as_str()));
     status
 }

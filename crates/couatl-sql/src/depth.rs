@@ -1,8 +1,12 @@
 //! How deep a statement is that DataFusion parses.
 //!
 //! `1 + 1 + 1` is a tree as deep as it is long, and whatever walks a tree, or drops one, takes a piece of the stack for
-//! each of its levels. DataFusion's parser bounds what is nested in parentheses, but not such chains: they are counted
-//! here, on the tokens, before there is a tree. Lists (`IN (…)`, VALUES, columns, CASE) are flat, however long they are.
+//! each of its levels: chains are counted here, on the tokens, before there is a tree. Lists (`IN (…)`, VALUES, columns,
+//! CASE) are flat, however long they are.
+//!
+//! What is nested in brackets is counted, too. Some forms (`CAST(…)`, `ARRAY[…]`) the parser takes for a function's call
+//! where they hold an error, and reads again: one inside the other, the innermost is read a thousand times at ten levels,
+//! and for ever at fifty.
 
 use couatl_core::{Error, Result};
 use sqlparser::keywords::Keyword;
@@ -12,20 +16,37 @@ use crate::lexer::is_significant;
 
 /// The deepest statement that is taken.
 const MOST_LEVELS: usize = 500;
+/// The most brackets and CASEs inside one another.
+const MOST_NESTED: usize = 50;
+/// The most of them that the parser may read twice.
+const MOST_TWICE: usize = 12;
 
 /// Refuses a statement that is too deep.
 ///
 /// # Errors
 /// `invalid-syntax`, which says how deep it is.
 pub(crate) fn check(tokens: &[TokenWithSpan]) -> Result<()> {
-    let levels = levels(tokens);
-    if levels <= MOST_LEVELS {
+    let Depth { levels, nested, twice } = depth(tokens);
+    let problem = if nested > MOST_NESTED {
+        format!(
+            "the statement is nested too deeply: it has {nested} brackets and CASEs inside one another, and the limit \
+             is {MOST_NESTED}; give inner parts a name, by WITH or CREATE VIEW"
+        )
+    } else if twice > MOST_TWICE {
+        format!(
+            "the statement is nested too deeply: it has {twice} forms like CAST(…), ARRAY[…], SUBSTRING(…) and NOT (…) \
+             inside one another, and the limit is {MOST_TWICE}; give inner parts a name, by WITH or CREATE VIEW"
+        )
+    } else if levels > MOST_LEVELS {
+        format!(
+            "the statement is too deep: it has {levels} levels, and the limit is {MOST_LEVELS}; each operator in a \
+             chain (1 + 1 + 1) takes a level, a join two, a cast three: write a list (IN, VALUES, concat) or several \
+             statements"
+        )
+    } else {
         return Ok(());
-    }
-    Err(Error::invalid_syntax(format!(
-        "the statement is too deep: it has {levels} levels, and the limit is {MOST_LEVELS}; each operator in a chain \
-         (1 + 1 + 1) takes a level, a join two, a cast three: write a list (IN, VALUES, concat) or several statements"
-    )))
+    };
+    Err(Error::invalid_syntax(problem))
 }
 
 /// How tightly an operator binds: those that bind loosely are nearer to the root.
@@ -66,6 +87,8 @@ struct Group {
     inner: usize,
     /// Whether END closes it.
     is_case: bool,
+    /// Whether the parser may read it twice.
+    is_twice: bool,
     /// Whether a comma joins two tables.
     in_from: bool,
 }
@@ -91,26 +114,44 @@ impl Group {
     }
 }
 
-/// How deep the tree of the tokens is, or a little more: it counts by precedence alone.
+/// How deep a statement is.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Depth {
+    /// The levels of its tree, or a little more: they are counted by precedence alone.
+    levels: usize,
+    /// How many brackets and CASEs are inside one another.
+    nested: usize,
+    /// How many of these the parser may read twice.
+    twice: usize,
+}
+
+/// How deep the tree of the tokens is.
 ///
 /// A keyword may be the name of a column, so none but SELECT, UNION and the like ends a chain of operators unseen.
-fn levels(tokens: &[TokenWithSpan]) -> usize {
+fn depth(tokens: &[TokenWithSpan]) -> Depth {
+    let (mut depth, mut twice) = (Depth::default(), 0);
     let mut outer: Vec<Group> = Vec::new();
     let mut group = Group::default();
     let mut previous = &Token::Comma;
     for token in tokens.iter().filter(|token| is_significant(token)).map(|token| &token.token) {
         let is_name = matches!(previous, Token::Period);
+        let after_not = matches!(previous, Token::Word(word) if word.keyword == Keyword::NOT);
+        let is_twice = matches!(previous, Token::Word(word) if is_read_twice(word.keyword));
         let after_operand = ends_operand(std::mem::replace(&mut previous, token));
         match token {
-            Token::LParen | Token::LBrace => outer.push(std::mem::take(&mut group)),
-            Token::LBracket => {
-                group.operator(Bond::Postfix);
-                outer.push(std::mem::take(&mut group));
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                if *token == Token::LBracket {
+                    group.operator(Bond::Postfix);
+                }
+                outer.push(std::mem::replace(&mut group, Group { is_twice, ..Group::default() }));
+                twice += usize::from(is_twice);
+                depth.twice = depth.twice.max(twice);
             }
             Token::RParen | Token::RBracket | Token::RBrace => {
                 while group.is_case && !outer.is_empty() {
                     close(&mut group, &mut outer);
                 }
+                twice -= usize::from(group.is_twice);
                 close(&mut group, &mut outer);
             }
             Token::Comma if group.in_from => group.operator(Bond::Join),
@@ -124,6 +165,7 @@ fn levels(tokens: &[TokenWithSpan]) -> usize {
                 Keyword::WHEN | Keyword::THEN | Keyword::ELSE if group.is_case && after_operand => {
                     group.operand_ends(Bond::Join);
                 }
+                Keyword::NOT if after_not => group.operator(Bond::And),
                 Keyword::FROM => group.in_from = true,
                 Keyword::SELECT
                 | Keyword::WHERE
@@ -144,11 +186,54 @@ fn levels(tokens: &[TokenWithSpan]) -> usize {
                 }
             }
         }
+        depth.nested = depth.nested.max(outer.len());
     }
     while !outer.is_empty() {
         close(&mut group, &mut outer);
     }
-    group.end(0)
+    depth.levels = group.end(0);
+    depth
+}
+
+/// Whether the parser reads brackets after this word as its own form, and as a function's call where that fails.
+fn is_read_twice(keyword: Keyword) -> bool {
+    matches!(
+        keyword,
+        Keyword::ARRAY
+            | Keyword::CASE
+            | Keyword::CAST
+            | Keyword::CEIL
+            | Keyword::CONVERT
+            | Keyword::CURRENT_CATALOG
+            | Keyword::CURRENT_DATE
+            | Keyword::CURRENT_TIME
+            | Keyword::CURRENT_TIMESTAMP
+            | Keyword::CURRENT_USER
+            | Keyword::EXISTS
+            | Keyword::EXTRACT
+            | Keyword::FLOOR
+            | Keyword::INTERVAL
+            | Keyword::LAMBDA
+            | Keyword::LOCALTIME
+            | Keyword::LOCALTIMESTAMP
+            | Keyword::MAP
+            | Keyword::MATCH
+            | Keyword::NOT
+            | Keyword::OVERLAY
+            | Keyword::POSITION
+            | Keyword::PRIOR
+            | Keyword::ROW
+            | Keyword::SAFE_CAST
+            | Keyword::SESSION_USER
+            | Keyword::STRUCT
+            | Keyword::SUBSTR
+            | Keyword::SUBSTRING
+            | Keyword::TRIM
+            | Keyword::TRY_CAST
+            | Keyword::TRY_CONVERT
+            | Keyword::USER
+            | Keyword::VALUES
+    )
 }
 
 fn close(group: &mut Group, outer: &mut Vec<Group>) {
@@ -227,8 +312,8 @@ mod tests {
     use super::*;
     use crate::lexer;
 
-    fn depth(text: &str) -> usize {
-        levels(&lexer::tokens(text).unwrap())
+    fn levels(text: &str) -> usize {
+        depth(&lexer::tokens(text).unwrap()).levels
     }
 
     fn chain(first: &str, next: &str, count: usize) -> String {
@@ -237,7 +322,7 @@ mod tests {
 
     #[test]
     fn chains_are_as_deep_as_they_are_long() {
-        for (first, next, levels) in [
+        for (first, next, expected) in [
             ("1", " + 1", 1),
             ("'a'", " || 'a'", 1),
             ("1", "::int", 3),
@@ -250,16 +335,18 @@ mod tests {
             ("a", ".b", 3),
             ("a", " -> 'x'", 1),
             ("true", " AND a IS DISTINCT FROM b", 1),
+            ("true", " AND a IS NOT NULL", 1),
+            ("", " NOT", 1),
             ("1", " + f(end, 1)", 1),
             ("1", " + limit", 1),
             ("CASE WHEN 1", " + then", 1),
         ] {
-            let (least, found) = (2000 * levels, depth(&chain(first, next, 2000)));
+            let (least, found) = (2000 * expected, levels(&chain(first, next, 2000)));
             assert!((least..least + 3).contains(&found), "{next}: {found}");
         }
-        assert_eq!(depth(&chain("1 = 2", " OR 1 = 2", 300)), 301);
-        assert_eq!(depth("SELECT 1 + 2 * 3 * 4 + 5 = 6 AND true"), 6);
-        assert_eq!(depth("SELECT ((1))"), 2);
+        assert_eq!(levels(&chain("1 = 2", " OR 1 = 2", 300)), 301);
+        assert_eq!(levels("SELECT 1 + 2 * 3 * 4 + 5 = 6 AND true"), 6);
+        assert_eq!(levels("SELECT ((1))"), 2);
     }
 
     #[test]
@@ -273,10 +360,22 @@ mod tests {
             format!("SELECT concat('a'{})", ", 'b' || 'c'".repeat(20_000)),
             format!("WITH a AS (SELECT 1){} SELECT 1", ", b AS (SELECT 1)".repeat(20_000)),
         ] {
-            let levels = depth(&text);
+            let levels = levels(&text);
             assert!(levels <= 5, "{}: {levels}", &text[..40]);
             check(&lexer::tokens(&text).unwrap()).unwrap();
         }
+    }
+
+    #[test]
+    fn brackets_are_counted_while_they_are_open() {
+        let found = |text: &str| {
+            let found = depth(&lexer::tokens(text).unwrap());
+            (found.nested, found.twice)
+        };
+        assert_eq!(found("SELECT cast(cast(1 AS int) AS int), cast(1 AS int), array[1], (1)"), (2, 2));
+        assert_eq!(found("SELECT abs((1)), [[1]], {'a': 1}, CASE WHEN (1) THEN 2 END, a.cast(1)"), (2, 1));
+        assert_eq!(found("SELECT NOT (NOT (true)), NOT true, CASE (CASE (1) END) END"), (4, 2));
+        assert_eq!(found("SELECT ) ) ("), (1, 0));
     }
 
     #[test]

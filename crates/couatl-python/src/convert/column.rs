@@ -9,9 +9,10 @@ use arrow::array::{
 };
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
-    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Field, Float32Type, Float64Type,
+    Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
 use couatl_core::{Error, enum_codes, is_json, is_uuid, type_spelling};
 use pyo3::prelude::*;
@@ -20,7 +21,8 @@ use super::builders::{Fixed, Variable};
 use super::misfit::{Appended, Misfit};
 use super::nested::{ListColumn, MapColumn, StructColumn};
 use super::scalar::{
-    boolean, bytes, decimal, float32, float64, int64, json, narrow, plain_float, plain_text, small_int, uint64, utf8, uuid,
+    boolean, bytes, decimal, float32, float64, int64, json, narrow, plain_float, plain_text, small_int, uint64, utf8,
+    uuid,
 };
 use super::time;
 
@@ -96,7 +98,9 @@ impl Column {
             DataType::Utf8 if is_json(field) => Column::Json(Variable::new(rows)),
             DataType::Utf8 => Column::Text(Variable::new(rows)),
             DataType::Binary => Column::Binary(Variable::new(rows)),
-            DataType::FixedSizeBinary(16) if is_uuid(field) => Column::Uuid(FixedSizeBinaryBuilder::with_capacity(rows, 16)),
+            DataType::FixedSizeBinary(16) if is_uuid(field) => {
+                Column::Uuid(FixedSizeBinaryBuilder::with_capacity(rows, 16))
+            }
             DataType::Date32 => Column::Date(primitive(field, rows)),
             DataType::Time64(TimeUnit::Microsecond) => Column::Time(primitive(field, rows)),
             DataType::Interval(IntervalUnit::MonthDayNano) => Column::Interval(primitive(field, rows)),
@@ -178,9 +182,7 @@ impl Column {
                 Ok(out.bytes())
             }),
             Column::Uuid(out) => each.put(|value| match value {
-                Some(value) => {
-                    out.append_value(uuid(value)?).map_err(|error| Misfit::because(error.to_string()))
-                }
+                Some(value) => out.append_value(uuid(value)?).map_err(|error| Misfit::because(error.to_string())),
                 None => Ok(out.append_null()),
             }),
             Column::Date(out) => each.put(|value| Ok(out.push(value.map_or(Ok(None), time::date)?))),

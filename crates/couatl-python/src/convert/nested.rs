@@ -113,7 +113,13 @@ impl ListColumn {
 impl MapColumn {
     pub(super) fn new(entries: &FieldRef, fields: &Fields, rows: usize) -> Result<Self> {
         let (keys, values) = (Column::new(&fields[0], rows)?, Column::new(&fields[1], rows)?);
-        Ok(Self { entries: entries.clone(), fields: fields.clone(), spans: Spans::default(), keys: keys.into(), values: values.into() })
+        Ok(Self {
+            entries: entries.clone(),
+            fields: fields.clone(),
+            spans: Spans::default(),
+            keys: keys.into(),
+            values: values.into(),
+        })
     }
 
     pub(super) fn append(&mut self, value: Option<&Bound<'_, PyAny>>) -> Appended {

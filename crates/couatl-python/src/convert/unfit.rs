@@ -5,7 +5,7 @@
 use arrow::array::{Array, ArrayRef};
 use arrow::compute;
 use arrow::datatypes::{DataType, Field};
-use couatl_core::Error;
+use couatl_core::{Error, value_text};
 use pyo3::prelude::*;
 
 use super::misfit::{Misfit, VALUE_BYTES, describe, place_of};
@@ -89,6 +89,5 @@ fn value<'py>(py: Python<'py>, array: &ArrayRef) -> Option<Bound<'py, PyAny>> {
 }
 
 fn text(array: &ArrayRef) -> String {
-    let text = arrow::util::display::array_value_to_string(array, 0).unwrap_or_else(|_| "a value".into());
-    shorten(&text, VALUE_BYTES).into_owned()
+    shorten(&value_text(array, 0), VALUE_BYTES).into_owned()
 }
