@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, NullBufferBuilder, PrimitiveArray, StringArray};
+use arrow::array::{ArrayRef, BinaryArray, FixedSizeBinaryArray, NullBufferBuilder, PrimitiveArray, StringArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{ArrowPrimitiveType, DataType};
+use couatl_core::Result;
 
 use super::misfit::{Appended, Misfit};
 
@@ -36,12 +37,34 @@ impl<T: ArrowPrimitiveType> Fixed<T> {
 
     /// Whether the last value is a null.
     pub(super) fn ends_in_null(&self) -> bool {
-        self.nulls.len() > 0 && self.nulls.as_slice().is_some() && !self.nulls.is_valid(self.nulls.len() - 1)
+        !self.nulls.is_empty() && self.nulls.as_slice().is_some() && !self.nulls.is_valid(self.nulls.len() - 1)
     }
 
     pub(super) fn finish(&mut self) -> ArrayRef {
         let values = std::mem::take(&mut self.values).into();
         Arc::new(PrimitiveArray::<T>::new(values, self.nulls.finish()).with_data_type(self.data_type.clone()))
+    }
+}
+
+/// Sixteen bytes each.
+pub(super) struct Uuids {
+    values: Vec<u8>,
+    nulls: NullBufferBuilder,
+}
+
+impl Uuids {
+    pub(super) fn new(rows: usize) -> Self {
+        Self { values: Vec::with_capacity(rows * 16), nulls: NullBufferBuilder::new(rows) }
+    }
+
+    pub(super) fn push(&mut self, value: Option<[u8; 16]>) {
+        self.values.extend_from_slice(&value.unwrap_or_default());
+        self.nulls.append(value.is_some());
+    }
+
+    pub(super) fn finish(&mut self) -> Result<ArrayRef> {
+        let values = std::mem::take(&mut self.values).into();
+        Ok(Arc::new(FixedSizeBinaryArray::try_new(16, values, self.nulls.finish())?))
     }
 }
 

@@ -4,9 +4,7 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanBuilder, DictionaryArray, FixedSizeBinaryBuilder, Int8Array, StringArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanBuilder, DictionaryArray, Int8Array, StringArray};
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Field, Float32Type, Float64Type,
@@ -17,7 +15,7 @@ use arrow::datatypes::{
 use couatl_core::{Error, enum_codes, is_json, is_uuid, type_spelling};
 use pyo3::prelude::*;
 
-use super::builders::{Fixed, Variable};
+use super::builders::{Fixed, Uuids, Variable};
 use super::misfit::{Appended, Misfit};
 use super::nested::{ListColumn, MapColumn, StructColumn};
 use super::scalar::{
@@ -44,7 +42,7 @@ pub(super) enum Column {
     Text(Variable),
     Json(Variable),
     Binary(Variable),
-    Uuid(FixedSizeBinaryBuilder),
+    Uuid(Uuids),
     Date(Fixed<Date32Type>),
     Time(Fixed<Time64MicrosecondType>),
     Interval(Fixed<IntervalMonthDayNanoType>),
@@ -98,9 +96,7 @@ impl Column {
             DataType::Utf8 if is_json(field) => Column::Json(Variable::new(rows)),
             DataType::Utf8 => Column::Text(Variable::new(rows)),
             DataType::Binary => Column::Binary(Variable::new(rows)),
-            DataType::FixedSizeBinary(16) if is_uuid(field) => {
-                Column::Uuid(FixedSizeBinaryBuilder::with_capacity(rows, 16))
-            }
+            DataType::FixedSizeBinary(16) if is_uuid(field) => Column::Uuid(Uuids::new(rows)),
             DataType::Date32 => Column::Date(primitive(field, rows)),
             DataType::Time64(TimeUnit::Microsecond) => Column::Time(primitive(field, rows)),
             DataType::Interval(IntervalUnit::MonthDayNano) => Column::Interval(primitive(field, rows)),
@@ -142,24 +138,22 @@ impl Column {
     ) -> Result<bool, Misfit> {
         let each = Each { values, nullable };
         match self {
-            Column::Bool(out) => each.put(|value| Ok(out.append_option(value.map(boolean).transpose()?))),
-            Column::Int8(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
-            Column::Int16(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
-            Column::Int32(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
-            Column::Int64(out) => each.put(|value| Ok(out.push(value.map(int64).transpose()?))),
-            Column::UInt8(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
-            Column::UInt16(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
-            Column::UInt32(out) => each.put(|value| Ok(out.push(value.map(narrow).transpose()?))),
-            Column::UInt64(out) => each.put(|value| Ok(out.push(value.map(uint64).transpose()?))),
-            Column::Float32(out) => each.put(|value| Ok(out.push(value.map(float32).transpose()?))),
-            Column::Float64(out) => each.put(|value| Ok(out.push(value.map(float64).transpose()?))),
-            Column::Decimal128(out, p, s) => each.put(|value| {
-                let value = value.map(|value| decimal(value, *p, *s)?.to_i128().ok_or_else(Misfit::plain));
-                Ok(out.push(value.transpose()?))
-            }),
-            Column::Decimal256(out, p, s) => {
-                each.put(|value| Ok(out.push(value.map(|value| decimal(value, *p, *s)).transpose()?)))
+            Column::Bool(out) => each.put(boolean, |value| out.append_option(value)),
+            Column::Int8(out) => each.put(narrow, |value| out.push(value)),
+            Column::Int16(out) => each.put(narrow, |value| out.push(value)),
+            Column::Int32(out) => each.put(narrow, |value| out.push(value)),
+            Column::Int64(out) => each.put(int64, |value| out.push(value)),
+            Column::UInt8(out) => each.put(narrow, |value| out.push(value)),
+            Column::UInt16(out) => each.put(narrow, |value| out.push(value)),
+            Column::UInt32(out) => each.put(narrow, |value| out.push(value)),
+            Column::UInt64(out) => each.put(uint64, |value| out.push(value)),
+            Column::Float32(out) => each.put(float32, |value| out.push(value)),
+            Column::Float64(out) => each.put(float64, |value| out.push(value)),
+            Column::Decimal128(out, p, s) => {
+                let narrow = |value: &_| decimal(value, *p, *s)?.to_i128().ok_or_else(Misfit::plain);
+                each.put(narrow, |value| out.push(value))
             }
+            Column::Decimal256(out, p, s) => each.put(|value| decimal(value, *p, *s), |value| out.push(value)),
             Column::Text(out) => each.fill(most, |value| {
                 match value {
                     Some(value) => out.push(utf8(value)?.as_bytes())?,
@@ -181,18 +175,25 @@ impl Column {
                 }
                 Ok(out.bytes())
             }),
-            Column::Uuid(out) => each.put(|value| match value {
-                Some(value) => out.append_value(uuid(value)?).map_err(|error| Misfit::because(error.to_string())),
-                None => Ok(out.append_null()),
-            }),
-            Column::Date(out) => each.put(|value| Ok(out.push(value.map_or(Ok(None), time::date)?))),
-            Column::Time(out) => each.put(|value| Ok(out.push(value.map(time::time).transpose()?))),
-            Column::Interval(out) => each.put(|value| Ok(out.push(value.map_or(Ok(None), time::interval)?))),
-            Column::Seconds(out) => each.put(|value| Ok(out.push(moment(value, TimeUnit::Second)?))),
-            Column::Millis(out) => each.put(|value| Ok(out.push(moment(value, TimeUnit::Millisecond)?))),
-            Column::Micros(out) => each.put(|value| Ok(out.push(moment(value, TimeUnit::Microsecond)?))),
-            Column::Nanos(out) => each.put(|value| Ok(out.push(moment(value, TimeUnit::Nanosecond)?))),
-            Column::Enum(out) => each.put(|value| out.append(value)),
+            Column::Uuid(out) => each.put(uuid, |value| out.push(value)),
+            Column::Date(out) => each.put(time::date, |value| out.push(value.flatten())),
+            Column::Time(out) => each.put(time::time, |value| out.push(value)),
+            Column::Interval(out) => each.put(time::interval, |value| out.push(value.flatten())),
+            Column::Seconds(out) => {
+                each.put(|value| time::timestamp(value, TimeUnit::Second), |value| out.push(value.flatten()))
+            }
+            Column::Millis(out) => {
+                each.put(|value| time::timestamp(value, TimeUnit::Millisecond), |value| out.push(value.flatten()))
+            }
+            Column::Micros(out) => {
+                each.put(|value| time::timestamp(value, TimeUnit::Microsecond), |value| out.push(value.flatten()))
+            }
+            Column::Nanos(out) => {
+                each.put(|value| time::timestamp(value, TimeUnit::Nanosecond), |value| out.push(value.flatten()))
+            }
+            Column::Enum(EnumColumn { codes, keys, .. }) => {
+                each.put(|value| codes.position(value), |value| keys.push(value))
+            }
             Column::Dictionary(values, _) => values.extend(each.values, nullable, most),
             Column::List(out) => each.fill(most, |value| {
                 out.append(value)?;
@@ -286,7 +287,7 @@ impl Column {
             // SAFETY: `extend` pushes nothing into them but `str`.
             Column::Text(out) | Column::Json(out) => unsafe { out.finish_text() },
             Column::Binary(out) => out.finish_binary(),
-            Column::Uuid(out) => Arc::new(out.finish()),
+            Column::Uuid(out) => out.finish()?,
             Column::Date(out) => out.finish(),
             Column::Time(out) => out.finish(),
             Column::Interval(out) => out.finish(),
@@ -314,19 +315,18 @@ fn unsupported(field: &Field) -> Error {
     ))
 }
 
+impl EnumCodes {
+    fn position(&self, value: &Bound<'_, PyAny>) -> Result<i16, Misfit> {
+        let unknown = || Misfit::because("it is not one of the names that the type lists");
+        self.positions.get(utf8(value)?).copied().ok_or_else(unknown)
+    }
+}
+
 impl EnumColumn {
     fn new(codes: &[(String, i16)], small: bool, rows: usize) -> Self {
         let names: ArrayRef = Arc::new(StringArray::from_iter_values(codes.iter().map(|(name, _)| name)));
         let positions = codes.iter().zip(0i16..).map(|((name, _), position)| (name.clone(), position)).collect();
         Self { codes: Arc::new(EnumCodes { names, positions }), keys: Fixed::new(DataType::Int16, rows), small }
-    }
-
-    fn append(&mut self, value: Option<&Bound<'_, PyAny>>) -> Appended {
-        let unknown = || Misfit::because("it is not one of the names that the type lists");
-        let position = |value| self.codes.positions.get(utf8(value)?).copied().ok_or_else(unknown);
-        let position = value.map(position).transpose()?;
-        self.keys.push(position);
-        Ok(())
     }
 
     fn finish(&mut self) -> couatl_core::Result<ArrayRef> {
@@ -351,14 +351,15 @@ struct Each<I> {
 impl<'py, V: Borrow<Bound<'py, PyAny>>, I: Iterator<Item = Option<V>>> Each<I> {
     /// Each value, until one does not fit; such a column is never full.
     #[inline(always)]
-    fn put(self, mut append: impl FnMut(Option<&Bound<'py, PyAny>>) -> Appended) -> Result<bool, Misfit> {
-        for value in self.values {
-            if value.is_none() && !self.nullable {
-                return Err(Misfit::null());
-            }
-            append(value.as_ref().map(Borrow::borrow))?;
-        }
-        Ok(false)
+    fn put<T>(
+        self,
+        convert: impl Fn(&Bound<'py, PyAny>) -> Result<T, Misfit>,
+        mut push: impl FnMut(Option<T>),
+    ) -> Result<bool, Misfit> {
+        self.fill(usize::MAX, |value| {
+            push(value.map(&convert).transpose()?);
+            Ok(0)
+        })
     }
 
     /// Each value, until one does not fit, or the bytes that are there then reach `most`.
@@ -378,9 +379,4 @@ impl<'py, V: Borrow<Bound<'py, PyAny>>, I: Iterator<Item = Option<V>>> Each<I> {
         }
         Ok(false)
     }
-}
-
-#[inline]
-fn moment(value: Option<&Bound<'_, PyAny>>, unit: TimeUnit) -> Result<Option<i64>, Misfit> {
-    value.map_or(Ok(None), |value| time::timestamp(value, unit))
 }
