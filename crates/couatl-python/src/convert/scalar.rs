@@ -38,7 +38,7 @@ pub(super) fn small_int(value: &Bound<'_, PyAny>) -> Option<i64> {
     let mut overflow = 0;
     // SAFETY: attached; the object is an int, which is checked first.
     let out = unsafe {
-        if ffi::PyLong_CheckExact(object) == 0 && ffi::PyLong_Check(object) == 0 {
+        if ffi::PyLong_Check(object) == 0 {
             return None;
         }
         ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow)
@@ -148,7 +148,7 @@ pub(super) fn plain_text<'a>(value: &'a Bound<'_, PyAny>) -> Option<&'a str> {
     // SAFETY: attached; the object is a str, which is checked first. Its UTF-8 is cached in it and lives as long, and
     // CPython gives valid UTF-8 or none.
     unsafe {
-        if ffi::PyUnicode_CheckExact(value.as_ptr()) == 0 && ffi::PyUnicode_Check(value.as_ptr()) == 0 {
+        if ffi::PyUnicode_Check(value.as_ptr()) == 0 {
             return None;
         }
         let data = ffi::PyUnicode_AsUTF8AndSize(value.as_ptr(), &raw mut length);
