@@ -1,8 +1,12 @@
-//! Sockets that can be cut.
+//! Sockets that can be cut, and that write much at once.
 //!
 //! tonic serves each connection in a task of its own, and lets go of none while it has an open call: one client with an
 //! endless stream that it does not read would keep a server from ending. A [`Connection`] fails all reads and writes
 //! once it is cut, which ends its task.
+//!
+//! HTTP/2 writes and flushes each frame by itself, 16 KiB for most clients: a call of the system, and often a wake-up of
+//! the client, for each. Here a flush is a promise that is kept when the task has nothing more to write: it wakes the
+//! task, which then reads, and before it reads, what waits is written.
 
 use std::io;
 use std::pin::Pin;
@@ -19,6 +23,9 @@ use tracing::warn;
 
 /// How long to wait after a failed accept: the cause is most often that files have run out, and lasts.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What may wait to be written.
+const MOST_WAITING: usize = 256 * 1024;
 
 /// How long a client may take to close a connection that the server has ended.
 const LINGER: Duration = Duration::from_secs(1);
@@ -44,6 +51,9 @@ pub(crate) fn connections(
 /// A TCP connection to a client.
 pub(crate) struct Connection {
     socket: TcpStream,
+    /// What waits to be written, and how much of it has been.
+    waiting: Vec<u8>,
+    written: usize,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Runs once the server has nothing more to say.
     linger: Option<Pin<Box<Sleep>>>,
@@ -55,7 +65,7 @@ impl Connection {
         if let Err(error) = socket.set_nodelay(true) {
             warn!(%error, "cannot set TCP_NODELAY");
         }
-        Self { socket, cut: Box::pin(cut.cancelled_owned()), linger: None }
+        Self { socket, waiting: Vec::new(), written: 0, cut: Box::pin(cut.cancelled_owned()), linger: None }
     }
 
     /// Fails once the connection is cut, and wakes the task then.
@@ -64,6 +74,25 @@ impl Connection {
             Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has ended")),
             Poll::Pending => Ok(()),
         }
+    }
+
+    /// Writes what waits.
+    fn poll_write_waiting(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.waiting.len() {
+            match ready!(Pin::new(&mut self.socket).poll_write(context, &self.waiting[self.written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.written += count,
+            }
+        }
+        self.waiting.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until there is room for more.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.whole(context)?;
+        if self.waiting.len() < MOST_WAITING { Poll::Ready(Ok(())) } else { self.poll_write_waiting(context) }
     }
 }
 
@@ -74,14 +103,19 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.whole(context)?;
+        // Where the socket takes no more, it wakes the task when it does.
+        if let Poll::Ready(Err(error)) = self.poll_write_waiting(context) {
+            return Poll::Ready(Err(error));
+        }
         Pin::new(&mut self.socket).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.whole(context)?;
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        ready!(self.poll_room(context))?;
+        self.waiting.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_write_vectored(
@@ -89,22 +123,31 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.whole(context)?;
-        Pin::new(&mut self.socket).poll_write_vectored(context, bytes)
+        ready!(self.poll_room(context))?;
+        bytes.iter().for_each(|bytes| self.waiting.extend_from_slice(bytes));
+        Poll::Ready(Ok(bytes.iter().map(|bytes| bytes.len()).sum()))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        true
     }
 
+    /// Promises that what waits is written as soon as the task is polled again, which is next.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.whole(context)?;
-        Pin::new(&mut self.socket).poll_flush(context)
+        if !self.waiting.is_empty() {
+            context.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Says that no more comes, then waits for the client to close: a socket that is closed with bytes unread is reset,
     /// and a reset takes from the client what it has not read yet.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.linger.is_none() {
+            ready!(self.poll_room(context))?;
+            ready!(self.poll_write_waiting(context))?;
+        }
         ready!(Pin::new(&mut self.socket).poll_shutdown(context))?;
         self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
         let mut unread = [0; 1024];
@@ -137,14 +180,55 @@ mod tests {
 
     use super::*;
 
+    async fn pair(cut: CancellationToken) -> (TcpStream, Connection) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut connections = Box::pin(connections(listener, cut));
+        (client, connections.next().await.unwrap().unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_flushed_is_written_before_the_next_read() {
+        let (mut client, mut served) = pair(CancellationToken::new()).await;
+        let serving = tokio::spawn(async move {
+            for word in [&b"one "[..], b"two"] {
+                served.write_all(word).await.unwrap();
+                served.flush().await.unwrap();
+            }
+            served.read_u8().await
+        });
+        let mut said = [0; 7];
+        client.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"one two");
+        client.write_all(b"!").await.unwrap();
+        assert_eq!(serving.await.unwrap().unwrap(), b'!');
+    }
+
+    #[tokio::test]
+    async fn more_than_may_wait_is_written_in_order_and_a_shutdown_writes_the_rest() {
+        let (mut client, mut served) = pair(CancellationToken::new()).await;
+        let said: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+        let expected = said.clone();
+        let serving = tokio::spawn(async move {
+            for part in said.chunks(16_393) {
+                let (head, rest) = part.split_at(9.min(part.len()));
+                let written = served.write_vectored(&[io::IoSlice::new(head), io::IoSlice::new(rest)]).await.unwrap();
+                assert_eq!(written, part.len());
+                assert!(served.waiting.len() < MOST_WAITING + 16_393);
+            }
+            served.shutdown().await
+        });
+        let mut found = Vec::new();
+        client.read_to_end(&mut found).await.unwrap();
+        assert!(found == expected);
+        drop(client);
+        serving.await.unwrap().unwrap();
+    }
+
     #[tokio::test]
     async fn a_cut_ends_reads_that_wait_and_writes_that_follow() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let cut = CancellationToken::new();
-        let mut connections = Box::pin(connections(listener, cut.clone()));
-        let mut client = TcpStream::connect(address).await.unwrap();
-        let mut served = connections.next().await.unwrap().unwrap();
+        let (mut client, mut served) = pair(cut.clone()).await;
         client.write_all(b"a").await.unwrap();
         assert_eq!(served.read_u8().await.unwrap(), b'a');
         let reading = tokio::spawn(async move {

@@ -26,10 +26,9 @@ use arrow::datatypes::{
 use couatl_core::{is_json, is_uuid};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
-use pyo3::ffi::PyObject_GenericSetAttr;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDate, PyDateTime, PyDelta, PyDict, PyList, PyString, PyTime, PyTuple, PyTzInfo};
+use pyo3::types::{PyBool, PyBytes, PyDate, PyDateTime, PyDelta, PyDict, PyList, PyString, PyTime, PyTzInfo};
+use pyo3::{ffi, intern};
 
 use crate::convert::{EPOCH_DAYS, under};
 
@@ -44,18 +43,22 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
         DataType::Null => list(py, array, |_| Ok(py.None().into_bound(py))),
         DataType::Boolean => {
             let values = array.as_boolean();
-            list(py, array, |row| values.value(row).into_bound_py_any(py))
+            list(py, array, |row| Ok(PyBool::new(py, values.value(row)).to_owned().into_any()))
         }
-        DataType::Int8 => numbers::<Int8Type>(py, array),
-        DataType::Int16 => numbers::<Int16Type>(py, array),
-        DataType::Int32 => numbers::<Int32Type>(py, array),
-        DataType::Int64 => numbers::<Int64Type>(py, array),
-        DataType::UInt8 => numbers::<UInt8Type>(py, array),
-        DataType::UInt16 => numbers::<UInt16Type>(py, array),
-        DataType::UInt32 => numbers::<UInt32Type>(py, array),
-        DataType::UInt64 => numbers::<UInt64Type>(py, array),
-        DataType::Float32 => numbers::<Float32Type>(py, array),
-        DataType::Float64 => numbers::<Float64Type>(py, array),
+        DataType::Int8 => ints::<Int8Type>(py, array),
+        DataType::Int16 => ints::<Int16Type>(py, array),
+        DataType::Int32 => ints::<Int32Type>(py, array),
+        DataType::Int64 => ints::<Int64Type>(py, array),
+        DataType::UInt8 => ints::<UInt8Type>(py, array),
+        DataType::UInt16 => ints::<UInt16Type>(py, array),
+        DataType::UInt32 => ints::<UInt32Type>(py, array),
+        DataType::UInt64 => {
+            let values = array.as_primitive::<UInt64Type>().values();
+            // SAFETY: attached.
+            objects(py, array, |row| unsafe { ffi::PyLong_FromUnsignedLongLong(values[row]) })
+        }
+        DataType::Float32 => floats::<Float32Type>(py, array),
+        DataType::Float64 => floats::<Float64Type>(py, array),
         DataType::Decimal128(..) => {
             let class = py.import("decimal")?.getattr("Decimal")?;
             let values = array.as_primitive::<Decimal128Type>();
@@ -73,11 +76,19 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
         }
         DataType::Utf8 => {
             let values = array.as_string::<i32>();
-            list(py, array, |row| Ok(PyString::new(py, values.value(row)).into_any()))
+            objects(py, array, |row| {
+                let text = values.value(row);
+                // SAFETY: attached; the text is as long as it says.
+                unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as isize) }
+            })
         }
         DataType::Binary => {
             let values = array.as_binary::<i32>();
-            list(py, array, |row| Ok(PyBytes::new(py, values.value(row)).into_any()))
+            objects(py, array, |row| {
+                let bytes = values.value(row);
+                // SAFETY: attached; they are as many as they say.
+                unsafe { ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len() as isize) }
+            })
         }
         DataType::FixedSizeBinary(16) if is_uuid(field) => {
             let values = array.as_fixed_size_binary();
@@ -134,9 +145,18 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
             let lists = array.as_list::<i32>();
             let reached = Reached::new(lists.value_offsets());
             let values = to_list(py, &reached.part_of(lists.values()), item)?;
-            list(py, array, |row| {
+            objects(py, array, |row| {
                 let items = reached.by(row);
-                Ok(values.get_slice(items.start, items.end).into_any())
+                // SAFETY: attached. The new list has a place for each item, which is set once, with a reference that it
+                // takes over; the items are some of the values.
+                unsafe {
+                    let list = ffi::PyList_New(items.len() as isize);
+                    for (place, item) in items.enumerate().take_while(|_| !list.is_null()) {
+                        let value = ffi::PyList_GET_ITEM(values.as_ptr(), item as isize);
+                        ffi::PyList_SET_ITEM(list, place as isize, ffi::Py_NewRef(value));
+                    }
+                    list
+                }
             })
         }
         DataType::Map(entries, _) => {
@@ -161,9 +181,17 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
                 to_list(py, &column, field)
             };
             let members = records.columns().iter().zip(fields).map(member).collect::<PyResult<Vec<_>>>()?;
-            list(py, array, |row| {
-                let values = members.iter().map(|member| member.get_item(row)).collect::<PyResult<Vec<_>>>()?;
-                Ok(PyTuple::new(py, values)?.into_any())
+            objects(py, array, |row| {
+                // SAFETY: attached. The new tuple has a place for each member, which is set once, with a reference that it
+                // takes over; members have as many values as the record has rows.
+                unsafe {
+                    let tuple = ffi::PyTuple_New(members.len() as isize);
+                    for (place, member) in members.iter().enumerate().take_while(|_| !tuple.is_null()) {
+                        let value = ffi::PyList_GET_ITEM(member.as_ptr(), row as isize);
+                        ffi::PyTuple_SET_ITEM(tuple, place as isize, ffi::Py_NewRef(value));
+                    }
+                    tuple
+                }
             })
         }
         _ => Err(no_value(array)),
@@ -191,7 +219,7 @@ impl<'py> Uuids<'py> {
         let uuid = self.new.call1((&self.class,))?;
         let set = |name: &Bound<'py, PyString>, value: &Bound<'py, PyAny>| {
             // SAFETY: attached, and all three are objects. It is `object.__setattr__`: a UUID's own one refuses.
-            match unsafe { PyObject_GenericSetAttr(uuid.as_ptr(), name.as_ptr(), value.as_ptr()) } {
+            match unsafe { ffi::PyObject_GenericSetAttr(uuid.as_ptr(), name.as_ptr(), value.as_ptr()) } {
                 0 => Ok(()),
                 _ => Err(PyErr::fetch(py)),
             }
@@ -231,7 +259,23 @@ fn no_value(array: &ArrayRef) -> PyErr {
 fn list<'py>(
     py: Python<'py>,
     array: &dyn Array,
-    mut value: impl FnMut(usize) -> PyResult<Bound<'py, PyAny>>,
+    value: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyList>> {
+    objects(py, array, |row| match value(row) {
+        Ok(value) => value.into_ptr(),
+        Err(error) => {
+            error.restore(py);
+            std::ptr::null_mut()
+        }
+    })
+}
+
+/// The same for what the C API makes: the closure gives a reference of its own, or null with an exception set.
+#[inline(always)]
+fn objects<'py>(
+    py: Python<'py>,
+    array: &dyn Array,
+    make: impl Fn(usize) -> *mut ffi::PyObject,
 ) -> PyResult<Bound<'py, PyList>> {
     let nulls = array.logical_nulls();
     let length = array.len();
@@ -239,25 +283,37 @@ fn list<'py>(
     // and nobody else sees the list before all are (a list that is dropped early has nulls in it, which CPython
     // expects of a list that is being filled).
     unsafe {
-        let list = Bound::from_owned_ptr_or_err(py, pyo3::ffi::PyList_New(length as isize))?;
+        let list = Bound::from_owned_ptr_or_err(py, ffi::PyList_New(length as isize))?;
         for row in 0..length {
             let item = match &nulls {
-                Some(nulls) if nulls.is_null(row) => py.None().into_bound(py),
-                _ => value(row)?,
+                Some(nulls) if nulls.is_null(row) => py.None().into_ptr(),
+                _ => make(row),
             };
-            pyo3::ffi::PyList_SET_ITEM(list.as_ptr(), row as isize, item.into_ptr());
+            if item.is_null() {
+                return Err(PyErr::fetch(py));
+            }
+            ffi::PyList_SET_ITEM(list.as_ptr(), row as isize, item);
         }
         Ok(list.cast_into_unchecked())
     }
 }
 
-fn numbers<'py, T>(py: Python<'py>, array: &ArrayRef) -> PyResult<Bound<'py, PyList>>
-where
-    T: ArrowPrimitiveType,
-    T::Native: IntoPyObject<'py>,
-{
-    let values: &PrimitiveArray<T> = array.as_primitive();
-    list(py, array, |row| values.value(row).into_bound_py_any(py))
+fn ints<'py, T: ArrowPrimitiveType<Native: Into<i64>>>(
+    py: Python<'py>,
+    array: &ArrayRef,
+) -> PyResult<Bound<'py, PyList>> {
+    let values = array.as_primitive::<T>().values();
+    // SAFETY: attached.
+    objects(py, array, |row| unsafe { ffi::PyLong_FromLongLong(values[row].into()) })
+}
+
+fn floats<'py, T: ArrowPrimitiveType<Native: Into<f64>>>(
+    py: Python<'py>,
+    array: &ArrayRef,
+) -> PyResult<Bound<'py, PyList>> {
+    let values = array.as_primitive::<T>().values();
+    // SAFETY: attached.
+    objects(py, array, |row| unsafe { ffi::PyFloat_FromDouble(values[row].into()) })
 }
 
 fn times<'py, T: ArrowPrimitiveType<Native = i64>>(
