@@ -426,6 +426,34 @@ def test_the_first_misfit_of_a_list_is_the_one_that_is_told(connection):
         assert rows(connection, f"SELECT a FROM bad LIMIT {count}") == [(n,) for n in [0, 1, 2, 3, 4, 6][:count]]
 
 
+def test_a_misfit_behind_the_end_of_a_batch(connection):
+    """A later column ends the batch before the row in which an earlier column has met a misfit."""
+    for misfit, said in [("'bad'", "cannot store 'bad'"), ("None", "cannot store None")]:
+        body = f"""
+        def bad():
+            rows = [(n, "x" * (2 << 20)) for n in range(20)]
+            rows[10] = ({misfit}, "y")
+            return rows
+        """
+        assert f"row 11, column 'a' (int64): {said}" in failing(connection, "a int64 NOT NULL, s string", body)
+        create(connection, "bad", "a int64 NOT NULL, s string", body)
+        assert rows(connection, "SELECT a FROM bad LIMIT 10") == [(n,) for n in range(10)]
+
+
+def test_rows_before_a_nat_in_a_not_null_column(connection):
+    body = """
+    import pandas as pd
+    def bad():
+        return [(pd.Timestamp(n), n) if n != 200 else (pd.NaT, n) for n in range(1000)]
+    """
+    said = failing(connection, "t timestamp NOT NULL, n int64", body)
+    assert "row 201, column 't' (timestamp): cannot store NaT (NaTType): it is a null" in said
+    create(connection, "bad", "t timestamp NOT NULL, n int64", body)
+    assert rows(connection, "SELECT n FROM (SELECT * FROM bad LIMIT 200) WHERE t IS NOT NULL") == [
+        (n,) for n in range(200)
+    ]
+
+
 def test_a_list_that_changes_while_it_is_converted(connection):
     body = """
     class Sly:
@@ -546,6 +574,30 @@ def test_deep_nesting_of_what_the_parser_reads_twice(connection, before, after):
     """The parser's work doubles with each level, where the innermost holds an error; and some plans' does."""
     assert "inside one another" in error(connection, "SELECT " + before * 48 + "1" + after * 48)
     error(connection, "SELECT " + before * 12 + "1 +" + after * 12)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("coalesce(", ", 1)"),
+        ("nvl(", ", 1)"),
+        ("ifnull(", ", 1)"),
+        ("(", " BETWEEN 1 AND 5)::int"),
+        ("(", " IN (1, 2, 3))::int"),
+    ],
+)
+def test_deep_nesting_of_what_the_optimizer_writes_twice(connection, before, after):
+    create(connection, "ten", "n int64", "def ten(): return list(range(10))")
+    said = error(connection, f"SELECT {before * 24}n{after * 24} FROM ten")
+    assert "several times" in said or "second names" in said
+    assert len(rows(connection, f"SELECT {before * 6}n{after * 6} FROM ten")) == 10
+
+
+def test_tables_and_groupings_that_multiply(connection):
+    doubled = "".join(f", a{n} AS (SELECT * FROM a{n - 1} UNION ALL SELECT * FROM a{n - 1})" for n in range(1, 25))
+    assert "10000 relations" in error(connection, f"WITH a0 AS (SELECT 1 AS x){doubled} SELECT * FROM a24")
+    columns = ", ".join(f"n + {n}" for n in range(24))
+    assert "4096 groupings" in error(connection, f"SELECT 1 FROM (SELECT 1 AS n) GROUP BY CUBE ({columns})")
 
 
 def test_deep_nesting_of_subqueries(connection):

@@ -105,7 +105,26 @@ def read():
         yield -1
 """
 
+# The value's own code runs while it is converted: one by one, or with its list.
+CONVERTING = """
+class Endless:
+    def __index__(self):
+        n = 0
+        while True:
+            n += 1
+
+def read():
+    try:
+        yield 0
+        yield None
+        yield {item}
+    finally:
+        note("finally")
+"""
+
 BODIES = {
+    "converting": CONVERTING.format(item="Endless()"),
+    "converting_a_list": CONVERTING.format(item="[(1,), (Endless(),)]"),
     "yielding_in_finally": YIELDING_IN_FINALLY,
     "suspended": SUSPENDED,
     "sleeping": SLEEPING,

@@ -33,6 +33,12 @@ const MOST_SUBQUERIES: usize = 12;
 /// The deepest expression, with the columns that it reads written out.
 const MOST_DEPTH: usize = 1_500;
 
+/// The largest expression that the optimizer makes of a smaller one, by writing its parts several times.
+const MOST_GROWN: usize = 20_000;
+
+/// By how much an expression may grow, whatever its size.
+const MOST_GROWTH: usize = 10;
+
 /// The largest condition, with the columns that it reads written out: the optimizer does so to test it early.
 const MOST_TERMS: usize = 100_000;
 
@@ -114,11 +120,14 @@ fn size(plan: &LogicalPlan) -> (usize, usize) {
 struct Terms {
     depth: usize,
     size: usize,
+    /// The size, when what the optimizer writes several times counts as often.
+    grown: usize,
 }
 
 impl Terms {
     fn max(self, other: Self) -> Self {
-        Self { depth: self.depth.max(other.depth), size: self.size.max(other.size) }
+        let (depth, size) = (self.depth.max(other.depth), self.size.max(other.size));
+        Self { depth, size, grown: self.grown.max(other.grown) }
     }
 }
 
@@ -136,11 +145,14 @@ fn columns(plan: &LogicalPlan) -> Result<Vec<Terms>> {
     plan.apply_expressions(|expr| {
         let terms = terms(expr, &schema, &below)?;
         computed.push(terms);
-        let (what, count, most) = match terms {
-            Terms { depth, .. } if depth > MOST_DEPTH => ("an expression", format!("{depth} levels"), MOST_DEPTH),
-            Terms { size, .. } if is_condition && size > MOST_TERMS => {
-                ("a condition", format!("{size} terms"), MOST_TERMS)
+        let Terms { depth, size, grown } = terms;
+        let (what, count, most) = match () {
+            () if depth > MOST_DEPTH => ("an expression", format!("{depth} levels"), MOST_DEPTH),
+            () if grown > MOST_GROWN && grown / MOST_GROWTH > size => {
+                let why = "as coalesce, nvl, ifnull, BETWEEN and short IN lists inside one another write their parts";
+                ("an expression", format!("{grown} terms, {why} several times"), MOST_GROWN)
             }
+            () if is_condition && size > MOST_TERMS => ("a condition", format!("{size} terms"), MOST_TERMS),
             _ => return Ok(TreeNodeRecursion::Continue),
         };
         Err(into_datafusion(Error::invalid_argument(format!(
@@ -162,15 +174,44 @@ fn terms(expr: &Expr, schema: &DFSchema, below: &[Terms]) -> Result<Terms> {
         let position = schema.maybe_index_of_column(column);
         return Ok(position.and_then(|position| below.get(position)).copied().unwrap_or_default());
     }
+    let times = times_written(expr);
     let mut all = Terms::default();
+    let mut children = 0;
     expr.apply_children(|child| {
         let child = terms(child, schema, below)?;
+        let times = if times.all || children == 0 { times.count } else { 1 };
+        children += 1;
         all.depth = all.depth.max(child.depth);
         all.size = all.size.saturating_add(child.size);
+        all.grown = all.grown.saturating_add(child.grown.saturating_mul(times));
         Ok(TreeNodeRecursion::Continue)
     })?;
     if let Expr::ScalarSubquery(subquery) = expr {
         all = columns(&subquery.subquery)?.into_iter().fold(all, Terms::max);
     }
-    Ok(Terms { depth: all.depth.saturating_add(1), size: all.size.saturating_add(1) })
+    Ok(Terms {
+        depth: all.depth.saturating_add(1),
+        size: all.size.saturating_add(1),
+        grown: all.grown.saturating_add(1),
+    })
+}
+
+/// How often the optimizer writes parts of an expression: all of them, or the first.
+struct Times {
+    count: usize,
+    all: bool,
+}
+
+fn times_written(expr: &Expr) -> Times {
+    match expr {
+        // a BETWEEN b AND c: a >= b AND a <= c
+        Expr::Between(_) => Times { count: 2, all: false },
+        // a IN (b, c): a = b OR a = c
+        Expr::InList(list) => Times { count: list.list.len().clamp(1, 3), all: false },
+        // coalesce(a, b): CASE WHEN a IS NOT NULL THEN a ELSE b END
+        Expr::ScalarFunction(call) if matches!(call.name(), "coalesce" | "nvl" | "ifnull" | "nvl2") => {
+            Times { count: 2, all: true }
+        }
+        _ => Times { count: 1, all: false },
+    }
 }

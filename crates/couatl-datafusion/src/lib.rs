@@ -18,6 +18,7 @@ mod depth;
 mod distinct;
 mod endless;
 mod error;
+mod expansion;
 mod filter;
 mod insert;
 mod join;

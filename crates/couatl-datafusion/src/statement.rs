@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::catalog::is_managed;
-use crate::{depth, from_datafusion, insert, into_datafusion, view};
+use crate::{depth, expansion, from_datafusion, insert, into_datafusion, view};
 
 /// A text that has been parsed and planned, and not run. It keeps the statements: each execution plans them anew, so
 /// that streams may be replaced in between.
@@ -108,6 +108,7 @@ pub(crate) fn datafusion_statement(text: &str) -> Result<DataFusionStatement> {
 pub(crate) async fn plan(state: &SessionState, tokens: Vec<TokenWithSpan>, types: &[DataType]) -> Result<LogicalPlan> {
     let has_parameters = tokens.iter().any(|token| matches!(token.token, Token::Placeholder(_)));
     let statement = parse_tokens(tokens)?;
+    expansion::check(state, &statement)?;
     let plan = match created_view(&statement) {
         Some(_) if has_parameters => {
             let message = "a view cannot have parameters: those who read it give none; write their values out";

@@ -212,7 +212,11 @@ impl<'a, 'py> Reader<'a, 'py> {
 
     /// Calls the read function and delivers what it gives; the rows before an error are delivered too.
     fn run(&mut self, thread: &Opened<'_>) -> Result<()> {
-        let read = self.read(thread);
+        // Values have code of their own, which a cancel interrupts: what it raises then is no misfit.
+        let read = self.read(thread).map_err(|error| match self.control.is_cancelled() {
+            true => cancelled(&self.layout.stream),
+            false => error,
+        });
         self.flush();
         self.clock.converted(self.samples.rest(self.converted));
         read
@@ -407,9 +411,10 @@ impl<'a, 'py> Reader<'a, 'py> {
             self.chunk = chunk;
             return Ok(0);
         }
-        let (start, number) = (Instant::now(), self.count + 1);
+        let (py, control, number) = (self.py, self.control, self.count + 1);
+        let start = Instant::now();
         let rows = self.rows()?;
-        let (fit, converted) = rows.extend(&chunk, number);
+        let (fit, converted) = user(py, control, || rows.extend(&chunk, number));
         let full = rows.is_full();
         self.clock.converted(start.elapsed());
         self.count += fit as u64;
@@ -437,9 +442,9 @@ impl<'a, 'py> Reader<'a, 'py> {
         if Samples::wants(self.converted) {
             return self.sample(row);
         }
-        let number = self.count + 1;
+        let (py, control, number) = (self.py, self.control, self.count + 1);
         let rows = self.rows()?;
-        rows.push(row, number)?;
+        user(py, control, || rows.push(row, number))?;
         let full = rows.is_full();
         self.count = number;
         if full {
@@ -454,9 +459,10 @@ impl<'a, 'py> Reader<'a, 'py> {
         if self.control.is_cancelled() {
             return Err(cancelled(&self.layout.stream));
         }
-        let (start, number) = (Instant::now(), self.count + 1);
+        let (py, control, number) = (self.py, self.control, self.count + 1);
+        let start = Instant::now();
         let rows = self.rows()?;
-        rows.push(row, number)?;
+        user(py, control, || rows.push(row, number))?;
         let full = rows.is_full();
         self.count = number;
         self.clock.converted(self.samples.add(self.converted, start.elapsed()));

@@ -176,20 +176,20 @@ impl Column {
                 Ok(out.bytes())
             }),
             Column::Uuid(out) => each.put(uuid, |value| out.push(value)),
-            Column::Date(out) => each.put(time::date, |value| out.push(value.flatten())),
+            Column::Date(out) => each.put_time(time::date, |value| out.push(value)),
             Column::Time(out) => each.put(time::time, |value| out.push(value)),
-            Column::Interval(out) => each.put(time::interval, |value| out.push(value.flatten())),
+            Column::Interval(out) => each.put_time(time::interval, |value| out.push(value)),
             Column::Seconds(out) => {
-                each.put(|value| time::timestamp(value, TimeUnit::Second), |value| out.push(value.flatten()))
+                each.put_time(|value| time::timestamp(value, TimeUnit::Second), |value| out.push(value))
             }
             Column::Millis(out) => {
-                each.put(|value| time::timestamp(value, TimeUnit::Millisecond), |value| out.push(value.flatten()))
+                each.put_time(|value| time::timestamp(value, TimeUnit::Millisecond), |value| out.push(value))
             }
             Column::Micros(out) => {
-                each.put(|value| time::timestamp(value, TimeUnit::Microsecond), |value| out.push(value.flatten()))
+                each.put_time(|value| time::timestamp(value, TimeUnit::Microsecond), |value| out.push(value))
             }
             Column::Nanos(out) => {
-                each.put(|value| time::timestamp(value, TimeUnit::Nanosecond), |value| out.push(value.flatten()))
+                each.put_time(|value| time::timestamp(value, TimeUnit::Nanosecond), |value| out.push(value))
             }
             Column::Enum(EnumColumn { codes, keys, .. }) => {
                 each.put(|value| codes.position(value), |value| keys.push(value))
@@ -360,6 +360,21 @@ impl<'py, V: Borrow<Bound<'py, PyAny>>, I: Iterator<Item = Option<V>>> Each<I> {
             push(value.map(&convert).transpose()?);
             Ok(0)
         })
+    }
+
+    /// Each time, until one does not fit. A NaT is a null that does not look like one.
+    #[inline(always)]
+    fn put_time<T>(
+        self,
+        convert: impl Fn(&Bound<'py, PyAny>) -> Result<Option<T>, Misfit>,
+        mut push: impl FnMut(Option<T>),
+    ) -> Result<bool, Misfit> {
+        let nullable = self.nullable;
+        let convert = |value: &_| match convert(value)? {
+            None if !nullable => Err(Misfit::because("it is a null, and the column is NOT NULL")),
+            time => Ok(time),
+        };
+        self.put(convert, |time| push(time.flatten()))
     }
 
     /// Each value, until one does not fit, or the bytes that are there then reach `most`.

@@ -40,8 +40,6 @@ pub(crate) struct Rows {
     /// Bytes of variable length that make a column full.
     most: usize,
     rows: usize,
-    /// The number of the first of them.
-    first: u64,
     full: bool,
 }
 
@@ -86,7 +84,7 @@ impl Rows {
         let columns: Vec<_> = layout.projection.iter().map(target).collect::<Result<_>>()?;
         let variable = columns.iter().filter(|target| target.column.is_variable()).count();
         let most = (FULL_BYTES / variable.max(1)).max(FULL_COLUMN_BYTES);
-        Ok(Self { layout, columns, most, rows: 0, first: 0, full: false })
+        Ok(Self { layout, columns, most, rows: 0, full: false })
     }
 
     /// The rows that wait.
@@ -136,7 +134,11 @@ impl Rows {
             match column.extend(values, *nullable, self.most) {
                 Ok(full) => {
                     self.full |= full;
-                    fit = taken;
+                    if taken < fit {
+                        // What does not fit comes after this batch, and is met again in the next.
+                        misfit = None;
+                        fit = taken;
+                    }
                 }
                 // The row before is the last that all columns have; what they hold beyond it is cut off.
                 Err(found) => {
@@ -145,19 +147,16 @@ impl Rows {
                 }
             }
         }
-        self.count(fit, number);
+        self.count(fit);
         let fits = misfit.map_or(Ok(()), |(misfit, position)| {
             Err(self.layout.misfit(misfit, number + fit as u64, position, value(fit, position)))
         });
         (fit, fits)
     }
 
-    /// So many rows, of which the first has this number, are in all columns.
+    /// So many more rows are in all columns.
     #[inline]
-    fn count(&mut self, rows: usize, number: u64) {
-        if self.rows == 0 {
-            self.first = number;
-        }
+    fn count(&mut self, rows: usize) {
         self.rows += rows;
         self.full |= self.rows >= self.layout.batch_rows;
     }
@@ -178,7 +177,7 @@ impl Rows {
                 Err(misfit) => return Err(self.layout.misfit(misfit, number, *position, value)),
             }
         }
-        self.count(1, number);
+        self.count(1);
         Ok(())
     }
 
@@ -262,15 +261,6 @@ impl Rows {
         let rows = std::mem::take(&mut self.rows);
         self.full = false;
         let arrays = self.columns.iter_mut().map(|target| target.column.finish(rows)).collect::<Result<Vec<_>>>()?;
-        for (field, array) in self.layout.schema.fields().iter().zip(&arrays) {
-            // A NaT is a null that does not look like one.
-            if !field.is_nullable()
-                && let Some(row) =
-                    (0..array.len()).take_while(|_| array.null_count() > 0).find(|row| array.is_null(*row))
-            {
-                return Err(null_error(&self.layout.stream, self.first + row as u64, field));
-            }
-        }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(self.layout.schema.clone(), arrays, &options)?)
     }
