@@ -336,7 +336,7 @@ mod tests {
             ("a", " -> 'x'", 1),
             ("true", " AND a IS DISTINCT FROM b", 1),
             ("true", " AND a IS NOT NULL", 1),
-            ("", " NOT", 1),
+            ("NOT", " NOT", 1),
             ("1", " + f(end, 1)", 1),
             ("1", " + limit", 1),
             ("CASE WHEN 1", " + then", 1),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{Field, Schema};
 use couatl_core::{Body, Functions, Init, Mode, StreamDefinition, WriteFormat, quoted, type_spelling};
-use couatl_sql::{create_statement, parse, parse_columns, parse_type};
+use couatl_sql::{Place, Statement, create_statement, parse, parse_columns, parse_type};
 use fastrand::Rng;
 
 use crate::definition;
@@ -305,10 +305,14 @@ fn columns_between_parentheses_are_columns() {
 fn statements_are_pieces_of_the_text() {
     for_each_seed(any_text, |text| {
         let mut rest = text.as_str();
-        for statement in parse(text).unwrap_or_default() {
+        let statements = parse(text).unwrap_or_default();
+        let of = statements.len();
+        for (i, statement) in statements.into_iter().enumerate() {
             let start = rest.find(&statement.text).unwrap();
             rest = &rest[start + statement.text.len()..];
-            assert_eq!(parse(&statement.text).unwrap(), vec![statement]);
+            assert_eq!(statement.place, Place { number: i + 1, of });
+            let alone = Statement { place: Place { number: 1, of: 1 }, ..statement };
+            assert_eq!(parse(&alone.text).unwrap(), vec![alone]);
         }
     });
 }
