@@ -584,6 +584,8 @@ def test_deep_nesting_of_what_the_parser_reads_twice(connection, before, after):
         ("ifnull(", ", 1)"),
         ("(", " BETWEEN 1 AND 5)::int"),
         ("(", " IN (1, 2, 3))::int"),
+        ("(", " + 1)::text::bigint"),
+        ("(1 + ", ")::double::bigint"),
     ],
 )
 def test_deep_nesting_of_what_the_optimizer_writes_twice(connection, before, after):

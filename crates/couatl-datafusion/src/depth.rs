@@ -11,6 +11,7 @@ use couatl_core::Error;
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
+use datafusion::logical_expr::expr::{Cast, TryCast};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
@@ -149,7 +150,7 @@ fn columns(plan: &LogicalPlan) -> Result<Vec<Terms>> {
         let (what, count, most) = match () {
             () if depth > MOST_DEPTH => ("an expression", format!("{depth} levels"), MOST_DEPTH),
             () if grown > MOST_GROWN && grown / MOST_GROWTH > size => {
-                let why = "as coalesce, nvl, ifnull, BETWEEN and short IN lists inside one another write their parts";
+                let why = "as casts, coalesce, nvl, BETWEEN and short IN lists inside one another look at their parts";
                 ("an expression", format!("{grown} terms, {why} several times"), MOST_GROWN)
             }
             () if is_condition && size > MOST_TERMS => ("a condition", format!("{size} terms"), MOST_TERMS),
@@ -211,6 +212,12 @@ fn times_written(expr: &Expr) -> Times {
         // coalesce(a, b): CASE WHEN a IS NOT NULL THEN a ELSE b END
         Expr::ScalarFunction(call) if matches!(call.name(), "coalesce" | "nvl" | "ifnull" | "nvl2") => {
             Times { count: 2, all: true }
+        }
+        // (a + b)::text: its type is asked for anew at each level.
+        Expr::Cast(Cast { expr, .. }) | Expr::TryCast(TryCast { expr, .. })
+            if !matches!(**expr, Expr::Column(_) | Expr::Literal(..) | Expr::Cast(_) | Expr::TryCast(_)) =>
+        {
+            Times { count: 3, all: true }
         }
         _ => Times { count: 1, all: false },
     }
