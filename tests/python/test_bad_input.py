@@ -592,7 +592,7 @@ def test_deep_nesting_of_what_the_optimizer_writes_twice(connection, before, aft
     create(connection, "ten", "n int64", "def ten(): return list(range(10))")
     said = error(connection, f"SELECT {before * 24}n{after * 24} FROM ten")
     assert "several times" in said or "second names" in said
-    assert len(rows(connection, f"SELECT {before * 6}n{after * 6} FROM ten")) == 10
+    assert len(rows(connection, f"SELECT {before * 5}n{after * 5} FROM ten")) == 10
 
 
 def test_tables_and_groupings_that_multiply(connection):

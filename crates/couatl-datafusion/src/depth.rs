@@ -35,7 +35,7 @@ const MOST_SUBQUERIES: usize = 12;
 const MOST_DEPTH: usize = 1_500;
 
 /// The largest expression that the optimizer makes of a smaller one, by writing its parts several times.
-const MOST_GROWN: usize = 20_000;
+const MOST_GROWN: usize = 100_000;
 
 /// By how much an expression may grow, whatever its size.
 const MOST_GROWTH: usize = 10;
