@@ -19,43 +19,28 @@ use std::sync::Arc;
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinSide, JoinType};
 use datafusion::error::Result;
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr, split_conjunction};
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::joins::SymmetricHashJoinExec;
 use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use self::join::BandJoinExec;
+use crate::prompt::{EachNode, Rewritten};
 
 /// The rule: joins within a band are done by a node that keeps no row back. DataFusion's own reads its inputs in turns,
 /// so that a stream which is silent for a while keeps the other one from being read.
-#[derive(Debug)]
-pub(crate) struct BandJoins;
+pub(crate) const BAND_JOINS: EachNode = EachNode { name: "band_joins", rewrite: band_join };
 
-impl PhysicalOptimizerRule for BandJoins {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let replaced = plan.transform_up(|node| {
-            let Some(join) = node.downcast_ref::<SymmetricHashJoinExec>() else { return Ok(Transformed::no(node)) };
-            match Band::of(join)? {
-                Some(band) => Ok(Transformed::yes(Arc::new(BandJoinExec::new(join, band)) as _)),
-                None => Ok(Transformed::no(node)),
-            }
-        })?;
-        Ok(replaced.data)
-    }
-
-    fn name(&self) -> &str {
-        "band_joins"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
+fn band_join(node: Arc<dyn ExecutionPlan>) -> Rewritten {
+    let Some(join) = node.downcast_ref::<SymmetricHashJoinExec>() else { return Ok(Transformed::no(node)) };
+    match Band::of(join)? {
+        Some(band) => Ok(Transformed::yes(Arc::new(BandJoinExec::new(join, band)))),
+        None => Ok(Transformed::no(node)),
     }
 }
 

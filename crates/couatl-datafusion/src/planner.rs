@@ -26,10 +26,10 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use crate::analyze::TimeBoxExec;
-use crate::band::BandJoins;
+use crate::band::BAND_JOINS;
 use crate::depth;
 use crate::endless::RefuseEndless;
-use crate::prompt::{BoundLimits, PromptFilters, PromptJoins};
+use crate::prompt::{BOUND_LIMITS, PROMPT_FILTERS, PROMPT_JOINS};
 use crate::query::{Queries, QueryExec};
 use crate::table::StreamTable;
 
@@ -53,12 +53,12 @@ pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
     // Before DataFusion's own check of the finished plan, which says less in more words.
     let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(rules.len());
     rules.insert(check, Arc::new(RefuseEndless));
-    rules.insert(check, Arc::new(BandJoins));
-    rules.insert(check, Arc::new(BoundLimits));
-    rules.insert(check, Arc::new(PromptFilters));
+    rules.insert(check, Arc::new(BAND_JOINS));
+    rules.insert(check, Arc::new(BOUND_LIMITS));
+    rules.insert(check, Arc::new(PROMPT_FILTERS));
     // Before sides are swapped by their sizes, and sorts are left out for the orders that joins keep.
     let selection = rules.iter().position(|rule| rule.name() == "join_selection").unwrap_or(0);
-    rules.insert(selection, Arc::new(PromptJoins));
+    rules.insert(selection, Arc::new(PROMPT_JOINS));
     let optimizer = builder.optimizer().take().unwrap_or_default();
     let builder = builder.with_optimizer_rules(crate::distinct::prompt(optimizer.rules));
     builder.with_query_planner(Arc::new(Planner { queries: None })).with_physical_optimizer_rules(rules)

@@ -30,25 +30,23 @@ pub(crate) fn is_above_stream(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
     Ok(found)
 }
 
-/// Replaces the filters above streams.
-#[derive(Debug)]
-pub(crate) struct PromptFilters;
+/// What a rule makes of a node.
+pub(crate) type Rewritten = Result<Transformed<Arc<dyn ExecutionPlan>>>;
 
-impl PhysicalOptimizerRule for PromptFilters {
+/// A rule that looks at each node of a plan, from the leaves up.
+#[derive(Debug)]
+pub(crate) struct EachNode {
+    pub(crate) name: &'static str,
+    pub(crate) rewrite: fn(Arc<dyn ExecutionPlan>) -> Rewritten,
+}
+
+impl PhysicalOptimizerRule for EachNode {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let replaced = plan.transform_up(|node| {
-            let Some(filter) = node.downcast_ref::<FilterExec>() else { return Ok(Transformed::no(node)) };
-            if !is_above_stream(&node)? {
-                return Ok(Transformed::no(node));
-            }
-            let prompt: Arc<dyn ExecutionPlan> = Arc::new(PromptFilterExec::new(filter));
-            Ok(Transformed::yes(prompt))
-        })?;
-        Ok(replaced.data)
+        Ok(plan.transform_up(self.rewrite)?.data)
     }
 
     fn name(&self) -> &str {
-        "prompt_filters"
+        self.name
     }
 
     fn schema_check(&self) -> bool {
@@ -56,26 +54,25 @@ impl PhysicalOptimizerRule for PromptFilters {
     }
 }
 
+/// Replaces the filters above streams.
+pub(crate) const PROMPT_FILTERS: EachNode = EachNode { name: "prompt_filters", rewrite: prompt_filter };
+
+fn prompt_filter(node: Arc<dyn ExecutionPlan>) -> Rewritten {
+    let Some(filter) = node.downcast_ref::<FilterExec>() else { return Ok(Transformed::no(node)) };
+    if !is_above_stream(&node)? {
+        return Ok(Transformed::no(node));
+    }
+    Ok(Transformed::yes(Arc::new(PromptFilterExec::new(filter))))
+}
+
 /// Replaces the joins of streams with what is at rest. It leaves the others alone, but for those that would collect a
 /// stream when they could probe it.
-#[derive(Debug)]
-pub(crate) struct PromptJoins;
+pub(crate) const PROMPT_JOINS: EachNode = EachNode { name: "prompt_joins", rewrite: prompt_join };
 
-impl PhysicalOptimizerRule for PromptJoins {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let replaced = plan.transform_up(|node| match prompt(&node)? {
-            Some(prompt) => Ok(Transformed::yes(prompt)),
-            None => swapped(node),
-        })?;
-        Ok(replaced.data)
-    }
-
-    fn name(&self) -> &str {
-        "prompt_joins"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
+fn prompt_join(node: Arc<dyn ExecutionPlan>) -> Rewritten {
+    match prompt(&node)? {
+        Some(prompt) => Ok(Transformed::yes(prompt)),
+        None => swapped(node),
     }
 }
 
@@ -121,7 +118,7 @@ fn defined(node: &Arc<dyn ExecutionPlan>) -> Option<(JoinDefinition, Option<Vec<
 }
 
 /// A join that DataFusion answers: it collects its left side, and gives what matches of the right one as it comes.
-fn swapped(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+fn swapped(node: Arc<dyn ExecutionPlan>) -> Rewritten {
     let collects_stream = match node.children()[..] {
         [left, right] => is_above_stream(left)? && !is_above_stream(right)?,
         _ => false,
@@ -144,29 +141,14 @@ fn swapped(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn Execution
 }
 
 /// A LIMIT bounds what is below it; DataFusion's operators that took one in do not say so.
-#[derive(Debug)]
-pub(crate) struct BoundLimits;
+pub(crate) const BOUND_LIMITS: EachNode = EachNode { name: "bound_limits", rewrite: bound_limit };
 
-impl PhysicalOptimizerRule for BoundLimits {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let bounded = plan.transform_up(|node| {
-            let Some(fetch) = node.fetch().filter(|_| node.boundedness().is_unbounded()) else {
-                return Ok(Transformed::no(node));
-            };
-            let limit: Arc<dyn ExecutionPlan> = match node.output_partitioning().partition_count() {
-                1 => Arc::new(GlobalLimitExec::new(node, 0, Some(fetch))),
-                _ => Arc::new(LocalLimitExec::new(node, fetch)),
-            };
-            Ok(Transformed::yes(limit))
-        })?;
-        Ok(bounded.data)
-    }
-
-    fn name(&self) -> &str {
-        "bound_limits"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
-    }
+fn bound_limit(node: Arc<dyn ExecutionPlan>) -> Rewritten {
+    let Some(fetch) = node.fetch().filter(|_| node.boundedness().is_unbounded()) else {
+        return Ok(Transformed::no(node));
+    };
+    Ok(Transformed::yes(match node.output_partitioning().partition_count() {
+        1 => Arc::new(GlobalLimitExec::new(node, 0, Some(fetch))),
+        _ => Arc::new(LocalLimitExec::new(node, fetch)),
+    }))
 }
