@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as Transport;
+use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 use crate::connection::connections;
@@ -17,7 +18,7 @@ use crate::flight::Flight;
 use crate::handle::HandleLimits;
 use crate::runtime::QueryRuntime;
 use crate::service::Service;
-use crate::stream::MAX_MESSAGE_BYTES;
+use crate::stream::{MAX_MESSAGE_BYTES, put_in};
 
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
@@ -115,6 +116,7 @@ impl Server {
             .http2_max_header_list_size(HEADER_LIST_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .layer(MapResponseLayer::new(put_in))
             .serve_with_incoming_shutdown(
                 service,
                 connections(listener, cut.clone()),

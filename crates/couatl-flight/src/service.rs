@@ -30,7 +30,7 @@ use crate::parameters::{Parameters, Upload};
 use crate::runtime::QueryRuntime;
 use crate::statement::Statement;
 use crate::status::{internal, status};
-use crate::stream::{FlightStream, encode, prepare};
+use crate::stream::{prepare, respond};
 use crate::{metadata, sql_info, type_info};
 
 /// The commands, on a session and the handles that clients hold of it.
@@ -118,26 +118,26 @@ impl Service {
     }
 
     /// The rows of a statement.
-    async fn rows(&self, statement: Statement) -> Result<Response<FlightStream>, Status> {
+    async fn rows(&self, statement: Statement) -> FlightResponse {
         let schema = statement.schema();
         let rows = self.run(statement.rows(self.session.clone())).await?;
-        Ok(self.send(rows, schema))
+        self.send(rows, schema)
     }
 
     /// The rows of a metadata command.
     async fn listed(&self, rows: impl Future<Output = Result<RecordBatch>> + Send + 'static) -> FlightResponse {
         let batch = self.run(rows).await?;
         let schema = batch.schema();
-        Ok(self.send(stream::iter([Ok(batch)]).boxed(), schema))
+        self.send(stream::iter([Ok(batch)]).boxed(), schema)
     }
 
-    fn send(&self, rows: BoxStream<'static, Result<RecordBatch>>, schema: SchemaRef) -> Response<FlightStream> {
+    fn send(&self, rows: BoxStream<'static, Result<RecordBatch>>, schema: SchemaRef) -> FlightResponse {
         let rows = prepare(rows, SchemaRef::clone(&schema));
-        Response::new(encode(self.runtime.stream(rows), schema))
+        respond(self.runtime.stream(rows), schema)
     }
 }
 
-type FlightResponse = Result<Response<FlightStream>, Status>;
+type FlightResponse = Result<Response<<Service as FlightService>::DoGetStream>, Status>;
 
 fn no_statement() -> Status {
     status(&Error::not_found("no such prepared statement: it was closed, or not used for too long"))
@@ -373,7 +373,7 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_primary_keys(&self, _query: CommandGetPrimaryKeys, _request: Request<Ticket>) -> FlightResponse {
-        Ok(self.send(stream::empty().boxed(), SchemaRef::clone(&metadata::PRIMARY_KEYS)))
+        self.send(stream::empty().boxed(), SchemaRef::clone(&metadata::PRIMARY_KEYS))
     }
 
     async fn get_flight_info_exported_keys(
@@ -385,7 +385,7 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_exported_keys(&self, _query: CommandGetExportedKeys, _request: Request<Ticket>) -> FlightResponse {
-        Ok(self.send(stream::empty().boxed(), SchemaRef::clone(&metadata::FOREIGN_KEYS)))
+        self.send(stream::empty().boxed(), SchemaRef::clone(&metadata::FOREIGN_KEYS))
     }
 
     async fn get_flight_info_imported_keys(
@@ -397,7 +397,7 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_imported_keys(&self, _query: CommandGetImportedKeys, _request: Request<Ticket>) -> FlightResponse {
-        Ok(self.send(stream::empty().boxed(), SchemaRef::clone(&metadata::FOREIGN_KEYS)))
+        self.send(stream::empty().boxed(), SchemaRef::clone(&metadata::FOREIGN_KEYS))
     }
 
     async fn get_flight_info_cross_reference(
@@ -413,7 +413,7 @@ impl FlightSqlService for Service {
         _query: CommandGetCrossReference,
         _request: Request<Ticket>,
     ) -> FlightResponse {
-        Ok(self.send(stream::empty().boxed(), SchemaRef::clone(&metadata::FOREIGN_KEYS)))
+        self.send(stream::empty().boxed(), SchemaRef::clone(&metadata::FOREIGN_KEYS))
     }
 
     async fn get_flight_info_substrait_plan(

@@ -14,8 +14,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use couatl_core::{Error, Result};
 
 /// How large a message becomes, where rows are small enough: large enough that what a message costs is little beside
-/// its rows, and small enough that it is still in the processor's cache when it is copied again, on its way out.
-pub(crate) const TARGET_BYTES: usize = 512 * 1024;
+/// its rows, and well below what clients take, which is 4 MiB where they were not told otherwise.
+pub(crate) const TARGET_BYTES: usize = 2 * 1024 * 1024;
 
 /// A schema as clients see it.
 pub(crate) fn wire_schema(schema: &Schema) -> SchemaRef {
