@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Case.read ──source──> batches         beside   pa.array(column, type) of the same values
-//!   Case.write <──sink─── that batch      beside   array.to_pylist() of the same values
+//!   Case.write <──sink─── the batches     beside   array.to_pylist() of the same values
 //! ```
 //!
 //! Both run in one process and in turns, the former through the public interface, thread and channels included.
@@ -16,13 +16,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use couatl_core::{Body, Finish, Metrics, ScanRequest, Stream, StreamDefinition, WriteRequest};
 use couatl_python::{Callable, PythonHost, stream_of_callables};
 use couatl_sql::parse_columns;
 use criterion::Criterion;
 use pyo3::prelude::*;
 use tokio::runtime::Runtime;
+
+/// As the wheel has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How many times faster than `to_pylist` a sink is to be, of any type.
 const SINK_TARGET: f64 = 4.0;
@@ -43,13 +46,13 @@ fn main() {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let filter = filter.trim_start_matches("source ").trim_start_matches("sink ");
     let values = Python::attach(values);
-    let all: Vec<(Py<PyAny>, bool)> =
+    let all: Vec<(Py<PyAny>, bool, usize)> =
         Python::attach(|py| values.bind(py).call_method0("cases").unwrap().extract()).unwrap();
     let mut lines = Vec::new();
-    for (kind, nulls) in all {
+    for (kind, nulls, columns) in all {
         let name: String = Python::attach(|py| kind.getattr(py, "sql").unwrap().extract(py)).unwrap();
         if name.contains(filter) {
-            let case = Python::attach(|py| Case::make(values.bind(py), kind.bind(py), nulls));
+            let case = Python::attach(|py| Case::make(values.bind(py), kind.bind(py), nulls, columns));
             lines.push(case.measure(&mut criterion));
         }
     }
@@ -81,10 +84,9 @@ struct Line {
 }
 
 impl Case {
-    fn make(values: &Bound<'_, PyModule>, kind: &Bound<'_, PyAny>, nulls: bool) -> Self {
-        let object = values.getattr("Case").unwrap().call1((kind, nulls)).unwrap();
+    fn make(values: &Bound<'_, PyModule>, kind: &Bound<'_, PyAny>, nulls: bool, columns: usize) -> Self {
+        let object = values.getattr("Case").unwrap().call1((kind, nulls, columns)).unwrap();
         let get = |name| object.getattr(name).unwrap();
-        let columns: usize = values.getattr("COLUMNS").unwrap().extract().unwrap();
         let sql: String = get("sql").extract().unwrap();
         let text: Vec<_> = (0..columns).map(|column| format!("c{column} {sql}")).collect();
         let schema = Arc::new(parse_columns(&text.join(", ")).unwrap());
@@ -100,9 +102,12 @@ impl Case {
     }
 
     fn measure(&self, criterion: &mut Criterion) -> Line {
-        let batches = self.scan();
-        let batch = concat_batches(&batches[0].schema(), &batches).unwrap();
-        assert_eq!((batch.num_rows() * batch.num_columns()) as f64, self.values);
+        let (mut batches, mut values) = (Vec::new(), 0);
+        self.scan(|batch| {
+            values += batch.num_rows() * batch.num_columns();
+            batches.push(batch);
+        });
+        assert_eq!(values as f64, self.values);
         let mut measure = |way: &str, couatl: &dyn Fn(), pyarrow: &str| {
             let call = || Python::attach(|py| drop(self.object.call_method0(py, pyarrow).unwrap()));
             let fastest = [Cell::new(Duration::MAX), Cell::new(Duration::MAX)];
@@ -128,33 +133,33 @@ impl Case {
                 |time: Duration| Some(time).filter(is_measured).map_or(f64::INFINITY, |time| time.as_nanos() as f64);
             fastest.map(|time| nanos(time.get()) / self.values)
         };
-        let source = measure("source", &|| drop(self.scan()), "to_arrow");
-        let sink = measure("sink", &|| self.write(&batch), "to_lists");
+        let source = measure("source", &|| self.scan(drop), "to_arrow");
+        let sink = measure("sink", &|| self.write(&batches), "to_lists");
         Line { name: self.name.clone(), target: self.target, source, sink }
     }
 
-    fn scan(&self) -> Vec<RecordBatch> {
+    fn scan(&self, mut each: impl FnMut(RecordBatch)) {
         let projection = (0..self.stream.definition.schema.fields().len()).collect();
         let metrics = Arc::new(Metrics::default());
         let request = ScanRequest { projection, fetch: None, metrics, finish: Finish::ignore() };
         RUNTIME.with(|runtime| {
             runtime.block_on(async {
                 let mut partition = self.stream.source.open(request).await.unwrap().remove(0);
-                let mut batches = Vec::new();
                 while let Some(batch) = partition.next_batch().await.unwrap() {
-                    batches.push(batch);
+                    each(batch);
                 }
-                batches
-            })
-        })
+            });
+        });
     }
 
-    fn write(&self, batch: &RecordBatch) {
+    fn write(&self, batches: &[RecordBatch]) {
         let request = WriteRequest { metrics: Arc::new(Metrics::default()), finish: Finish::ignore() };
         RUNTIME.with(|runtime| {
             runtime.block_on(async {
                 let mut writer = self.stream.sink.open(request).await.unwrap();
-                writer.write(batch.clone()).await.unwrap();
+                for batch in batches {
+                    writer.write(batch.clone()).await.unwrap();
+                }
                 writer.commit().await.unwrap();
             });
         });

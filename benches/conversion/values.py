@@ -5,12 +5,15 @@ import decimal
 import json
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-COLUMNS = 50
+# The same list of rows is given again and again: rows that were just made are in the processor's cache, too.
+ROUNDS, IN_BATCH = 200, 8
+COLUMNS, MANY_COLUMNS = 4, 50
 UTC = dt.timezone.utc
 EAST = dt.timezone(dt.timedelta(hours=2))
 EPOCH = dt.datetime(1970, 1, 1)
@@ -35,7 +38,7 @@ class Kind(NamedTuple):
     value: Callable[[], Any]
     source: float
     name: str = ""
-    rows: int = 4000
+    rows: int = 1000
     # What pyarrow's list still lacks to be what a write function receives.
     then: Callable[[Any], Any] | None = None
 
@@ -51,7 +54,7 @@ KINDS = [
     Kind("decimal(18, 4)", pa.decimal128(18, 4), lambda: decimal.Decimal(number(-(10**12), 10**12)).scaleb(-4), 1),
     Kind("decimal(50, 4)", pa.decimal256(50, 4), lambda: decimal.Decimal(number(-(10**40), 10**40)).scaleb(-4), 1),
     Kind("string", pa.string(), lambda: text(10), 3, "string of 10 B"),
-    Kind("string", pa.string(), lambda: text(10_000), 3, "string of 10 kB", 200),
+    Kind("string", pa.string(), lambda: text(10_000), 3, "string of 10 kB", 10),
     Kind("binary", pa.binary(), lambda: text(10).encode(), 3),
     Kind("date", pa.date32(), lambda: moment().date(), 3),
     Kind("time", pa.time64("us"), lambda: moment().time(), 3),
@@ -60,15 +63,14 @@ KINDS = [
     Kind("timestamptz", pa.timestamp("us", "UTC"), lambda: moment(EAST), 1, "timestamptz, +02:00"),
     Kind("uuid", pa.uuid(), lambda: uuid.UUID(int=number(2**128)), 0),
     Kind("json", pa.json_(), lambda: json.dumps({"id": number(1000), "tags": ["a", "b"]}), 0, then=json.loads),
-    Kind("array(int64)", pa.list_(pa.int64()), lambda: [number(2**40) for _ in range(4)], 3, "array of 4 int64", 1000),
+    Kind("array(int64)", pa.list_(pa.int64()), lambda: [number(2**40) for _ in range(4)], 3, "array of 4 int64"),
     Kind(
         "map(string, int64)",
         pa.map_(pa.string(), pa.int64()),
         lambda: {f"key {n}": number(2**40) for n in range(4)},
         3,
         "map of 4 to int64",
-        1000,
-        dict,
+        then=dict,
     ),
     Kind(
         "tuple(a int64, b string)",
@@ -76,8 +78,7 @@ KINDS = [
         lambda: {"a": number(2**40), "b": text(10)},
         3,
         "tuple of 2, as dict",
-        2000,
-        lambda value: tuple(value.values()),
+        then=lambda value: tuple(value.values()),
     ),
     Kind(
         "enum8('red' = 1, 'green' = 2)",
@@ -99,32 +100,40 @@ def text_of(*choices: str) -> str:
 class Case:
     """The values of one type, by row and by column."""
 
-    def __init__(self, kind: Kind, nulls: bool) -> None:
+    def __init__(self, kind: Kind, nulls: bool, columns: int) -> None:
         self.name = (kind.name or kind.sql) + (", half null" if nulls else "")
-        self.sql, self.rows, self.target, self.then = kind.sql, kind.rows, kind.source, kind.then
+        self.name += f", {columns} columns" if columns != COLUMNS else ""
+        self.sql, self.target, self.then = kind.sql, kind.source, kind.then
+        self.columns, self.rows = columns, kind.rows * ROUNDS
         self.arrow = kind.arrow
         value = (lambda: None if number(2) else kind.value()) if nulls else kind.value
-        self.list = [tuple(value() for _ in range(COLUMNS)) for _ in range(kind.rows)]
-        self.columns = [list(column) for column in zip(*self.list)]
-        self.arrays = [pa.array(column, kind.arrow) for column in self.columns]
+        self.list = [tuple(value() for _ in range(columns)) for _ in range(kind.rows)]
+        self.lists = [list(column) for column in zip(*self.list)]
+        # As long as the batches that a scan gives.
+        self.arrays = [pa.concat_arrays([pa.array(column, kind.arrow)] * IN_BATCH) for column in self.lists]
 
-    def read(self) -> list[tuple[Any, ...]]:
-        return self.list
+    def read(self) -> Iterator[list[tuple[Any, ...]]]:
+        return repeat(self.list, ROUNDS)
 
     def write(self, *columns: list[Any]) -> None:
         pass
 
-    def to_arrow(self) -> list[pa.Array]:
-        """What pyarrow does where the source does it; all of it is there at the end, as in batches."""
-        return [pa.array(column, self.arrow) for column in self.columns]
+    def to_arrow(self) -> None:
+        """What pyarrow does where the source does it; the columns of one batch are there together."""
+        for _ in range(ROUNDS):
+            arrays = [pa.array(column, self.arrow) for column in self.lists]
+            del arrays
 
-    def to_lists(self) -> list[list[Any]]:
-        """What pyarrow does where the sink does it; all of it is there at the end, as in arguments."""
-        lists = [array.to_pylist() for array in self.arrays]
-        if then := self.then:
-            lists = [[None if value is None else then(value) for value in values] for values in lists]
-        return lists
+    def to_lists(self) -> None:
+        """What pyarrow does where the sink does it; the arguments of one call are there together."""
+        for _ in range(ROUNDS // IN_BATCH):
+            lists = [array.to_pylist() for array in self.arrays]
+            if then := self.then:
+                lists = [[None if value is None else then(value) for value in values] for values in lists]
+            del lists
 
 
-def cases() -> list[tuple[Kind, bool]]:
-    return [(kind, nulls) for kind in KINDS for nulls in (False, True)]
+def cases() -> list[tuple[Kind, bool, int]]:
+    """The types, whether half of the values are null, and how many columns of them."""
+    narrow = [(kind, nulls, COLUMNS) for kind in KINDS for nulls in (False, True)]
+    return narrow + [(kind, False, MANY_COLUMNS) for kind in KINDS if kind.sql in ("int64", "float64", "string")]

@@ -5,7 +5,12 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use mimalloc::MiMalloc;
 use pyo3::prelude::*;
+
+/// What the system gives back to itself as soon as batches are dropped, this keeps for the next ones.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Runs the `couatl` command with its arguments, the first of which is its own name; gives the exit code.
 #[pyfunction]

@@ -3,7 +3,6 @@
 import json
 import threading
 
-import pyarrow
 import pytest
 from harness import create, error, rows, run, wait_until
 
@@ -258,17 +257,6 @@ def test_the_same_function_may_read_and_write(connection, notes):
     assert run(connection, "INSERT INTO both VALUES (3)") == 1
     assert rows(connection, "SELECT * FROM both") == [(7,)]
     assert read(notes) == [[[3]], []]
-
-
-def test_ingest(connection, sink, notes):
-    sink("n int64, s string", "def sink(n, s): note(n, s)")
-    with connection.cursor() as cursor:
-        try:
-            cursor.adbc_ingest("sink", pyarrow.table({"n": [1, 2], "s": ["a", None]}), mode="append")
-        except connection.NotSupportedError:
-            assert not notes.exists()
-        else:
-            assert read(notes) == [[[1, 2], ["a", None]]]
 
 
 def test_nested_values_in_an_insert(connection, sink, notes):

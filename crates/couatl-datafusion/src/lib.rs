@@ -20,6 +20,7 @@ mod endless;
 mod error;
 mod expansion;
 mod filter;
+mod ingest;
 mod insert;
 mod join;
 mod operators;
@@ -41,6 +42,7 @@ mod view;
 mod wire;
 
 pub use error::{from_datafusion, into_datafusion};
+pub use ingest::{IfExists, Ingest};
 pub use parameters::row_values;
 pub use planner::install_streaming;
 pub use query::{Queries, QueryInfo};

@@ -474,6 +474,14 @@ impl Session {
             (_, Some(schema)) => TableReference::partial(schema, name.name()),
             _ => TableReference::bare(name.name()),
         };
+        self.resolve(reference)
+    }
+
+    /// What a name means here, and the schema where it is, or would be.
+    pub(crate) fn resolve(
+        &self,
+        reference: TableReference,
+    ) -> Result<(ResolvedTableReference, Arc<dyn SchemaProvider>)> {
         let state = self.inner.context.state();
         let options = &state.config().options().catalog;
         let resolved = reference.resolve(&options.default_catalog, &options.default_schema);

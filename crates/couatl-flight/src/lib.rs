@@ -21,6 +21,7 @@
 mod connection;
 mod flight;
 mod handle;
+mod ingest;
 mod metadata;
 mod parameters;
 mod runtime;

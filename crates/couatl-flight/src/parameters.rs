@@ -73,18 +73,22 @@ impl Upload {
     }
 
     /// Whether no parameters were given. Rows of them may be none all the same. Known at the end.
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.0.schema().is_none_or(|schema| schema.fields().is_empty())
     }
 
-    /// What remains of it after the first batch, and that before it.
-    pub(crate) fn after(self, first: RecordBatch) -> SendableRecordBatchStream {
-        let schema = first.schema();
+    /// All rows as they arrive, if it has any columns.
+    pub(crate) async fn rows(mut self) -> Result<Option<SendableRecordBatchStream>, Status> {
+        // A schema is known for certain when the first batch is here, or the end.
+        let first = self.next().await?;
+        let Some(schema) = self.0.schema().filter(|schema| !schema.fields().is_empty()) else { return Ok(None) };
+        let schema = wire_schema(schema);
         let rest = stream::try_unfold(self, |mut upload| async move {
             let failed = |status: Status| into_datafusion(Error::invalid_argument(status.message()));
             Ok(upload.next().await.map_err(failed)?.map(|batch| (batch, upload)))
         });
-        Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(future::ok(first)).chain(rest)))
+        let rows = stream::iter(first).map(Ok).chain(rest);
+        Ok(Some(Box::pin(RecordBatchStreamAdapter::new(schema, rows))))
     }
 
     /// All of it.

@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 /// How many items of a stream may wait for the client. A client that stops reading stops the query.
-const CHANNEL_ITEMS: usize = 2;
+const CHANNEL_ITEMS: usize = 4;
 
 /// Where queries run.
 #[derive(Debug, Clone)]

@@ -13,7 +13,8 @@ use arrow_flight::sql::{
     CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo,
     CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery,
     CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery, CommandStatementSubstraitPlan,
-    CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo, TicketStatementQuery,
+    CommandStatementUpdate, DoPutPreparedStatementResult, DoPutUpdateResult, ProstMessageExt, SqlInfo,
+    TicketStatementQuery,
 };
 use arrow_flight::{Action, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, Ticket};
 use arrow_flight::{HandshakeResponse, PutResult};
@@ -26,6 +27,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::handle::{HandleLimits, Handles};
+use crate::ingest::ingestion;
 use crate::parameters::{Parameters, Upload};
 use crate::runtime::QueryRuntime;
 use crate::statement::Statement;
@@ -79,9 +81,7 @@ impl Service {
     }
 
     async fn prepared(&self, sql: String, transaction: Option<Bytes>) -> Result<Statement, Status> {
-        if transaction.is_some_and(|id| !id.is_empty()) {
-            return Err(unsupported("transactions are not offered: each statement takes effect on its own"));
-        }
+        no_transaction(transaction.as_deref())?;
         self.run(Statement::prepare(self.session.clone(), sql)).await
     }
 
@@ -143,8 +143,15 @@ fn no_statement() -> Status {
     status(&Error::not_found("no such prepared statement: it was closed, or not used for too long"))
 }
 
-fn unsupported(message: impl Into<String>) -> Status {
+pub(crate) fn unsupported(message: impl Into<String>) -> Status {
     status(&Error::unsupported(message))
+}
+
+fn no_transaction(id: Option<&[u8]>) -> Result<(), Status> {
+    match id {
+        None | Some([]) => Ok(()),
+        Some(_) => Err(unsupported("transactions are not offered: each statement takes effect on its own")),
+    }
 }
 
 /// The schema of a metadata command, which does not depend on what there is.
@@ -261,22 +268,17 @@ impl FlightSqlService for Service {
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         let statement = self.statement(&command.prepared_statement_handle)?;
-        let mut upload = Upload::new(request.into_inner());
+        let upload = Upload::new(request.into_inner());
         if !statement.prepared.is_update() {
             return match upload.collect().await? {
                 Parameters::None => self.update(statement).await,
                 parameters => self.update(Statement { parameters, ..statement }).await,
             };
         }
-        match upload.next().await? {
-            Some(first) => {
-                let (session, rows) = (self.session.clone(), upload.after(first));
-                let written = async move { session.execute_rows(&statement.prepared, rows).await };
-                Ok(count(self.run(written).await?))
-            }
-            None if upload.is_empty() => self.update(statement).await,
-            None => Ok(0),
-        }
+        let Some(rows) = upload.rows().await? else { return self.update(statement).await };
+        let session = self.session.clone();
+        let written = async move { session.execute_rows(&statement.prepared, rows).await };
+        Ok(count(self.run(written).await?))
     }
 
     async fn do_action_close_prepared_statement(
@@ -438,10 +440,18 @@ impl FlightSqlService for Service {
 
     async fn do_put_statement_ingest(
         &self,
-        _command: CommandStatementIngest,
-        _request: Request<PeekableFlightDataStream>,
+        command: CommandStatementIngest,
+        request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        Err(unsupported("bulk ingestion is not offered: INSERT INTO writes into tables and streams"))
+        no_transaction(command.transaction_id.as_deref())?;
+        let ingest = ingestion(&command)?;
+        let upload = Upload::new(request.into_inner());
+        let Some(rows) = upload.rows().await? else {
+            return Err(status(&Error::invalid_argument("the upload has no columns: there is nothing to ingest")));
+        };
+        let session = self.session.clone();
+        let written = self.run(async move { session.ingest(ingest, rows).await }).await?;
+        Ok(count(Some(written)))
     }
 
     async fn do_put_substrait_plan(
@@ -465,11 +475,16 @@ impl FlightSqlService for Service {
         _request: Request<PeekableFlightDataStream>,
         error: DoPutError,
     ) -> Result<Response<BoxStream<'static, Result<PutResult, Status>>>, Status> {
-        let missing = match error {
-            DoPutError::MissingCommand => "an upload without any message says nothing of what it is for",
-            DoPutError::MissingFlightDescriptor => "the first message of an upload must have a descriptor",
-        };
-        Err(status(&Error::invalid_argument(missing)))
+        match error {
+            // Drivers that have no rows to ingest say nothing at all, and want to hear how many those were.
+            DoPutError::MissingCommand => {
+                let app_metadata = DoPutUpdateResult { record_count: 0 }.encode_to_vec().into();
+                Ok(Response::new(stream::iter([Ok(PutResult { app_metadata })]).boxed()))
+            }
+            DoPutError::MissingFlightDescriptor => {
+                Err(status(&Error::invalid_argument("the first message of an upload must have a descriptor")))
+            }
+        }
     }
 
     async fn do_exchange_fallback(

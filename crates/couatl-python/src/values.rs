@@ -76,10 +76,24 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
         }
         DataType::Utf8 => {
             let values = array.as_string::<i32>();
+            if !values.is_ascii() {
+                return objects(py, array, |row| {
+                    let text = values.value(row);
+                    // SAFETY: attached; the text is as long as it says.
+                    unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as isize) }
+                });
+            }
             objects(py, array, |row| {
                 let text = values.value(row);
-                // SAFETY: attached; the text is as long as it says.
-                unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as isize) }
+                // SAFETY: attached. A new str whose characters are below 128 has a byte for each of them, and nobody else
+                // sees it before they are written.
+                unsafe {
+                    let new = ffi::PyUnicode_New(text.len() as isize, 127);
+                    if !new.is_null() && !text.is_empty() {
+                        ffi::PyUnicode_1BYTE_DATA(new).copy_from_nonoverlapping(text.as_ptr(), text.len());
+                    }
+                    new
+                }
             })
         }
         DataType::Binary => {

@@ -1,7 +1,7 @@
 //! Calls at the edge of the protocol: what is not offered, and what is no command at all.
 
 use arrow_flight::sql::{
-    ActionCancelQueryRequest, CommandStatementIngest, CommandStatementSubstraitPlan, ProstMessageExt,
+    ActionCancelQueryRequest, CommandStatementIngest, CommandStatementSubstraitPlan, DoPutUpdateResult, ProstMessageExt,
 };
 use arrow_flight::{Action, Criteria, Empty, FlightData, FlightDescriptor, Ticket};
 use futures::{TryStreamExt, stream};
@@ -16,7 +16,7 @@ async fn what_is_not_offered_is_said() {
     let mut client = served.client().await;
     let flight = client.inner_mut();
     let plan = CommandStatementSubstraitPlan::default().as_any().encode_to_vec();
-    let ingest = CommandStatementIngest::default().as_any().encode_to_vec();
+    let ingest = CommandStatementIngest { temporary: true, ..Default::default() }.as_any().encode_to_vec();
     let upload =
         |command: Vec<u8>| stream::iter([FlightData::new().with_descriptor(FlightDescriptor::new_cmd(command))]);
     let refusals = [
@@ -61,7 +61,6 @@ async fn what_is_no_command_is_a_bad_argument() {
             flight.do_get(Ticket::new(garbage.to_vec())).await.err(),
             flight.do_action(Action::new("CreatePreparedStatement", garbage.to_vec())).await.err(),
             flight.do_put(stream::iter([FlightData::new()])).await.err(),
-            flight.do_put(stream::empty()).await.err(),
             flight.do_put(stream::iter([FlightData::new().with_descriptor(descriptor)])).await.err(),
         ];
         for refusal in refusals {
@@ -69,6 +68,27 @@ async fn what_is_no_command_is_a_bad_argument() {
         }
     }
     assert_eq!(value(&mut client, "SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn an_ingestion_that_does_not_say_what_it_wants_is_a_bad_argument() {
+    let served = served().await;
+    let mut client = served.client().await;
+    let command = CommandStatementIngest { table: "t".to_owned(), ..Default::default() }.as_any().encode_to_vec();
+    let upload = stream::iter([FlightData::new().with_descriptor(FlightDescriptor::new_cmd(command))]);
+    let refusal = client.inner_mut().do_put(upload).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::InvalidArgument);
+    assert!(refusal.message().contains("TABLE_NOT_EXIST_OPTION_CREATE"), "{refusal}");
+}
+
+#[tokio::test]
+async fn an_upload_that_says_nothing_wrote_nothing() {
+    let served = served().await;
+    let mut client = served.client().await;
+    let results = client.inner_mut().do_put(stream::empty()).await.unwrap().into_inner();
+    let results: Vec<_> = results.try_collect().await.unwrap();
+    let update = DoPutUpdateResult::decode(&*results[0].app_metadata).unwrap();
+    assert_eq!((results.len(), update.record_count), (1, 0));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod column;
 mod decimal;
 mod dict;
 mod import;
+mod inside;
 mod misfit;
 mod nested;
 mod recast;

@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyList};
 use pyo3::{ffi, intern};
 
 use super::decimal;
+use super::inside;
 use super::misfit::{Appended, Misfit};
 
 /// The name that a type has in C: with its module for types of extension modules, without for classes.
@@ -41,6 +42,9 @@ pub(super) fn small_int(value: &Bound<'_, PyAny>) -> Option<i64> {
         if ffi::PyLong_Check(object) == 0 {
             return None;
         }
+        if let Some(short) = inside::short_int(object) {
+            return Some(short);
+        }
         ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow)
     };
     (overflow == 0).then_some(out)
@@ -70,6 +74,9 @@ pub(super) fn uint64(value: &Bound<'_, PyAny>) -> std::result::Result<u64, Misfi
     let out = unsafe {
         if ffi::PyLong_Check(object) == 0 {
             return of_other(value);
+        }
+        if let Some(short) = inside::short_int(object) {
+            return u64::try_from(short).map_err(|_| Misfit::plain());
         }
         ffi::PyLong_AsUnsignedLongLong(object)
     };
@@ -150,6 +157,9 @@ pub(super) fn plain_text<'a>(value: &'a Bound<'_, PyAny>) -> Option<&'a str> {
     unsafe {
         if ffi::PyUnicode_Check(value.as_ptr()) == 0 {
             return None;
+        }
+        if let Some(ascii) = inside::ascii(value.as_ptr()) {
+            return Some(ascii);
         }
         let data = ffi::PyUnicode_AsUTF8AndSize(value.as_ptr(), &raw mut length);
         if data.is_null() {

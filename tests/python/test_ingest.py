@@ -1,0 +1,165 @@
+"""Bulk ingestion: rows that a client uploads for a table, without a statement."""
+
+import json
+import subprocess
+import sys
+
+import pandas
+import pyarrow
+import pytest
+from adbc_driver_manager import Error
+from harness import create, queries, rows, run, wait_until
+
+PEOPLE = pyarrow.table(
+    {"id": [1, 2, 3], "Full name": ["Ada", None, 'Gr"ace'], "at": pyarrow.array([0, 1, 2], "timestamp[us]")}
+)
+
+
+@pytest.fixture
+def table(connection):
+    """A name that is free, and free again after the test."""
+    yield "people"
+    run(connection, "DROP TABLE IF EXISTS people")
+
+
+def ingest(connection, table, data, mode, **where):
+    with connection.cursor() as cursor:
+        return cursor.adbc_ingest(table, data, mode=mode, **where)
+
+
+def refused(connection, table, data, mode, **where):
+    with pytest.raises(Error) as raised:
+        ingest(connection, table, data, mode, **where)
+    return str(raised.value)
+
+
+def ids(connection, table):
+    return [id for (id,) in rows(connection, f"SELECT id FROM {table} ORDER BY id")]
+
+
+def test_modes_where_there_is_no_table(connection, table):
+    assert "there is no table or stream 'people'" in refused(connection, table, PEOPLE, "append")
+    for mode in ["create", "create_append", "replace"]:
+        assert ingest(connection, table, PEOPLE, mode) == 3
+        assert ids(connection, table) == [1, 2, 3]
+        run(connection, "DROP TABLE people")
+
+
+def test_modes_where_there_is_one(connection, table):
+    assert ingest(connection, table, PEOPLE, "create") == 3
+    assert "'people' exists already" in refused(connection, table, PEOPLE, "create")
+    assert ids(connection, table) == [1, 2, 3]
+    assert ingest(connection, table, PEOPLE.slice(0, 1), "append") == 1
+    assert ingest(connection, table, PEOPLE.slice(1, 1), "create_append") == 1
+    assert ids(connection, table) == [1, 1, 2, 2, 3]
+    assert ingest(connection, table, PEOPLE.slice(2), "replace") == 1
+    assert ids(connection, table) == [3]
+
+
+def test_values_and_their_types_stay(connection, table):
+    ingest(connection, table, PEOPLE, "create")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM people ORDER BY id")
+        assert cursor.fetch_arrow_table().equals(PEOPLE)
+
+
+def test_columns_go_by_their_names(connection, table):
+    ingest(connection, table, PEOPLE, "create")
+    given = pyarrow.table({"Full name": ["Alan"], "id": pyarrow.array([4], "int8")})
+    assert ingest(connection, table, given, "append") == 1
+    assert rows(connection, "SELECT * FROM people WHERE id = 4") == [(4, "Alan", None)]
+    assert "nickname" in refused(connection, table, given.rename_columns(["nickname", "id"]), "append")
+    twice = pyarrow.table([pyarrow.array([1]), pyarrow.array([2])], names=["id", "id"])
+    assert "id" in refused(connection, table, twice, "append")
+    assert ids(connection, table) == [1, 2, 3, 4]
+
+
+def test_names_may_have_anything_in_them(connection):
+    name = 'od"d. % nAme_'
+    quoted = '"od""d. % nAme_"'
+    try:
+        assert ingest(connection, name, PEOPLE, "create", db_schema_name="public", catalog_name="couatl") == 3
+        assert ids(connection, quoted) == [1, 2, 3]
+    finally:
+        run(connection, f"DROP TABLE IF EXISTS {quoted}")
+
+
+def test_a_stream_is_written_to_in_batches(connection, tmp_path):
+    notes = tmp_path / "notes"
+    body = f"""
+import json
+import subprocess
+import sys
+
+def sink(id, name):
+    with open({str(notes)!r}, "a") as file:
+        print(json.dumps([id, name]), file=file)
+"""
+    create(connection, "sink", "id int64, name string", body)
+    given = pyarrow.table({"name": ["Ada", None], "id": pyarrow.array([1, 2], "int32")})
+    assert ingest(connection, "sink", given, "append") == 2
+    assert [json.loads(line) for line in notes.read_text().splitlines()] == [[[1, 2], ["Ada", None]]]
+    said = refused(connection, "sink", pyarrow.table({"id": ["one"], "name": ["Ada"]}), "append")
+    assert "column 'id' (int64): cannot store 'one'" in said
+    assert "is a stream, which rows cannot replace" in refused(connection, "sink", given, "replace")
+
+
+def test_no_rows(connection, table):
+    ingest(connection, table, PEOPLE, "create")
+    for nothing in [PEOPLE.slice(0, 0), pyarrow.RecordBatchReader.from_batches(PEOPLE.schema, [])]:
+        assert ingest(connection, table, nothing, "append") == 0
+    assert ids(connection, table) == [1, 2, 3]
+
+
+def test_a_failure_leaves_what_there_was(connection, table):
+    ingest(connection, table, PEOPLE, "create")
+    wrong = pyarrow.table({"id": ["x", "y"]})
+    assert "x" in refused(connection, table, wrong, "append")
+    assert ids(connection, table) == [1, 2, 3]
+
+
+def test_what_rows_cannot_go_into(connection):
+    run(connection, "CREATE VIEW seen AS SELECT 1 AS id")
+    try:
+        assert "'seen' is a view, which rows cannot replace" in refused(connection, "seen", PEOPLE, "replace")
+        assert "not implemented" in refused(connection, "seen", PEOPLE.select(["id"]), "append")
+        assert rows(connection, "SELECT * FROM seen") == [(1,)]
+    finally:
+        run(connection, "DROP VIEW seen")
+    assert "no schema 'couatl.nowhere'" in refused(connection, "t", PEOPLE, "create", db_schema_name="nowhere")
+    assert "cannot be made there" in refused(connection, "t", PEOPLE, "create", db_schema_name="system")
+    assert "temporary tables are not offered" in refused(connection, "t", PEOPLE, "create", temporary=True)
+
+
+def test_a_client_that_vanishes_halfway_leaves_no_table(server, connection, table, tmp_path):
+    ingest(connection, table, PEOPLE, "create")
+    script = f"""
+import sys
+import pyarrow
+from adbc_driver_flightsql import dbapi
+
+def batches():
+    while True:
+        yield pyarrow.record_batch({{"id": range(1000)}})
+
+schema = pyarrow.schema({{"id": "int64"}})
+with dbapi.connect({server.uri!r}, autocommit=True) as connection, connection.cursor() as cursor:
+    cursor.adbc_ingest("people", pyarrow.RecordBatchReader.from_batches(schema, batches()), mode="replace")
+"""
+
+    client = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: queries(connection), "the ingestion runs")
+    finally:
+        client.kill()
+        client.wait()
+    wait_until(lambda: not queries(connection), "the ingestion has ended")
+    wait_until(lambda: ids(connection, table) == [1, 2, 3], "the table is back")
+
+
+def test_pandas_writes_a_frame(connection, table):
+    frame = pandas.DataFrame({"id": [1, 2], "name": ["Ada", "Alan"]})
+    assert frame.to_sql(table, connection, index=False) == 2
+    assert rows(connection, "SELECT * FROM people ORDER BY id") == [(1, "Ada"), (2, "Alan")]
+    assert frame.to_sql(table, connection, index=False, if_exists="append") == 2
+    assert ids(connection, table) == [1, 1, 2, 2]
