@@ -44,7 +44,9 @@ class Kind(NamedTuple):
 
 def integer(name, arrow, low, high):
     def value(rng):
-        return rng.choice([low, high, 0, 1, rng.randint(low, high)])
+        # Ints have 30 bits in each of their digits.
+        digits = rng.choice([-1, 1]) * 2 ** rng.choice([30, 60]) + rng.randint(-1, 1)
+        return rng.choice([low, high, 0, 1, rng.randint(low, high), min(max(low, digits), high)])
 
     misfits = (low - 1, high + 1, "1", 0.5, b"1")
     if name.endswith("64"):
