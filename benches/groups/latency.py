@@ -1,22 +1,28 @@
 """From yield to client: how old a row is when an ADBC client has it, for queries that hold rows back elsewhere."""
 
-import threading
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from adbc_driver_flightsql import dbapi
 
+from benches.clients import FIRST_ROW_SECONDS
 from benches.engine import Server, execute, server, stream
 from benches.measure import Outcome, Result, Scale, Skipped, at_most, percentile
 
 ROWS_PER_SECOND = 20
 AT_ONCE = 200
+# Many clients in one Python process wait for each other, and it is their waiting that is measured.
+PROCESSES = 4
 TITLE = "From yield to client"
 ABOUT = (
     f"An endless generator yields {ROWS_PER_SECOND} rows a second, each with the time of its yield; an ADBC client in "
     "another process looks at its clock when it has the row. Then many such queries at once, each with a connection of "
-    "its own, from the time when all of them run."
+    f"its own, in {PROCESSES} processes of clients, from the time when all of them run."
 )
 COLUMNS = "at int64, n int64, k int64"
 BODY = f"""
@@ -45,85 +51,64 @@ class Silent(Exception):
     """No row came in time."""
 
 
-class Reader(threading.Thread):
-    """A client that notes when rows were yielded and how old they are, until one comes that was yielded after `end`."""
-
-    def __init__(self, couatl: Server, query: str) -> None:
-        super().__init__(daemon=True)
-        self.couatl, self.query = couatl, query
-        self.rows: list[tuple[int, float]] = []
-        self.running = threading.Event()
-        self.end = float("inf")
-        self.cursor: dbapi.Cursor | None = None
-        self.failure: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            with self.couatl.connect() as connection, connection.cursor() as self.cursor:
-                self.cursor.execute(self.query)
-                for batch in self.cursor.fetch_record_batch():
-                    now = time.time_ns()
-                    self.rows += [(at, (now - at) / 1e6) for at in batch["at"].to_pylist()]
-                    self.running.set()
-                    if self.rows[-1][0] > self.end:
-                        break
-        except Exception as failure:
-            self.failure = failure
-        finally:
-            self.running.set()
-
-    def give_up(self) -> None:
-        if self.cursor is not None:
-            with suppress(Exception):
-                self.cursor.adbc_cancel()
+@contextmanager
+def clients(couatl: Server, queries: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """Clients in a process of their own; those that do not end by themselves are ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benches.clients", couatl.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        tell(process, list(queries))
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
-def latencies(
-    couatl: Server, queries: Sequence[str], seconds: float, patience: float
-) -> tuple[list[float], tuple[float, float]]:
+def tell(process: subprocess.Popen[str], what: object) -> None:
+    assert process.stdin is not None
+    print(json.dumps(what), file=process.stdin, flush=True)
+
+
+def hear(process: subprocess.Popen[str]) -> Any:
+    assert process.stdout is not None
+    return json.loads(process.stdout.readline())
+
+
+def latencies(couatl: Server, queries: Sequence[str], seconds: float) -> tuple[list[float], tuple[float, float]]:
     """The milliseconds from yield to client of all rows that are yielded in a time in which all queries run.
 
     And how busy the server and the clients were meanwhile, in processors.
     """
-    readers = [Reader(couatl, query) for query in queries]
-    for reader in readers:
-        reader.start()
-    deadline = time.monotonic() + patience
-    silent = [reader for reader in readers if not reader.running.wait(max(0, deadline - time.monotonic()))]
-    start, before = time.time_ns(), (couatl.cpu_seconds(), time.process_time())
-    end = start if silent else start + int(seconds * 1e9)
-    for reader in readers:
-        reader.end = end
-    deadline = time.monotonic() + (end - start) / 1e9 + patience
-    for reader in readers:
-        if reader not in silent:
-            reader.join(max(0, deadline - time.monotonic()))
-    elapsed, after = (time.time_ns() - start) / 1e9, (couatl.cpu_seconds(), time.process_time())
-    for reader in readers:
-        if reader.failure is not None:
-            raise reader.failure
-    silent = [reader for reader in readers if reader.is_alive()]
-    for reader in silent:
-        reader.give_up()
-        reader.join(patience)
-    found = [late for reader in readers for at, late in reader.rows if start <= at <= end]
-    if silent or not found:
+    parts = [queries[part::PROCESSES] for part in range(min(PROCESSES, len(queries)))]
+    with ExitStack() as stack:
+        processes = [stack.enter_context(clients(couatl, part)) for part in parts]
+        if sum(map(hear, processes)) < len(queries):
+            raise Silent
+        start, before = time.time_ns(), couatl.cpu_seconds()
+        for process in processes:
+            tell(process, [start, start + int(seconds * 1e9)])
+        found = [hear(process) for process in processes]
+        elapsed, server_seconds = (time.time_ns() - start) / 1e9, couatl.cpu_seconds() - before
+    failures = [failure for answer in found for failure in answer["failures"]]
+    if failures:
+        raise RuntimeError(failures[0])
+    late = [late for answer in found for late in answer["late"]]
+    if not late or any(answer["silent"] for answer in found):
         raise Silent
-    server_load, client_load = ((late - early) / elapsed for early, late in zip(before, after))
-    return found, (server_load, client_load)
+    return late, (server_seconds / elapsed, sum(answer["cpu"] for answer in found) / elapsed)
 
 
 def results(
     couatl: Server, scale: Scale, what: str, queries: Sequence[str], limits: dict[int, float]
 ) -> Iterator[Result]:
-    seconds, patience = (0.5, 3.0) if scale.quick else (10.0, 20.0)
     try:
-        late, (server_load, client_load) = latencies(couatl, queries, seconds, patience)
+        late, (server_load, client_load) = latencies(couatl, queries, 0.5 if scale.quick else 10.0)
         # Where both together come near what the machine has, it is the machine that is measured.
         ours = f"{len(late):,} rows; server {server_load:.0%} of a core, clients {client_load:.0%}"
     except Silent:
         # All that is known is that it takes longer than this.
-        late, ours = [patience * 1e3], f"no row within {patience:.0f} s"
+        late, ours = [FIRST_ROW_SECONDS * 1e3], f"no row within {FIRST_ROW_SECONDS:.0f} s"
     for percent, limit in limits.items():
         yield Result(f"{what}, p{percent}", percentile(late, percent), "ms", at_most(limit), ours)
 
