@@ -159,6 +159,7 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
             let lists = array.as_list::<i32>();
             let reached = Reached::new(lists.value_offsets());
             let values = to_list(py, &reached.part_of(lists.values()), item)?;
+            let _uncollected = Uncollected::begin(py);
             objects(py, array, |row| {
                 let items = reached.by(row);
                 // SAFETY: attached. The new list has a place for each item, which is set once, with a reference that it
@@ -195,6 +196,7 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
                 to_list(py, &column, field)
             };
             let members = records.columns().iter().zip(fields).map(member).collect::<PyResult<Vec<_>>>()?;
+            let _uncollected = Uncollected::begin(py);
             objects(py, array, |row| {
                 // SAFETY: attached. The new tuple has a place for each member, which is set once, with a reference that it
                 // takes over; members have as many values as the record has rows.
@@ -262,6 +264,29 @@ impl<'a> Reached<'a> {
     /// Those of one row, as positions in the part.
     fn by(&self, row: usize) -> Range<usize> {
         self.offsets[row] as usize - self.first..self.offsets[row + 1] as usize - self.first
+    }
+}
+
+/// A time without garbage collection, which begins anew with every 700 lists or tuples, and finds none among ours. What
+/// happens meanwhile must run no code but the C API's, so that nobody sees or changes that collection is off.
+struct Uncollected<'py> {
+    _attached: Python<'py>,
+    was_on: bool,
+}
+
+impl<'py> Uncollected<'py> {
+    fn begin(py: Python<'py>) -> Self {
+        // SAFETY: attached.
+        Self { _attached: py, was_on: unsafe { ffi::PyGC_Disable() } != 0 }
+    }
+}
+
+impl Drop for Uncollected<'_> {
+    fn drop(&mut self) {
+        if self.was_on {
+            // SAFETY: attached.
+            unsafe { ffi::PyGC_Enable() };
+        }
     }
 }
 
