@@ -49,8 +49,9 @@ bless: $(VENV)/ready
 	UPDATE_EXPECT=1 cargo test --workspace --all-targets
 
 bench: $(VENV)/wheel-release $(PEERS)/ready
-	cargo bench --manifest-path benches/conversion/Cargo.toml --target-dir $(TARGET)/conversion
-	$(BIN)/python -m benches --write
+	CONVERSION_TABLE=$(TARGET)/conversion/table.txt \
+	cargo bench --manifest-path benches/conversion/Cargo.toml --target-dir $(TARGET)/conversion --bench conversion
+	$(BIN)/python -m benches --write --conversion $(TARGET)/conversion/table.txt
 
 clean:
 	rm -rf $(VENV) $(PEERS) target

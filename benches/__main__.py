@@ -39,6 +39,7 @@ def arguments() -> argparse.Namespace:
         metavar="PYTHON",
         help="the interpreter whose environment has the peers (default: %(default)s)",
     )
+    parser.add_argument("--conversion", type=Path, metavar="TABLE", help="the table of the conversion's benchmark")
     given = parser.parse_args()
     if given.write and (given.only or given.quick):
         parser.error("--write wants everything measured: without --only and --quick")
@@ -65,7 +66,7 @@ def main() -> None:
     missed = [result.what for result in results if report.verdict(result) == "miss"]
     print(f"\n{len(results)} results, {len(missed)} beside their targets", file=sys.stderr)
     if given.write:
-        (ROOT / "docs/performance.md").write_text(report.page(described, outcomes))
+        (ROOT / "docs/performance.md").write_text(report.page(described, outcomes, given.conversion))
         (ROOT / "docs/performance.svg").write_text(picture.draw(results))
 
 

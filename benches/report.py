@@ -1,6 +1,7 @@
 """Outcomes as text: lines while it runs, and the page in the documentation."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 
 from benches.measure import Outcome, Result, Target
@@ -13,6 +14,16 @@ interleaved rounds of which the best counts: ratios say more than rates. A targe
 
 ![Rows per second, and every result beside its target](performance.svg)
 """
+
+
+CONVERSION = """\
+## Values of each type
+
+From rows of Python values to Arrow beside `pa.array` of the same values, and from Arrow to lists of Python values
+beside `to_pylist`: lists of 1,000 rows of 4 columns, and of 50, given again and again.
+"""
+# What is known of the numbers that are beside their targets.
+LIMITS = Path(__file__).parent / "limits.md"
 
 
 def number(value: float, unit: str) -> str:
@@ -42,7 +53,9 @@ def line(outcome: Outcome) -> str:
     return f"  {outcome.what:<48} {value:>11}  {verdict(outcome):<4}  {target:<22}  {made_of}"
 
 
-def page(machine: Mapping[str, str], outcomes: Mapping[ModuleType, Sequence[Outcome]]) -> str:
+def page(
+    machine: Mapping[str, str], outcomes: Mapping[ModuleType, Sequence[Outcome]], conversion: Path | None = None
+) -> str:
     """All outcomes, for the documentation."""
     parts = [PREFACE, table(["machine", ""], machine.items())]
     for group, found in outcomes.items():
@@ -62,6 +75,9 @@ def page(machine: Mapping[str, str], outcomes: Mapping[ModuleType, Sequence[Outc
         parts.append(table(["", "result", "target", "", "couatl", "beside"], rows))
         skipped = [outcome for outcome in found if not isinstance(outcome, Result)]
         parts += [f"Not measured: {outcome.what} ({outcome.reason}).\n" for outcome in skipped]
+    if conversion is not None and conversion.exists():
+        parts.append(f"{CONVERSION}\n```text\n{conversion.read_text()}```\n")
+    parts.append(LIMITS.read_text())
     return "\n".join(parts)
 
 

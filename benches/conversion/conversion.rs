@@ -166,10 +166,11 @@ impl Case {
     }
 }
 
+/// The table, on standard output and in the file that `CONVERSION_TABLE` names.
 fn print(lines: &[Line]) {
-    println!("\n{:34}{:^40}{:^40}", "ns a value", "source", "sink");
+    let mut table = format!("{:34}{:^40}{:^40}\n", "ns a value", "source", "sink");
     let columns = format!("{:>9}{:>9}{:>8}{:>7}       ", "couatl", "pyarrow", "ratio", "target");
-    println!("{:34}{columns}{columns}", "");
+    table += &format!("{:34}{columns}{columns}\n", "");
     let side = |[couatl, pyarrow]: [f64; 2], target: f64| {
         if couatl.is_infinite() {
             return format!("{:40}", "  not measured");
@@ -180,6 +181,12 @@ fn print(lines: &[Line]) {
         format!("{couatl:9.1}{pyarrow:9.1}{ratio:8.2}{target:>7}{mark:>7}")
     };
     for Line { name, target, source, sink } in lines {
-        println!("{name:34}{}{}", side(*source, *target), side(*sink, SINK_TARGET));
+        let line = format!("{name:34}{}{}", side(*source, *target), side(*sink, SINK_TARGET));
+        table += line.trim_end();
+        table += "\n";
+    }
+    println!("\n{table}");
+    if let Ok(path) = std::env::var("CONVERSION_TABLE") {
+        std::fs::write(path, table).unwrap();
     }
 }

@@ -1,4 +1,6 @@
-"""bytewax: a partition that gives batches from its own helper, and a sink that only counts."""
+"""bytewax: a partition that gives batches from its own helper, and a sink that counts, or that answers the query."""
+
+from operator import itemgetter
 
 from bytewax import operators
 from bytewax.dataflow import Dataflow
@@ -39,11 +41,29 @@ class Count(DynamicSink, StatelessSinkPartition):
         self.rows += len(items)
 
 
+class Aggregate(Count):
+    total, largest = 0, ""
+
+    def write_batch(self, items):
+        self.rows += len(items)
+        self.total += sum(map(itemgetter(0), items))
+        self.largest = max(self.largest, max(map(itemgetter(2), items)))
+
+
+def run(count, sink):
+    flow = Dataflow("rows")
+    operators.output("sink", operators.input("source", flow, Source(count)), sink)
+    run_main(flow)
+    return sink
+
+
 def rows(count):
+    return lambda: (run(count, Count()).rows,)
+
+
+def answers(count):
     def query():
-        sink, flow = Count(), Dataflow("rows")
-        operators.output("sink", operators.input("source", flow, Source(count)), sink)
-        run_main(flow)
-        return (sink.rows,)
+        sink = run(count, Aggregate())
+        return sink.rows, sink.total, sink.largest
 
     return query
