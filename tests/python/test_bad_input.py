@@ -703,3 +703,23 @@ def test_many_failures_leave_no_thread(connection, server):
     for _ in range(30):
         error(connection, "SELECT * FROM bad")
     wait_until(lambda: threads() <= before + 5, "threads to end")
+
+
+def test_a_dict_that_its_values_change_is_refused(connection):
+    body = """
+class Grows:
+    def __init__(self, map):
+        self.map = map
+
+    def __index__(self):
+        self.map[f"key {len(self.map)}"] = Grows(self.map)
+        return 1
+
+def read():
+    map = {}
+    map["first"] = Grows(map)
+    yield (map,)
+"""
+    create(connection, "growing", "m map(string, int64)", body, read_function_name="read")
+    said = error(connection, "SELECT * FROM growing")
+    assert "row 1, column 'm'" in said and "its values changed it while they were read" in said

@@ -228,6 +228,9 @@ impl Column {
 
     /// Appends one value inside of another.
     pub(super) fn append(&mut self, value: Option<&Bound<'_, PyAny>>) -> Appended {
+        if value.is_some_and(|value| self.push(value, usize::MAX).is_some()) {
+            return Ok(());
+        }
         let value = value.filter(|value| !value.is_none());
         self.extend(std::iter::once(value), true, usize::MAX).map(drop)
     }

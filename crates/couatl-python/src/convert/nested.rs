@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::column::Column;
-use super::dict::Members;
+use super::dict::{Members, Pairs};
 use super::misfit::{Appended, Misfit, place_of};
 use super::scalar::type_name;
 
@@ -138,10 +138,12 @@ impl MapColumn {
             Ok(())
         };
         if let Ok(dict) = value.cast::<PyDict>() {
-            // A copy of the pairs: iterating a dict that its values' own code changes is an error of Python's.
-            for pair in dict.items() {
-                let (key, item) = pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+            let length = dict.len();
+            for (key, item) in Pairs::new(dict).take(length) {
                 entry(&key, &item)?;
+            }
+            if count != length || dict.len() != length {
+                return Err(Misfit::because("its values changed it while they were read"));
             }
         } else {
             let pairs = items(value)?;

@@ -179,8 +179,13 @@ pub(super) fn utf8<'a>(value: &'a Bound<'_, PyAny>) -> std::result::Result<&'a s
 }
 
 pub(super) fn bytes(value: &Bound<'_, PyAny>, append: impl FnOnce(&[u8]) -> Appended) -> Appended {
-    if let Ok(bytes) = value.cast::<pyo3::types::PyBytes>() {
-        return append(bytes.as_bytes());
+    let object = value.as_ptr();
+    // SAFETY: attached; a bytes object, which is checked first, has as many bytes as its size says, and lives as long.
+    unsafe {
+        if ffi::PyBytes_Check(object) != 0 {
+            let data = ffi::PyBytes_AS_STRING(object).cast();
+            return append(std::slice::from_raw_parts(data, ffi::Py_SIZE(object) as usize));
+        }
     }
     if !value.is_instance_of::<pyo3::types::PyByteArray>() && !value.is_instance_of::<pyo3::types::PyMemoryView>() {
         return Err(Misfit::plain());

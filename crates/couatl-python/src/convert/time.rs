@@ -48,6 +48,15 @@ fn micros(hour: c_int, minute: c_int, second: c_int, micro: c_int) -> i64 {
 
 /// A `datetime.date`, in days since the epoch; `None` for a null of its kind.
 pub(super) fn date(value: &Bound<'_, PyAny>) -> Result<Option<i32>, Misfit> {
+    // SAFETY: attached, and `import_datetime` has run; the check takes any object.
+    if unsafe { ffi::PyDate_CheckExact(value.as_ptr()) } != 0 {
+        return Ok(Some(days(value) as i32));
+    }
+    date_of_other(value)
+}
+
+#[cold]
+fn date_of_other(value: &Bound<'_, PyAny>) -> Result<Option<i32>, Misfit> {
     // SAFETY: attached, and `import_datetime` has run; the checks take any object.
     let (date, datetime) = unsafe { (ffi::PyDate_Check(value.as_ptr()), ffi::PyDateTime_Check(value.as_ptr())) };
     if datetime != 0 {
