@@ -723,3 +723,18 @@ def read():
     create(connection, "growing", "m map(string, int64)", body, read_function_name="read")
     said = error(connection, "SELECT * FROM growing")
     assert "row 1, column 'm'" in said and "its values changed it while they were read" in said
+
+
+@pytest.mark.parametrize("value", ["2**63 + 1", "2**53 + 1", "10**400", "-(10**400)"])
+def test_an_int_that_is_no_float_is_refused(connection, value):
+    create(connection, "floating", "f float64", f"def read():\n    yield ({value},)", read_function_name="read")
+    assert "no float is exactly that" in error(connection, "SELECT * FROM floating")
+
+
+def test_what_a_stream_cannot_answer_is_refused_before_rows_are_fetched(connection):
+    body = "def read():\n    while True:\n        yield (1,)"
+    create(connection, "unending", "n int64", body, read_function_name="read", mode="streaming")
+    with connection.cursor() as cursor:
+        for step in [cursor.adbc_prepare, cursor.adbc_execute_schema, cursor.execute]:
+            with pytest.raises(Exception, match="unending"):
+                step("SELECT count(*) FROM unending")

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pandas
 import pyarrow
 import pytest
 from adbc_driver_manager import Error
-from harness import create, queries, rows, run, wait_until
+from harness import create, error, queries, rows, run, wait_until
 
 PEOPLE = pyarrow.table(
     {"id": [1, 2, 3], "Full name": ["Ada", None, 'Gr"ace'], "at": pyarrow.array([0, 1, 2], "timestamp[us]")}
@@ -131,30 +132,57 @@ def test_what_rows_cannot_go_into(connection):
     assert "temporary tables are not offered" in refused(connection, "t", PEOPLE, "create", temporary=True)
 
 
-def test_a_client_that_vanishes_halfway_leaves_no_table(server, connection, table, tmp_path):
-    ingest(connection, table, PEOPLE, "create")
-    script = f"""
+# A client that uploads one batch, says so, and waits to be killed.
+HANGING = """
+import pathlib
 import sys
+import time
+
 import pyarrow
 from adbc_driver_flightsql import dbapi
 
-def batches():
-    while True:
-        yield pyarrow.record_batch({{"id": range(1000)}})
+uri, mode, sent = sys.argv[1:]
 
-schema = pyarrow.schema({{"id": "int64"}})
-with dbapi.connect({server.uri!r}, autocommit=True) as connection, connection.cursor() as cursor:
-    cursor.adbc_ingest("people", pyarrow.RecordBatchReader.from_batches(schema, batches()), mode="replace")
+def batches():
+    yield pyarrow.record_batch({"id": [100, 101]})
+    pathlib.Path(sent).touch()
+    time.sleep(1000)
+
+schema = pyarrow.schema({"id": "int64"})
+with dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
+    cursor.adbc_ingest("people", pyarrow.RecordBatchReader.from_batches(schema, batches()), mode=mode)
 """
 
-    client = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.DEVNULL)
+
+@contextmanager
+def hanging(server, connection, mode, sent):
+    """A client that is in the middle of an ingestion; then it is gone, and so is what it had begun."""
+    command = [sys.executable, "-c", HANGING, server.uri, mode, str(sent)]
+    client = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
-        wait_until(lambda: queries(connection), "the ingestion runs")
+        wait_until(lambda: sent.exists() and queries(connection), "the ingestion runs")
+        yield
     finally:
         client.kill()
         client.wait()
     wait_until(lambda: not queries(connection), "the ingestion has ended")
-    wait_until(lambda: ids(connection, table) == [1, 2, 3], "the table is back")
+
+
+def test_a_client_that_vanishes_halfway_changes_nothing(server, connection, table, tmp_path):
+    with hanging(server, connection, "create", tmp_path / "created"):
+        assert "not found" in error(connection, "SELECT * FROM people")
+    assert "not found" in error(connection, "SELECT * FROM people")
+    ingest(connection, table, PEOPLE, "create")
+    with hanging(server, connection, "replace", tmp_path / "replaced"):
+        assert ids(connection, table) == [1, 2, 3]
+    assert ids(connection, table) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("mode", ["create", "create_append", "replace"])
+def test_what_others_make_meanwhile_stays(server, connection, table, tmp_path, mode):
+    with hanging(server, connection, mode, tmp_path / "sent"):
+        assert ingest(connection, table, PEOPLE, "create_append") == 3
+    assert ids(connection, table) == [1, 2, 3]
 
 
 def test_pandas_writes_a_frame(connection, table):

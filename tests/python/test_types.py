@@ -170,6 +170,18 @@ def test_any_word_names_a_column(connection):
     assert rows(connection, 'SELECT key, index, "select" FROM words') == [(1, "a", True)]
 
 
+@pytest.mark.parametrize(
+    ("type", "values"),
+    [
+        ("float64", [2**53, 2**63, -(2**63), 2**64, 10**22, 2**1023, -(2**1000)]),
+        ("float32", [2**24, 2**100, -(2**127)]),
+    ],
+)
+def test_ints_that_are_exactly_floats(connection, type, values):
+    create(connection, "floats", f"v {type}", f"def floats():\n    return {values}")
+    assert [float(value) for value in values] == table(connection, "SELECT v FROM floats").column("v").to_pylist()
+
+
 def test_nan_stays_nan(connection):
     create(connection, "nan", "f float32, d float64", "def nan():\n    return [(float('nan'), float('nan'))]\n")
     ((f, d),) = rows(connection, "SELECT * FROM nan")

@@ -1,21 +1,28 @@
 //! Bulk ingestion: rows that come without a statement go into a table that is there, or into one that is made of them.
 //!
 //! Either way it is an INSERT by column names, which is listed, cancelled and converted as any other. A table that is
-//! made appears before its rows do, and goes again, or gives its place back to the one it replaced, where they fail.
+//! made gets its name when all its rows are there.
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use couatl_core::{Error, Result};
-use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
-use datafusion::common::TableReference;
-use datafusion::datasource::TableType;
+use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::common::{Column, TableReference};
+use datafusion::dataframe::DataFrame;
+use datafusion::datasource::{TableType, provider_as_source};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, WriteOp};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::Ident;
-use tracing::error;
+use futures::stream;
 
-use crate::from_datafusion;
-use crate::session::Session;
+use crate::catalog::ManagedSchema;
+use crate::session::{Session, split};
 use crate::table::StreamTable;
+use crate::{from_datafusion, parameters};
 
 /// Where rows go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,87 +51,91 @@ impl Session {
     ///
     /// # Errors
     /// `not-found` and `already-exists`, as [`Ingest`] says; what an INSERT of the rows fails with; and theirs. Then a
-    /// table has no more and no less than it had before; a stream has what its function accepted.
+    /// table has what it had before; a stream has what its function accepted.
     pub async fn ingest(&self, ingest: Ingest, rows: SendableRecordBatchStream) -> Result<u64> {
-        let Ingest { table, create, if_exists } = ingest;
+        let Ingest { table, create, if_exists } = &ingest;
         let (place, schema) = self.resolve(table.clone())?;
         let existing = schema.table(&place.table).await.map_err(from_datafusion)?;
-        let made = match (&existing, if_exists) {
-            (None, _) if !create => {
-                let text = format!("there is no table or stream '{table}': create it first, or use a mode that does");
-                return Err(Error::not_found(text));
-            }
-            (Some(_), IfExists::Append) => None,
-            (Some(_), IfExists::Fail) => {
-                let text = format!("'{table}' exists already: use a mode that appends or replaces, or another name");
-                return Err(Error::already_exists(text));
-            }
-            (Some(other), IfExists::Replace) if !other.is::<MemTable>() => {
-                let kind = match other.table_type() {
-                    TableType::View => "a view",
-                    _ if other.is::<StreamTable>() => "a stream",
-                    _ => "a table that is not in memory",
-                };
-                let text = format!("'{table}' is {kind}, which rows cannot replace: drop it first");
-                return Err(Error::invalid_argument(text));
-            }
-            (_, _) => {
-                let empty = MemTable::try_new(rows.schema(), vec![vec![]]).map_err(from_datafusion)?;
-                Some(Made::put(schema, &place.table, Arc::new(empty))?)
-            }
-        };
+        if existing.is_none() && !create {
+            let text = format!("there is no table or stream '{table}': create it first, or use a mode that does");
+            return Err(Error::not_found(text));
+        }
+        let insert = insert_text([&place.catalog, &place.schema, &place.table], &rows.schema());
+        if existing.is_some() && *if_exists == IfExists::Append {
+            let count = self.execute_rows(&self.prepare(&insert).await?, rows).await?;
+            return count.ok_or_else(|| Error::internal("an INSERT gave no count"));
+        }
+        ingest.may_take(existing)?;
 
-        let quoted = |name: &str| Ident::with_quote('"', name).to_string();
         let fields = rows.schema();
-        let columns: Vec<_> = fields.fields().iter().map(|field| quoted(field.name())).collect();
-        let values: Vec<_> = (1..=columns.len()).map(|number| format!("${number}")).collect();
-        let target = [&place.catalog, &place.schema, &place.table].map(|part| quoted(part)).join(".");
-        let insert = format!("INSERT INTO {target} ({}) SELECT {}", columns.join(", "), values.join(", "));
-        let count = self.execute_rows(&self.prepare(&insert).await?, rows).await?;
-        if let Some(made) = made {
-            made.keep();
+        let made = Arc::new(MemTable::try_new(fields.clone(), vec![vec![]]).map_err(from_datafusion)?);
+        let plan = fill(table, &made, rows).map_err(from_datafusion)?;
+        let count = self.update(DataFrame::new(self.state(&split(&insert)?.1), plan)).await?.unwrap_or_default();
+        let existing = schema.table(&place.table).await.map_err(from_datafusion)?;
+        if existing.is_some() && *if_exists == IfExists::Append {
+            // Somebody else has made it meanwhile.
+            let batches: Vec<RecordBatch> = made.batches[0].read().await.clone();
+            let rows = Box::pin(RecordBatchStreamAdapter::new(fields, stream::iter(batches.into_iter().map(Ok))));
+            let count = self.execute_rows(&self.prepare(&insert).await?, rows).await?;
+            return count.ok_or_else(|| Error::internal("an INSERT gave no count"));
         }
-        count.ok_or_else(|| Error::internal("an INSERT gave no count"))
+        ingest.may_take(existing)?;
+        let name = place.table.to_string();
+        match schema.downcast_ref::<ManagedSchema>() {
+            Some(managed) if *if_exists == IfExists::Replace => managed.replace(name, made),
+            _ => {
+                if *if_exists == IfExists::Replace && schema.table_exist(&name) {
+                    schema.deregister_table(&name).map_err(from_datafusion)?;
+                }
+                schema.register_table(name, made).map_err(from_datafusion)?;
+            }
+        }
+        Ok(count)
     }
 }
 
-/// A table that was made, for as long as it is not known to stay.
-struct Made {
-    schema: Arc<dyn SchemaProvider>,
-    name: String,
-    before: Option<Arc<dyn TableProvider>>,
-    stays: bool,
-}
-
-impl Made {
-    fn put(schema: Arc<dyn SchemaProvider>, name: &str, table: Arc<dyn TableProvider>) -> Result<Self> {
-        let before = match schema.table_exist(name) {
-            true => schema.deregister_table(name).map_err(from_datafusion)?,
-            false => None,
+impl Ingest {
+    /// Refuses to take the place of what has the name.
+    fn may_take(&self, existing: Option<Arc<dyn TableProvider>>) -> Result<()> {
+        let table = &self.table;
+        let Some(existing) = existing else { return Ok(()) };
+        if self.if_exists == IfExists::Fail {
+            let text = format!("'{table}' exists already: use a mode that appends or replaces, or another name");
+            return Err(Error::already_exists(text));
+        }
+        let kind = match existing.table_type() {
+            _ if existing.is::<MemTable>() => return Ok(()),
+            TableType::View => "a view",
+            _ if existing.is::<StreamTable>() => "a stream",
+            _ => "a table that is not in memory",
         };
-        let made = Self { schema, name: name.to_owned(), before, stays: false };
-        made.schema.register_table(name.to_owned(), table).map_err(from_datafusion)?;
-        Ok(made)
-    }
-
-    fn keep(mut self) {
-        self.stays = true;
+        Err(Error::invalid_argument(format!("'{table}' is {kind}, which rows cannot replace: drop it first")))
     }
 }
 
-impl Drop for Made {
-    fn drop(&mut self) {
-        if self.stays {
-            return;
-        }
-        let there = self.schema.table_exist(&self.name);
-        let gone = if there { self.schema.deregister_table(&self.name).map(drop) } else { Ok(()) };
-        let back = gone.and_then(|()| match self.before.take() {
-            Some(before) => self.schema.register_table(self.name.clone(), before).map(drop),
-            None => Ok(()),
-        });
-        if let Err(error) = back {
-            error!(table = self.name, %error, "an ingestion failed, and what was there before cannot be put back");
-        }
-    }
+/// The INSERT that an ingestion is.
+fn insert_text(target: [&str; 3], fields: &SchemaRef) -> String {
+    let quoted = |name: &str| Ident::with_quote('"', name).to_string();
+    let columns: Vec<_> = fields.fields().iter().map(|field| quoted(field.name())).collect();
+    let values: Vec<_> = (1..=columns.len()).map(|number| format!("${number}")).collect();
+    format!("INSERT INTO {} ({}) SELECT {}", target.map(quoted).join("."), columns.join(", "), values.join(", "))
+}
+
+/// The plan that puts rows into a table of their own columns, which has no name yet.
+fn fill(
+    name: &TableReference,
+    table: &Arc<MemTable>,
+    rows: SendableRecordBatchStream,
+) -> datafusion::error::Result<LogicalPlan> {
+    let scan = LogicalPlanBuilder::scan("rows", provider_as_source(parameters::table(rows)?), None)?.build()?;
+    let columns: Vec<Expr> = scan
+        .schema()
+        .columns()
+        .into_iter()
+        .zip(table.schema().fields())
+        .map(|(column, field): (Column, _)| Expr::Column(column).alias(field.name()))
+        .collect();
+    let rows = LogicalPlanBuilder::from(scan).project(columns)?.build()?;
+    let insert = WriteOp::Insert(InsertOp::Append);
+    Ok(LogicalPlan::Dml(DmlStatement::new(name.clone(), provider_as_source(table.clone()), insert, Arc::new(rows))))
 }

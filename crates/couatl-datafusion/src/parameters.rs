@@ -150,7 +150,7 @@ pub fn row_values(rows: &RecordBatch, row: usize) -> Result<ParamValues> {
 }
 
 /// Rows as a table that can be read once, with columns named as parameters are.
-fn table(rows: SendableRecordBatchStream) -> DataFusionResult<Arc<dyn TableProvider>> {
+pub(crate) fn table(rows: SendableRecordBatchStream) -> DataFusionResult<Arc<dyn TableProvider>> {
     let schema = rows.schema();
     let named = schema.fields().iter().enumerate().map(|(position, field)| {
         // Without metadata, as above.

@@ -24,7 +24,7 @@ use futures::TryStreamExt;
 use parking_lot::RwLock;
 
 use crate::catalog::{self, CATALOG, ManagedSchema, SCHEMA};
-use crate::planner::{StatementText, install_session};
+use crate::planner::{StatementText, install_session, reads_streams};
 use crate::statement::{self, Outcome, Prepared, parse};
 use crate::table::StreamTable;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
@@ -247,7 +247,7 @@ impl Session {
     }
 
     /// Runs to the end; the count, where there is one.
-    async fn update(&self, data_frame: DataFrame) -> Result<Option<u64>> {
+    pub(crate) async fn update(&self, data_frame: DataFrame) -> Result<Option<u64>> {
         let (plan, context) = physical(data_frame).await?;
         let batches = collect(plan, context).await.map_err(from_datafusion)?;
         let counts =
@@ -353,7 +353,7 @@ impl Session {
     }
 
     /// The session's state for a plan that is to know its statement.
-    fn state(&self, statement: &Statement) -> SessionState {
+    pub(crate) fn state(&self, statement: &Statement) -> SessionState {
         let mut state = self.inner.context.state();
         state.config_mut().set_extension(Arc::new(StatementText::of(statement)));
         state
@@ -402,6 +402,10 @@ impl Session {
             }
             plan => {
                 let plan = without_views(plan).map_err(from_datafusion)?;
+                if parameters.fields().is_empty() && reads_streams(&plan).map_err(from_datafusion)? {
+                    // What no stream can answer is refused here, and not when its rows are fetched.
+                    self.state(statement).create_physical_plan(&plan).await.map_err(from_datafusion)?;
+                }
                 Ok((false, plan.schema().as_arrow().clone(), parameters))
             }
         }
@@ -530,7 +534,7 @@ fn table_of<'t>(table: &'t Arc<dyn TableProvider>, name: &StreamName) -> Result<
 }
 
 /// The statements of a text: all but the last, and the last.
-fn split(text: &str) -> Result<(Vec<Statement>, Statement)> {
+pub(crate) fn split(text: &str) -> Result<(Vec<Statement>, Statement)> {
     let mut statements = parse(text)?;
     let last = statements.pop().ok_or_else(|| Error::invalid_syntax("the text holds no statement"))?;
     Ok((statements, last))

@@ -319,10 +319,11 @@ fn objects<'py>(
     let nulls = array.logical_nulls();
     let length = array.len();
     // SAFETY: attached. The new list has `length` empty places; each is set once, with a reference that it takes over,
-    // and nobody else sees the list before all are (a list that is dropped early has nulls in it, which CPython
-    // expects of a list that is being filled).
+    // and nobody else sees the list before all are: the collector, which shows what it tracks, learns of it at the end
+    // (a list that is dropped early has nulls in it, which CPython expects of a list that is being filled).
     unsafe {
         let list = Bound::from_owned_ptr_or_err(py, ffi::PyList_New(length as isize))?;
+        ffi::PyObject_GC_UnTrack(list.as_ptr().cast());
         for row in 0..length {
             let item = match &nulls {
                 Some(nulls) if nulls.is_null(row) => py.None().into_ptr(),
@@ -333,6 +334,7 @@ fn objects<'py>(
             }
             ffi::PyList_SET_ITEM(list.as_ptr(), row as isize, item);
         }
+        ffi::PyObject_GC_Track(list.as_ptr().cast());
         Ok(list.cast_into_unchecked())
     }
 }

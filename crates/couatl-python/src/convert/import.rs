@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
 use pyo3::{ffi, intern};
 
+use super::release::elsewhere;
 use super::stream::ArrowStream;
 
 /// The batches of one Arrow object.
@@ -98,7 +99,7 @@ fn import_array(schema: &Bound<'_, PyCapsule>, array: &Bound<'_, PyCapsule>) -> 
     // out and leaves released ones behind; `from_ffi` checks the layout against the schema.
     let data = unsafe {
         let schema = FFI_ArrowSchema::from_raw(schema);
-        from_ffi(FFI_ArrowArray::from_raw(array), &schema)
+        from_ffi(elsewhere(FFI_ArrowArray::from_raw(array)), &schema)
     };
     let array = data.map_err(|error| unreadable(&error)).and_then(array_of);
     Ok(array.map(|array| ArrowBatches::Array(Some(array))))

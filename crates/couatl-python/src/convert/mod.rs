@@ -21,6 +21,7 @@ mod inside;
 mod misfit;
 mod nested;
 mod recast;
+mod release;
 mod rows;
 mod scalar;
 mod stream;

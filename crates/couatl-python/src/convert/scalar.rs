@@ -129,10 +129,16 @@ fn float_of_other(value: &Bound<'_, PyAny>) -> std::result::Result<f64, Misfit> 
         }
     }
     let inexact = || Misfit::because("no float is exactly that");
-    let number = int64(value).map_err(|_| inexact())?;
-    let float = number as f64;
-    // 2^63 as a float is one more than the largest int, so the way back is through i128.
-    if float as i128 == i128::from(number) { Ok(float) } else { Err(inexact()) }
+    let py = value.py();
+    // SAFETY: attached, and an int; what is too large for a float is -1 with an exception set.
+    let float = unsafe { ffi::PyLong_AsDouble(value.as_ptr()) };
+    if let Some(error) = PyErr::take(py) {
+        drop(error);
+        return Err(inexact());
+    }
+    // SAFETY: attached, and the float is finite: a new int, or null with an exception set.
+    let back = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromDouble(float))? };
+    if back.eq(value)? { Ok(float) } else { Err(inexact()) }
 }
 
 pub(super) fn float32(value: &Bound<'_, PyAny>) -> std::result::Result<f32, Misfit> {

@@ -11,6 +11,8 @@ use arrow::error::ArrowError;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
 use arrow::ffi_stream::FFI_ArrowArrayStream;
 
+use super::release::elsewhere;
+
 type Result<T> = std::result::Result<T, ArrowError>;
 
 /// A stream and the type of its arrays.
@@ -49,7 +51,7 @@ impl ArrowStream {
             return Ok(None);
         }
         // SAFETY: the stream says that its arrays are of this type; their layout is checked against it.
-        unsafe { from_ffi_and_data_type(array, self.data_type.clone()) }.map(Some)
+        unsafe { from_ffi_and_data_type(elsewhere(array), self.data_type.clone()) }.map(Some)
     }
 }
 
