@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use couatl_core::{Error, Metrics, Result, StreamDefinition};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use crate::body::{Body, Module, Role, check_callable};
 use crate::exception::raised;
@@ -86,9 +87,22 @@ pub(crate) struct Opened<'a> {
     module: Option<Module>,
 }
 
+/// Refuses a Python whose ints are made otherwise than the conversion reads them: with 15 bits in a digit, which one has
+/// to ask for when CPython is configured.
+fn known_ints(py: Python<'_>) -> Result<()> {
+    static DIGIT_BITS: PyOnceLock<u8> = PyOnceLock::new();
+    let bits =
+        DIGIT_BITS.get_or_try_init(py, || py.import("sys")?.getattr("int_info")?.getattr("bits_per_digit")?.extract());
+    match bits {
+        Ok(30) => Ok(()),
+        _ => Err(Error::unsupported("this Python was configured with --enable-big-digits=15; use one that was not")),
+    }
+}
+
 impl<'a> Opened<'a> {
     /// Imports the body and runs its init function. After an error nothing is left to close.
     pub(crate) fn open(py: Python<'_>, program: &'a Program, control: &'a Control) -> Result<Self> {
+        known_ints(py)?;
         let module = match &program.code {
             Code::Body(body) => Some(Module::new(py, body.clone())?),
             Code::Callables { .. } => None,

@@ -50,7 +50,7 @@ pub(super) unsafe fn short_int(object: *mut ffi::PyObject) -> Option<i64> {
         return None;
     }
     let int: *const Int = object.cast();
-    // SAFETY: an int as above, and only digits that it has are read; where pointers have 64 bits, digits have 30.
+    // SAFETY: an int as above, and only digits that it has are read. They have 30 bits: no program is opened elsewhere.
     unsafe {
         match digits_and_sign(int) {
             (1, sign) => Some(sign * i64::from((*int).digits[0])),
