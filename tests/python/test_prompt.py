@@ -139,10 +139,6 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_row_does_not_wait_for_the_next(connection, shape, mode):
     sql, steps = SHAPES[shape]
-    if mode == "auto" and shape == "band":
-        pytest.skip("a join of two streams that may end waits for one of them")
-    if mode == "auto" and shape == "sum of a partition":
-        pytest.skip("what may end is sorted by its partitions")
     order_by = "ts" if " ts)" in sql else "n"
     run(connection, "CREATE OR REPLACE TABLE names (k bigint, name text) AS VALUES (1, 'one'), (2, 'two'), (2, 'zwei')")
     with contextlib.ExitStack() as ends:

@@ -29,7 +29,7 @@ use crate::analyze::TimeBoxExec;
 use crate::band::BAND_JOINS;
 use crate::depth;
 use crate::endless::RefuseEndless;
-use crate::prompt::{BOUND_LIMITS, PROMPT_FILTERS, PROMPT_JOINS};
+use crate::prompt::{BOUND_LIMITS, PROMPT_FILTERS, PROMPT_JOINS, PROMPT_WINDOWS};
 use crate::query::{Queries, QueryExec};
 use crate::table::StreamTable;
 
@@ -58,6 +58,7 @@ pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
     rules.insert(check, Arc::new(PROMPT_FILTERS));
     // Before sides are swapped by their sizes, and sorts are left out for the orders that joins keep.
     let selection = rules.iter().position(|rule| rule.name() == "join_selection").unwrap_or(0);
+    rules.insert(selection, Arc::new(PROMPT_WINDOWS));
     rules.insert(selection, Arc::new(PROMPT_JOINS));
     let optimizer = builder.optimizer().take().unwrap_or_default();
     let builder = builder.with_optimizer_rules(crate::distinct::prompt(optimizer.rules));

@@ -6,12 +6,19 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, NullEquality};
 use datafusion::error::Result;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::filter::FilterExec;
-use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::joins::{
+    CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec, StreamJoinPartitionMode, SymmetricHashJoinExec,
+};
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::windows::BoundedWindowAggExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, InputOrderMode};
 
+use crate::band::Band;
 use crate::filter::PromptFilterExec;
 use crate::join::{JoinDefinition, PromptJoinExec};
 use crate::probe::stream_side;
@@ -70,10 +77,45 @@ fn prompt_filter(node: Arc<dyn ExecutionPlan>) -> Rewritten {
 pub(crate) const PROMPT_JOINS: EachNode = EachNode { name: "prompt_joins", rewrite: prompt_join };
 
 fn prompt_join(node: Arc<dyn ExecutionPlan>) -> Rewritten {
+    if let Some(band) = within_band(&node)? {
+        return Ok(Transformed::yes(band));
+    }
     match prompt(&node)? {
         Some(prompt) => Ok(Transformed::yes(prompt)),
         None => swapped(node),
     }
+}
+
+/// A join of two streams that may end, which DataFusion would let one of wait for the other's end, as that of two that do
+/// not, where it is within a band.
+fn within_band(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let Some(join) = node.downcast_ref::<HashJoinExec>() else { return Ok(None) };
+    let (left, right) = (join.left(), join.right());
+    if join.null_aware || join.fetch().is_some() || !(is_above_stream(left)? && is_above_stream(right)?) {
+        return Ok(None);
+    }
+    let symmetric = SymmetricHashJoinExec::try_new(
+        left.clone(),
+        right.clone(),
+        join.on().to_vec(),
+        join.filter().cloned(),
+        join.join_type(),
+        join.null_equality(),
+        left.output_ordering().cloned(),
+        right.output_ordering().cloned(),
+        StreamJoinPartitionMode::SinglePartition,
+    )?;
+    if Band::of(&symmetric)?.is_none() {
+        return Ok(None);
+    }
+    let all = symmetric.schema();
+    let symmetric: Arc<dyn ExecutionPlan> = Arc::new(symmetric);
+    let Some(projection) = &join.projection else { return Ok(Some(symmetric)) };
+    let columns = projection.iter().map(|&index| {
+        let name = all.field(index).name();
+        (Arc::new(Column::new(name, index)) as Arc<dyn PhysicalExpr>, name.clone())
+    });
+    Ok(Some(Arc::new(ProjectionExec::try_new(columns.collect::<Vec<_>>(), symmetric)?)))
 }
 
 fn prompt(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
@@ -138,6 +180,25 @@ fn swapped(node: Arc<dyn ExecutionPlan>) -> Rewritten {
         return Ok(Transformed::yes(join.swap_inputs()?));
     }
     Ok(Transformed::no(node))
+}
+
+/// Lets windows over the parts of a stream take its rows in their order, each part's among the others': DataFusion would
+/// sort a stream that may end by its parts first.
+pub(crate) const PROMPT_WINDOWS: EachNode = EachNode { name: "prompt_windows", rewrite: prompt_window };
+
+fn prompt_window(node: Arc<dyn ExecutionPlan>) -> Rewritten {
+    let Some(window) = node.downcast_ref::<BoundedWindowAggExec>() else { return Ok(Transformed::no(node)) };
+    let (exprs, input) = (window.window_expr(), window.input());
+    let Some(first) = exprs.first().filter(|first| !first.partition_by().is_empty() && !first.order_by().is_empty())
+    else {
+        return Ok(Transformed::no(node));
+    };
+    let in_order = input.equivalence_properties().ordering_satisfy(first.order_by().to_vec())?;
+    if window.input_order_mode != InputOrderMode::Sorted || !in_order || !is_above_stream(input)? {
+        return Ok(Transformed::no(node));
+    }
+    let linear = BoundedWindowAggExec::try_new(exprs.to_vec(), input.clone(), InputOrderMode::Linear, false)?;
+    Ok(Transformed::yes(Arc::new(linear)))
 }
 
 /// A LIMIT bounds what is below it; DataFusion's operators that took one in do not say so.
