@@ -128,6 +128,50 @@ SHAPES = {
         [("a", (1, 1), []), ("a", (9, 1), []), ("a", (10, 1), [2]), ("a", (20, 1), [1])],
     ),
     "distinct": ("SELECT DISTINCT n FROM a", [("a", (1, 1), []), ("a", (1, 1), []), ("a", (2, 1), [1])]),
+    "left join and filter": (
+        "SELECT coalesce(name, 'none') FROM a LEFT JOIN names ON a.k = names.k AND a.n > length(name)",
+        [("a", (1, 2), ["none"]), ("a", (4, 2), ["two"]), ("a", (5, 1), ["one"])],
+    ),
+    "exists and filter": (
+        "SELECT n FROM a WHERE EXISTS (SELECT 1 FROM names WHERE names.k = a.k AND a.n > length(name))",
+        [("a", (1, 2), []), ("a", (4, 2), [4])],
+    ),
+    "not exists and filter": (
+        "SELECT n FROM a WHERE NOT EXISTS (SELECT 1 FROM names WHERE names.k = a.k AND a.n > length(name))",
+        [("a", (1, 2), [1]), ("a", (4, 2), []), ("a", (5, 3), [5])],
+    ),
+    "lead": (
+        "SELECT coalesce(lead(n) OVER (ORDER BY n), 0) FROM a",
+        [("a", (1, 1), []), ("a", (2, 1), [2]), ("a", (5, 1), [5])],
+    ),
+    "sum of a range": (
+        "SELECT sum(n) OVER (ORDER BY n RANGE BETWEEN 2 PRECEDING AND CURRENT ROW) FROM a",
+        [("a", (1, 1), []), ("a", (2, 1), [1]), ("a", (5, 1), [3]), ("a", (6, 1), [5])],
+    ),
+    "rank in a partition": (
+        "SELECT rank() OVER (PARTITION BY k ORDER BY n) FROM a",
+        [("a", (1, 1), [1]), ("a", (2, 2), [1]), ("a", (3, 1), [2])],
+    ),
+    "having": (
+        "SELECT n FROM a GROUP BY n HAVING count(*) > 1",
+        [("a", (1, 1), []), ("a", (1, 1), []), ("a", (2, 1), [1]), ("a", (3, 1), [])],
+    ),
+    "distinct of two": (
+        "SELECT concat(n, k) FROM (SELECT DISTINCT n, k FROM a)",
+        [("a", (1, 1), []), ("a", (1, 2), []), ("a", (2, 1), ["11", "12"])],
+    ),
+    "left band": (
+        "SELECT a.n FROM a LEFT JOIN b ON a.k = b.k AND b.n BETWEEN a.n - 5 AND a.n + 5",
+        [("a", (10, 1), []), ("b", (7, 1), [10]), ("a", (20, 1), []), ("b", (30, 1), [20])],
+    ),
+    "band exists": (
+        "SELECT n FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k AND b.n BETWEEN a.n - 5 AND a.n + 5)",
+        [("a", (10, 1), []), ("b", (7, 2), []), ("b", (8, 1), [10]), ("a", (12, 1), [12])],
+    ),
+    "band not exists": (
+        "SELECT n FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE b.k = a.k AND b.n BETWEEN a.n - 5 AND a.n + 5)",
+        [("a", (10, 1), []), ("b", (7, 2), []), ("b", (16, 1), [10])],
+    ),
     "band": (
         "SELECT b.n FROM a JOIN b ON a.k = b.k AND b.n BETWEEN a.n - 5 AND a.n + 5",
         [("a", (10, 1), []), ("b", (7, 2), []), ("b", (8, 1), [8]), ("b", (12, 1), [12]), ("a", (13, 1), [8, 12])],
