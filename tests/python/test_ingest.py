@@ -75,6 +75,16 @@ def test_columns_go_by_their_names(connection, table):
     assert ids(connection, table) == [1, 2, 3, 4]
 
 
+def test_values_are_stored_exactly_or_refused(connection, table):
+    ingest(connection, table, pyarrow.table({"id": pyarrow.array([1], "int8")}), "create")
+    assert ingest(connection, table, pyarrow.table({"id": [2.0, 3.0]}), "append") == 2
+    for wrong in [1.5, 1000]:
+        said = refused(connection, table, pyarrow.table({"id": [4, wrong]}), "append")
+        assert f"row 2 of the INSERT, column 'id' (int8): cannot store {wrong}" in said
+    assert "cannot store a value of bool" in refused(connection, table, pyarrow.table({"id": [True]}), "append")
+    assert ids(connection, table) == [1, 2, 3]
+
+
 def test_names_may_have_anything_in_them(connection):
     name = 'od"d. % nAme_'
     quoted = '"od""d. % nAme_"'

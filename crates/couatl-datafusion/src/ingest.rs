@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use couatl_core::{Error, Result};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use couatl_core::{Error, Result, type_spelling};
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{Column, TableReference};
 use datafusion::dataframe::DataFrame;
@@ -17,12 +17,13 @@ use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, WriteOp};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::Ident;
-use futures::stream;
+use futures::{StreamExt, stream};
 
 use crate::catalog::ManagedSchema;
 use crate::session::{Session, split};
+use crate::store::{can_store, store};
 use crate::table::StreamTable;
-use crate::{from_datafusion, parameters};
+use crate::{from_datafusion, into_datafusion, parameters};
 
 /// Where rows go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +62,12 @@ impl Session {
             return Err(Error::not_found(text));
         }
         let insert = insert_text([&place.catalog, &place.schema, &place.table], &rows.schema());
-        if existing.is_some() && *if_exists == IfExists::Append {
+        if let Some(existing) = &existing
+            && *if_exists == IfExists::Append
+        {
+            // A stream's own sink converts exactly.
+            let is_stream = existing.is::<StreamTable>();
+            let rows = if is_stream { rows } else { exactly(rows, table, &existing.schema())? };
             let count = self.execute_rows(&self.prepare(&insert).await?, rows).await?;
             return count.ok_or_else(|| Error::internal("an INSERT gave no count"));
         }
@@ -111,6 +117,38 @@ impl Ingest {
         };
         Err(Error::invalid_argument(format!("'{table}' is {kind}, which rows cannot replace: drop it first")))
     }
+}
+
+/// The rows with the types of the columns that they go to, which an INSERT into a table would round to.
+fn exactly(
+    rows: SendableRecordBatchStream,
+    table: &TableReference,
+    target: &SchemaRef,
+) -> Result<SendableRecordBatchStream> {
+    let place = |field: &FieldRef| match target.field_with_name(field.name()) {
+        Ok(to) if !can_store(field.data_type(), to) => {
+            let (column, from, to) = (field.name(), type_spelling(field), type_spelling(to));
+            let text = format!("table '{table}', column '{column}' ({to}): cannot store a value of {from}");
+            Err(Error::invalid_argument(text))
+        }
+        Ok(to) => Ok(Arc::new(to.clone().with_nullable(true))),
+        // It is refused by its name.
+        Err(_) => Ok(field.clone()),
+    };
+    let fields = rows.schema().fields().iter().map(place).collect::<Result<Vec<_>>>()?;
+    let (schema, name) = (Arc::new(Schema::new(fields)), format!("table '{table}'"));
+    let into = schema.clone();
+    let mut before = 0;
+    let rows = rows.map(move |batch| {
+        let batch = batch?;
+        let stored = batch.columns().iter().zip(into.fields()).map(|(column, field)| {
+            store(column, field).map_err(|misfit| into_datafusion(misfit.into_error(&name, before, field)))
+        });
+        let stored = RecordBatch::try_new(into.clone(), stored.collect::<datafusion::error::Result<_>>()?)?;
+        before += batch.num_rows();
+        Ok(stored)
+    });
+    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
 }
 
 /// The INSERT that an ingestion is.

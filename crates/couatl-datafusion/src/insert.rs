@@ -202,7 +202,8 @@ fn one_type(stream: &str, column: Vec<&mut Expr>, field: &Field) -> Result<()> {
         for (row, cell) in column.into_iter().enumerate() {
             let Expr::Literal(value, _) = &*cell else { continue };
             let stored = store(&value.to_array()?, field);
-            let stored = stored.map_err(|misfit| into_datafusion(misfit.into_error(stream, row, field)))?;
+            let stored = stored
+                .map_err(|misfit| into_datafusion(misfit.into_error(&format!("stream '{stream}'"), row, field)))?;
             *cell = Expr::Literal(ScalarValue::try_from_array(&stored, 0)?, None);
         }
         return Ok(());

@@ -38,7 +38,8 @@ impl StreamSink {
         let schema = self.sink.schema();
         let mut columns = Vec::with_capacity(batch.num_columns());
         for (field, column) in schema.fields().iter().zip(batch.columns()) {
-            let refused = |misfit: Misfit| misfit.into_error(self.sink.name(), rows_before, field);
+            let refused =
+                |misfit: Misfit| misfit.into_error(&format!("stream '{}'", self.sink.name()), rows_before, field);
             columns.push(store(column, field).and_then(|column| not_null(column, field)).map_err(refused)?);
         }
         Ok(RecordBatch::try_new(schema, columns)?)

@@ -25,10 +25,10 @@ pub(crate) struct Misfit {
 
 impl Misfit {
     /// The error of an INSERT that has had so many rows before those of the array.
-    pub(crate) fn into_error(self, stream: &str, rows_before: usize, field: &Field) -> Error {
+    pub(crate) fn into_error(self, target: &str, rows_before: usize, field: &Field) -> Error {
         let (row, column, data_type) = (rows_before + self.row + 1, field.name(), type_spelling(field));
         Error::invalid_argument(format!(
-            "stream '{stream}', row {row} of the INSERT, column '{column}' ({data_type}): cannot store {}",
+            "{target}, row {row} of the INSERT, column '{column}' ({data_type}): cannot store {}",
             self.reason
         ))
     }
