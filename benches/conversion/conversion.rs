@@ -69,7 +69,9 @@ fn values(py: Python<'_>) -> Py<PyModule> {
 /// The values of one type.
 struct Case {
     name: String,
-    values: f64,
+    /// How many values are read, and how many are written.
+    values: [f64; 2],
+    sink_rows: usize,
     target: f64,
     object: Py<PyAny>,
     stream: Stream,
@@ -94,7 +96,8 @@ impl Case {
         let callable = |name| Some(Callable::from(get(name).unbind()));
         Self {
             name: get("name").extract().unwrap(),
-            values: (get("rows").extract::<usize>().unwrap() * columns) as f64,
+            values: ["rows", "sink_rows"].map(|rows| (get(rows).extract::<usize>().unwrap() * columns) as f64),
+            sink_rows: get("sink_rows").extract().unwrap(),
             target: get("target").extract().unwrap(),
             stream: stream_of_callables(definition, callable("read"), callable("write")).unwrap(),
             object: object.unbind(),
@@ -102,13 +105,15 @@ impl Case {
     }
 
     fn measure(&self, criterion: &mut Criterion) -> Line {
-        let (mut batches, mut values) = (Vec::new(), 0);
+        let (mut batches, mut values, mut left) = (Vec::new(), 0, self.sink_rows);
         self.scan(|batch| {
             values += batch.num_rows() * batch.num_columns();
-            batches.push(batch);
+            batches.push(batch.slice(0, left.min(batch.num_rows())));
+            left -= left.min(batch.num_rows());
         });
-        assert_eq!(values as f64, self.values);
-        let mut measure = |way: &str, couatl: &dyn Fn(), pyarrow: &str| {
+        batches.retain(|batch| batch.num_rows() > 0);
+        assert_eq!(values as f64, self.values[0]);
+        let mut measure = |way: &str, values: f64, couatl: &dyn Fn(), pyarrow: &str| {
             let call = || Python::attach(|py| drop(self.object.call_method0(py, pyarrow).unwrap()));
             let fastest = [Cell::new(Duration::MAX), Cell::new(Duration::MAX)];
             let timed = |run: &dyn Fn(), fastest: &Cell<Duration>| {
@@ -131,10 +136,10 @@ impl Case {
             let is_measured = |time: &Duration| *time < Duration::MAX;
             let nanos =
                 |time: Duration| Some(time).filter(is_measured).map_or(f64::INFINITY, |time| time.as_nanos() as f64);
-            fastest.map(|time| nanos(time.get()) / self.values)
+            fastest.map(|time| nanos(time.get()) / values)
         };
-        let source = measure("source", &|| self.scan(drop), "to_arrow");
-        let sink = measure("sink", &|| self.write(&batches), "to_lists");
+        let source = measure("source", self.values[0], &|| self.scan(drop), "to_arrow");
+        let sink = measure("sink", self.values[1], &|| self.write(&batches), "to_lists");
         Line { name: self.name.clone(), target: self.target, source, sink }
     }
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 # The same list of rows is given again and again: rows that were just made are in the processor's cache, too.
-# Those of values that take pyarrow long are fewer.
+# Lists of values that take pyarrow long are fewer.
 ROUNDS, FEW_ROUNDS, IN_BATCH = 200, 8, 8
 COLUMNS, MANY_COLUMNS = 4, 50
 UTC = dt.timezone.utc
@@ -106,8 +106,8 @@ class Case:
         self.name += f", {columns} columns" if columns != COLUMNS else ""
         self.sql, self.target, self.then = kind.sql, kind.source, kind.then
         light = kind.sql.startswith(("bool", "int", "uint", "float", "string", "binary"))
-        self.rounds = ROUNDS if light else FEW_ROUNDS
-        self.columns, self.rows = columns, kind.rows * self.rounds
+        self.sink_rounds = ROUNDS if light else FEW_ROUNDS
+        self.columns, self.rows, self.sink_rows = columns, kind.rows * ROUNDS, kind.rows * self.sink_rounds
         self.arrow = kind.arrow
         value = (lambda: None if number(2) else kind.value()) if nulls else kind.value
         self.list = [tuple(value() for _ in range(columns)) for _ in range(kind.rows)]
@@ -116,20 +116,20 @@ class Case:
         self.arrays = [pa.concat_arrays([pa.array(column, kind.arrow)] * IN_BATCH) for column in self.lists]
 
     def read(self) -> Iterator[list[tuple[Any, ...]]]:
-        return repeat(self.list, self.rounds)
+        return repeat(self.list, ROUNDS)
 
     def write(self, *columns: list[Any]) -> None:
         pass
 
     def to_arrow(self) -> None:
         """What pyarrow does where the source does it; the columns of one batch are there together."""
-        for _ in range(self.rounds):
+        for _ in range(ROUNDS):
             arrays = [pa.array(column, self.arrow) for column in self.lists]
             del arrays
 
     def to_lists(self) -> None:
         """What pyarrow does where the sink does it; the arguments of one call are there together."""
-        for _ in range(self.rounds // IN_BATCH):
+        for _ in range(self.sink_rounds // IN_BATCH):
             lists = [array.to_pylist() for array in self.arrays]
             if then := self.then:
                 lists = [[None if value is None else then(value) for value in values] for values in lists]
