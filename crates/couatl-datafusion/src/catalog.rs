@@ -68,6 +68,27 @@ pub(crate) fn is_managed(catalogs: &dyn CatalogProviderList, name: &ResolvedTabl
     schema.is_some_and(|schema| schema.downcast_ref::<ManagedSchema>().is_some())
 }
 
+/// Gives a table its name, in the place of whatever has it where it `replaces` that; in a schema of ours at once.
+pub(crate) fn put(
+    schema: &Arc<dyn SchemaProvider>,
+    name: &str,
+    table: Arc<dyn TableProvider>,
+    replaces: bool,
+) -> Result<()> {
+    match schema.downcast_ref::<ManagedSchema>() {
+        Some(managed) if replaces => {
+            managed.tables.write().insert(name.to_owned(), table);
+        }
+        _ => {
+            if replaces && schema.table_exist(name) {
+                schema.deregister_table(name)?;
+            }
+            schema.register_table(name.to_owned(), table)?;
+        }
+    }
+    Ok(())
+}
+
 /// Tables by name. A view is planned anew each time it is looked up, and so reads what its names mean then.
 #[derive(Debug)]
 pub(crate) struct ManagedSchema {
@@ -76,11 +97,6 @@ pub(crate) struct ManagedSchema {
 }
 
 impl ManagedSchema {
-    /// Puts a table in the place of whatever has its name.
-    pub(crate) fn replace(&self, name: String, table: Arc<dyn TableProvider>) {
-        self.tables.write().insert(name, table);
-    }
-
     /// Takes a stream away.
     pub(crate) fn remove(&self, name: &str) {
         self.tables.write().remove(name);

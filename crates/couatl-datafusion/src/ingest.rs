@@ -19,11 +19,10 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::Ident;
 use futures::{StreamExt, stream};
 
-use crate::catalog::ManagedSchema;
 use crate::session::{Session, split};
 use crate::store::{can_store, store};
 use crate::table::StreamTable;
-use crate::{from_datafusion, into_datafusion, parameters};
+use crate::{catalog, from_datafusion, into_datafusion, parameters};
 
 /// Where rows go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,11 +64,7 @@ impl Session {
         if let Some(existing) = &existing
             && *if_exists == IfExists::Append
         {
-            // A stream's own sink converts exactly.
-            let is_stream = existing.is::<StreamTable>();
-            let rows = if is_stream { rows } else { exactly(rows, table, &existing.schema())? };
-            let count = self.execute_rows(&self.prepare(&insert).await?, rows).await?;
-            return count.ok_or_else(|| Error::internal("an INSERT gave no count"));
+            return self.append(table, existing, &insert, rows).await;
         }
         ingest.may_take(existing)?;
 
@@ -78,25 +73,30 @@ impl Session {
         let plan = fill(table, &made, rows).map_err(from_datafusion)?;
         let count = self.update(DataFrame::new(self.state(&split(&insert)?.1), plan)).await?.unwrap_or_default();
         let existing = schema.table(&place.table).await.map_err(from_datafusion)?;
-        if existing.is_some() && *if_exists == IfExists::Append {
+        if let Some(existing) = &existing
+            && *if_exists == IfExists::Append
+        {
             // Somebody else has made it meanwhile.
             let batches: Vec<RecordBatch> = made.batches[0].read().await.clone();
             let rows = Box::pin(RecordBatchStreamAdapter::new(fields, stream::iter(batches.into_iter().map(Ok))));
-            let count = self.execute_rows(&self.prepare(&insert).await?, rows).await?;
-            return count.ok_or_else(|| Error::internal("an INSERT gave no count"));
+            return self.append(table, existing, &insert, rows).await;
         }
         ingest.may_take(existing)?;
-        let name = place.table.to_string();
-        match schema.downcast_ref::<ManagedSchema>() {
-            Some(managed) if *if_exists == IfExists::Replace => managed.replace(name, made),
-            _ => {
-                if *if_exists == IfExists::Replace && schema.table_exist(&name) {
-                    schema.deregister_table(&name).map_err(from_datafusion)?;
-                }
-                schema.register_table(name, made).map_err(from_datafusion)?;
-            }
-        }
+        catalog::put(&schema, &place.table, made, *if_exists == IfExists::Replace).map_err(from_datafusion)?;
         Ok(count)
+    }
+
+    async fn append(
+        &self,
+        name: &TableReference,
+        table: &Arc<dyn TableProvider>,
+        insert: &str,
+        rows: SendableRecordBatchStream,
+    ) -> Result<u64> {
+        // A stream's own sink converts exactly.
+        let rows = if table.is::<StreamTable>() { rows } else { exactly(rows, name, &table.schema())? };
+        let count = self.execute_rows(&self.prepare(insert).await?, rows).await?;
+        count.ok_or_else(|| Error::internal("an INSERT gave no count"))
     }
 }
 

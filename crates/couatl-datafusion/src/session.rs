@@ -432,16 +432,7 @@ impl Session {
         let checked = tokio::task::spawn_blocking(move || host.stream(definition));
         let stream = checked.await.map_err(|error| Error::internal(error.to_string()))??;
         let table: Arc<dyn TableProvider> = Arc::new(StreamTable::new(stream));
-        let table_name = name.table.to_string();
-        match schema.downcast_ref::<ManagedSchema>() {
-            Some(managed) if existing.is_some() => managed.replace(table_name, table),
-            _ => {
-                if existing.is_some() {
-                    schema.deregister_table(&table_name).map_err(from_datafusion)?;
-                }
-                schema.register_table(table_name, table).map_err(from_datafusion)?;
-            }
-        }
+        catalog::put(&schema, &name.table, table, existing.is_some()).map_err(from_datafusion)?;
         Ok(())
     }
 
