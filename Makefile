@@ -54,7 +54,7 @@ bench: $(VENV)/wheel-release $(PEERS)/ready
 	$(BIN)/python -m benches --write --conversion $(TARGET)/conversion/table.txt
 
 clean:
-	rm -rf $(VENV) $(PEERS) target
+	rm -rf $(VENV) $(PEERS) .venv-clients target
 
 # The wheel of a profile, installed. Tests and the demo share the one that tests are built with.
 $(VENV)/wheel-%: $(VENV)/ready $(RUST) $(wildcard python/couatl/*) python/pyproject.toml

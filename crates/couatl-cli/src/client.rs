@@ -59,11 +59,11 @@ impl Client {
 impl Connection for Client {
     async fn run(&mut self, statement: &str) -> Result<Answer> {
         let info = self.flight.execute(statement.to_owned(), None).await.map_err(from_flight)?;
-        if info.endpoint.is_empty() {
-            return Ok(Answer::Updated(u64::try_from(info.total_records).ok()));
-        }
-        let FlightInfo { endpoint: endpoints, .. } = info.clone();
+        let FlightInfo { endpoint: endpoints, total_records, .. } = info.clone();
         let schema = info.try_decode_schema()?;
+        if schema.fields().is_empty() {
+            return Ok(Answer::Updated(u64::try_from(total_records).ok()));
+        }
         let flight = self.flight.clone();
         let batches = stream::iter(endpoints)
             .then(move |endpoint| {

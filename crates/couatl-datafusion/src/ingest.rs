@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
-use couatl_core::{Error, Result, type_spelling};
+use arrow::datatypes::{FieldRef, SchemaRef};
+use couatl_core::{Error, Result};
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{Column, TableReference};
 use datafusion::dataframe::DataFrame;
@@ -17,12 +17,12 @@ use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, WriteOp};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::Ident;
-use futures::{StreamExt, stream};
+use futures::stream;
 
 use crate::session::{Session, split};
-use crate::store::{can_store, store};
+use crate::store::exactly;
 use crate::table::StreamTable;
-use crate::{catalog, from_datafusion, into_datafusion, parameters};
+use crate::{catalog, from_datafusion, parameters};
 
 /// Where rows go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,14 @@ impl Session {
         rows: SendableRecordBatchStream,
     ) -> Result<u64> {
         // A stream's own sink converts exactly.
-        let rows = if table.is::<StreamTable>() { rows } else { exactly(rows, name, &table.schema())? };
+        let rows = if table.is::<StreamTable>() {
+            rows
+        } else {
+            let (schema, fields) = (table.schema(), rows.schema());
+            // What has no column is refused by its name.
+            let target = |field: &FieldRef| schema.fields().find(field.name()).map(|(_, field)| field.clone());
+            exactly(rows, format!("table '{name}'"), fields.fields().iter().map(target).collect())?
+        };
         let count = self.execute_rows(&self.prepare(insert).await?, rows).await?;
         count.ok_or_else(|| Error::internal("an INSERT gave no count"))
     }
@@ -117,38 +124,6 @@ impl Ingest {
         };
         Err(Error::invalid_argument(format!("'{table}' is {kind}, which rows cannot replace: drop it first")))
     }
-}
-
-/// The rows with the types of the columns that they go to, which an INSERT into a table would round to.
-fn exactly(
-    rows: SendableRecordBatchStream,
-    table: &TableReference,
-    target: &SchemaRef,
-) -> Result<SendableRecordBatchStream> {
-    let place = |field: &FieldRef| match target.field_with_name(field.name()) {
-        Ok(to) if !can_store(field.data_type(), to) => {
-            let (column, from, to) = (field.name(), type_spelling(field), type_spelling(to));
-            let text = format!("table '{table}', column '{column}' ({to}): cannot store a value of {from}");
-            Err(Error::invalid_argument(text))
-        }
-        Ok(to) => Ok(Arc::new(to.clone().with_nullable(true))),
-        // It is refused by its name.
-        Err(_) => Ok(field.clone()),
-    };
-    let fields = rows.schema().fields().iter().map(place).collect::<Result<Vec<_>>>()?;
-    let (schema, name) = (Arc::new(Schema::new(fields)), format!("table '{table}'"));
-    let into = schema.clone();
-    let mut before = 0;
-    let rows = rows.map(move |batch| {
-        let batch = batch?;
-        let stored = batch.columns().iter().zip(into.fields()).map(|(column, field)| {
-            store(column, field).map_err(|misfit| into_datafusion(misfit.into_error(&name, before, field)))
-        });
-        let stored = RecordBatch::try_new(into.clone(), stored.collect::<datafusion::error::Result<_>>()?)?;
-        before += batch.num_rows();
-        Ok(stored)
-    });
-    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
 }
 
 /// The INSERT that an ingestion is.

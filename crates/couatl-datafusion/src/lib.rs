@@ -24,6 +24,7 @@ mod ingest;
 mod insert;
 mod join;
 mod operators;
+mod options;
 mod order;
 mod parameters;
 mod planner;

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use couatl_core::{Error, Result};
 use couatl_sql::{Statement, StatementKind};
 use datafusion::catalog::TableProvider;
@@ -20,11 +20,12 @@ use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ParamValues, ScalarValue};
-use datafusion::datasource::provider_as_source;
+use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::expr::Placeholder;
-use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{DmlStatement, EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, WriteOp};
 use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -33,6 +34,8 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 
 use crate::statement::Prepared;
+use crate::store::{can_store, exactly, store};
+use crate::table::StreamTable;
 use crate::{from_datafusion, uuid_text};
 
 const TABLE: &str = "parameters";
@@ -101,6 +104,48 @@ pub(crate) fn typed(values: ParamValues, prepared: &Prepared) -> Result<ParamVal
     values.collect::<Result<Vec<_>>>().map(ParamValues::List)
 }
 
+/// The columns of a table that parameters go to, as they were found in planning an INSERT: the table, and for each
+/// parameter its field where it has a type. None for a stream, whose sink converts exactly, and for other statements.
+fn columns(plan: &LogicalPlan) -> Result<Option<(String, Vec<Option<FieldRef>>)>> {
+    let LogicalPlan::Dml(DmlStatement { table_name, target, op: WriteOp::Insert(_), .. }) = plan else {
+        return Ok(None);
+    };
+    if source_as_provider(target).is_ok_and(|table| table.is::<StreamTable>()) {
+        return Ok(None);
+    }
+    let schema = parameters(plan)?;
+    let fields = schema.fields().iter().map(|field| (!field.data_type().is_null()).then(|| Arc::clone(field)));
+    Ok(Some((format!("table '{table_name}'"), fields.collect())))
+}
+
+/// Values for an INSERT into a table, as its columns hold them.
+pub(crate) fn stored(values: ParamValues, plan: &LogicalPlan) -> Result<ParamValues> {
+    let (ParamValues::List(mut values), Some((table, columns))) = (values.clone(), columns(plan)?) else {
+        return Ok(values);
+    };
+    for (value, field) in values.iter_mut().zip(columns) {
+        let Some(field) = field else { continue };
+        let array = value.value.to_array().map_err(from_datafusion)?;
+        if !can_store(array.data_type(), &field) {
+            let (name, from, to) = (field.name(), array.data_type(), field.data_type());
+            return Err(Error::invalid_argument(format!(
+                "{table}, column '{name}' ({to}): cannot store a value of {from}"
+            )));
+        }
+        let array = store(&array, &field).map_err(|misfit| misfit.into_error(&table, 0, &field))?;
+        value.value = ScalarValue::try_from_array(&array, 0).map_err(from_datafusion)?;
+    }
+    Ok(ParamValues::List(values))
+}
+
+/// Rows of values for an INSERT into a table, as its columns hold them.
+pub(crate) fn stored_rows(rows: SendableRecordBatchStream, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
+    match columns(plan)? {
+        Some((table, columns)) => exactly(rows, table, columns),
+        None => Ok(rows),
+    }
+}
+
 /// Whether a plan is an INSERT of one row of values, which are nothing else than expressions.
 pub(crate) fn takes_rows(plan: &LogicalPlan) -> DataFusionResult<bool> {
     let (mut rows, mut others) = (0, 0);
@@ -123,13 +168,17 @@ pub(crate) fn over_rows(plan: LogicalPlan, rows: SendableRecordBatchStream) -> D
             let scan = LogicalPlanBuilder::scan(TABLE, provider_as_source(table.clone()), None)?;
             return scan.build().map(Transformed::yes);
         }
+        // What is above knows the expressions by their names.
+        let names = NamePreserver::new(&node);
         let bound = node.map_expressions(|expr| {
-            expr.transform_up(|expr| match expr {
+            let name = names.save(&expr);
+            let bound = expr.transform_up(|expr| match expr {
                 Expr::Placeholder(Placeholder { id, .. }) => {
                     Ok(Transformed::yes(Expr::Column(Column::new(Some(TABLE), id))))
                 }
                 other => Ok(Transformed::no(other)),
-            })
+            })?;
+            Ok(bound.update_data(|expr| name.restore(expr)))
         })?;
         bound.map_data(LogicalPlan::recompute_schema)
     })?;

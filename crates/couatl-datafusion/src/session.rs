@@ -72,17 +72,10 @@ impl Session {
     fn with_runtime(host: Arc<dyn Host>, runtime: RuntimeEnvBuilder) -> Result<Self> {
         let runtime = runtime.build_arc().map_err(from_datafusion)?;
         let queries = Arc::new(Queries::default());
-        let mut config =
-            SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema(CATALOG, SCHEMA);
-        // Strings are strings: no client has to know views.
-        let options = config.options_mut();
-        options.sql_parser.map_string_types_to_utf8view = false;
-        options.execution.parquet.schema_force_view_types = false;
-        options.catalog.create_default_catalog_and_schema = false;
         let mut rules: Vec<_> = vec![Arc::new(TextUuids) as _];
         rules.extend(Analyzer::new().rules);
         let builder = SessionStateBuilder::new()
-            .with_config(config)
+            .with_config(Self::config())
             .with_runtime_env(runtime)
             .with_default_features()
             .with_analyzer_rules(rules)
@@ -97,6 +90,24 @@ impl Session {
         let catalog = catalog::new_catalog(queries.clone(), state).map_err(from_datafusion)?;
         context.register_catalog(CATALOG, catalog);
         Ok(Self { inner: Arc::new(Inner { context, host, queries }) })
+    }
+
+    /// The settings with which a session begins.
+    pub(crate) fn config() -> SessionConfig {
+        let mut config =
+            SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema(CATALOG, SCHEMA);
+        // Strings are strings: no client has to know views.
+        let options = config.options_mut();
+        options.sql_parser.map_string_types_to_utf8view = false;
+        options.execution.parquet.schema_force_view_types = false;
+        options.catalog.create_default_catalog_and_schema = false;
+        config
+    }
+
+    /// The same streams and queries, seen from another context.
+    pub(crate) fn with_context(&self, context: SessionContext) -> Self {
+        let Inner { host, queries, .. } = &*self.inner;
+        Self { inner: Arc::new(Inner { context, host: Arc::clone(host), queries: Arc::clone(queries) }) }
     }
 
     /// The DataFusion session underneath: its catalogs, its configuration.
@@ -215,6 +226,7 @@ impl Session {
         let types: Vec<_> = rows.schema().fields().iter().map(|field| field.data_type().clone()).collect();
         let plan = depth::planned(self.plan(tokens.clone(), &types)).await?;
         if parameters::takes_rows(&plan).map_err(from_datafusion)? {
+            let rows = parameters::stored_rows(rows, &plan)?;
             let plan = parameters::over_rows(plan, rows).map_err(from_datafusion)?;
             return self.update(DataFrame::new(self.state(&prepared.last), plan)).await;
         }
@@ -310,6 +322,7 @@ impl Session {
         };
         let mut plan = self.plan(tokens, &types).await?;
         if let Some(parameters) = parameters {
+            let parameters = parameters::stored(parameters, &plan)?;
             plan = plan.with_param_values(parameters).map_err(from_datafusion)?;
         }
         let context = &self.inner.context;

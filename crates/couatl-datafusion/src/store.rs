@@ -8,11 +8,17 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, MapArray, StringArray, StructArray, new_null_array,
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, MapArray, RecordBatch, StringArray, StructArray,
+    new_null_array,
 };
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, kernels::cmp};
-use arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type};
-use couatl_core::{Error, enum_codes, is_uuid, type_spelling, value_text};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float32Type, Float64Type, Schema};
+use couatl_core::{Error, Result, enum_codes, is_uuid, type_spelling, value_text};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
+
+use crate::into_datafusion;
 
 /// A value that a column cannot hold.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +38,41 @@ impl Misfit {
             self.reason
         ))
     }
+}
+
+/// Rows with the types of the columns that they go to, which an INSERT into a table would round to. A column that goes
+/// nowhere stays as it is.
+pub(crate) fn exactly(
+    rows: SendableRecordBatchStream,
+    target: String,
+    columns: Vec<Option<FieldRef>>,
+) -> Result<SendableRecordBatchStream> {
+    let stored = |(field, column): (&FieldRef, &Option<FieldRef>)| match column {
+        Some(to) if !can_store(field.data_type(), to) => {
+            let (column, from, to) = (to.name(), type_spelling(field), type_spelling(to));
+            let text = format!("{target}, column '{column}' ({to}): cannot store a value of {from}");
+            Err(Error::invalid_argument(text))
+        }
+        Some(to) => Ok(field.as_ref().clone().with_data_type(to.data_type().clone()).with_nullable(true)),
+        None => Ok(field.as_ref().clone()),
+    };
+    let fields = rows.schema().fields().iter().zip(&columns).map(stored).collect::<Result<Vec<_>>>()?;
+    let schema = Arc::new(Schema::new(fields));
+    let into = Arc::clone(&schema);
+    let mut before = 0;
+    let rows = rows.map(move |batch| {
+        let batch = batch?;
+        let stored = batch.columns().iter().zip(&columns).map(|(column, field)| match field {
+            Some(field) => {
+                store(column, field).map_err(|misfit| into_datafusion(misfit.into_error(&target, before, field)))
+            }
+            None => Ok(Arc::clone(column)),
+        });
+        let stored = RecordBatch::try_new(Arc::clone(&into), stored.collect::<datafusion::error::Result<_>>()?)?;
+        before += batch.num_rows();
+        Ok(stored)
+    });
+    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
 }
 
 /// Whether there are values of the first type that the field can hold.

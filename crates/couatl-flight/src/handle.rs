@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+/// How often what has expired is let go.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
 /// How many handles a server keeps, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandleLimits {
@@ -68,9 +71,25 @@ impl<T: Clone> Handles<T> {
         Some(change(&mut entry.value))
     }
 
-    /// Forgets a handle; whether it lived.
-    pub(crate) fn remove(&self, handle: &[u8]) -> bool {
-        Uuid::try_parse_ascii(handle).is_ok_and(|id| self.entries.lock().remove(&id).is_some())
+    /// Forgets a handle, and gives its value, if it lived.
+    pub(crate) fn remove(&self, handle: &[u8]) -> Option<T> {
+        let id = Uuid::try_parse_ascii(handle).ok()?;
+        self.entries.lock().remove(&id).map(|entry| entry.value)
+    }
+
+    /// Drops what has expired, again and again.
+    pub(crate) async fn sweep_often(&self) {
+        loop {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            self.sweep();
+        }
+    }
+
+    fn sweep(&self) {
+        let expired: Vec<_> =
+            self.entries.lock().extract_if(|_, entry| entry.used.elapsed() > self.limits.idle).collect();
+        // Outside of the lock: a value may end a query.
+        drop(expired);
     }
 
     /// Drops what has expired, and, where that is not enough, the eighth that was not used for the longest time: a
@@ -103,7 +122,7 @@ mod tests {
         assert_eq!((handles.get(&one), handles.get(&two)), (Some(1), Some(2)));
         assert_eq!(handles.update(&one, |value| *value = 3), Some(()));
         assert_eq!(handles.get(&one), Some(3));
-        assert!(handles.remove(&one) && !handles.remove(&one));
+        assert_eq!((handles.remove(&one), handles.remove(&one)), (Some(3), None));
         assert_eq!(handles.get(&one), None);
     }
 
@@ -112,7 +131,7 @@ mod tests {
         let handles = handles(10);
         for garbage in [&b""[..], b"1", b"\xff\xfe", b"00000000-0000-4000-8000-000000000000"] {
             assert_eq!(handles.get(garbage), None);
-            assert!(!handles.remove(garbage));
+            assert_eq!(handles.remove(garbage), None);
         }
     }
 
@@ -126,6 +145,18 @@ mod tests {
         assert_eq!(handles.get(&handle), Some(1));
         tokio::time::advance(Duration::from_secs(601)).await;
         assert_eq!(handles.get(&handle), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_expired_is_swept_and_the_rest_stays() {
+        let handles = handles(10);
+        handles.insert(1);
+        tokio::time::advance(Duration::from_secs(500)).await;
+        let young = handles.insert(2);
+        tokio::time::advance(Duration::from_secs(101)).await;
+        handles.sweep();
+        assert_eq!(handles.entries.lock().len(), 1);
+        assert_eq!(handles.get(&young), Some(2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,12 +18,16 @@
 //! client that drops its reader, or whose connection dies, drops the response, which drops the task, which drops the
 //! query.
 
+mod action;
+mod client;
 mod connection;
 mod flight;
 mod handle;
 mod ingest;
 mod metadata;
+mod options;
 mod parameters;
+mod poll;
 mod runtime;
 mod server;
 mod service;

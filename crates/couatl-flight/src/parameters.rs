@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UnionArray, new_null_array};
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use couatl_core::{Error, ErrorKind, Result};
@@ -65,6 +67,7 @@ impl Upload {
         while let Some(batch) = self.0.next().await {
             let batch = batch.map_err(status::upload)?;
             if batch.num_columns() > 0 {
+                let batch = without_unions(&batch).map_err(|error| status::status(&error))?;
                 let flat = wire_batch(&batch, &wire_schema(&batch.schema())).map_err(|error| status::status(&error))?;
                 return Ok(Some(flat));
             }
@@ -82,7 +85,7 @@ impl Upload {
         // A schema is known for certain when the first batch is here, or the end.
         let first = self.next().await?;
         let Some(schema) = self.0.schema().filter(|schema| !schema.fields().is_empty()) else { return Ok(None) };
-        let schema = wire_schema(schema);
+        let schema = first.as_ref().map_or_else(|| wire_schema(schema), RecordBatch::schema);
         let rest = stream::try_unfold(self, |mut upload| async move {
             let failed = |status: Status| into_datafusion(Error::invalid_argument(status.message()));
             Ok(upload.next().await.map_err(failed)?.map(|batch| (batch, upload)))
@@ -107,12 +110,43 @@ impl Upload {
     }
 }
 
+/// The batch with plain columns: some drivers send each value in a union of all types that they have.
+fn without_unions(batch: &RecordBatch) -> Result<RecordBatch> {
+    if !batch.schema().fields().iter().any(|field| matches!(field.data_type(), DataType::Union(_, _))) {
+        return Ok(batch.clone());
+    }
+    let columns = batch.columns().iter().enumerate().map(|(position, column)| match column.as_union_opt() {
+        Some(union) => without_union(union, position),
+        None => Ok(Arc::clone(column)),
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    let fields = batch.schema_ref().fields().iter().zip(&columns);
+    let fields: Vec<_> =
+        fields.map(|(field, column)| Field::new(field.name(), column.data_type().clone(), true)).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// The values of a union that are of one type, and NULL.
+fn without_union(union: &UnionArray, position: usize) -> Result<ArrayRef> {
+    let values = (0..union.len()).map(|row| union.value(row)).collect::<Vec<_>>();
+    let mut types = values.iter().filter(|value| value.is_valid(0)).map(|value| value.data_type());
+    let Some(first) = types.next() else { return Ok(new_null_array(&DataType::Null, union.len())) };
+    if let Some(other) = types.find(|other| *other != first) {
+        return Err(Error::invalid_argument(format!(
+            "parameter {} has values of {first} and of {other}: send those of one type at a time",
+            position + 1
+        )));
+    }
+    let (of_type, null) = (first.clone(), new_null_array(first, 1));
+    let parts: Vec<&dyn Array> =
+        values.iter().map(|value| if *value.data_type() == of_type { &**value } else { &*null }).collect();
+    Ok(concat(&parts)?)
+}
+
 #[cfg(test)]
 mod tests {
-    use arrow::array::{
-        ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatchOptions, StringArray, StringViewArray,
-    };
-    use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+    use arrow::array::{DictionaryArray, Float64Array, Int64Array, RecordBatchOptions, StringArray, StringViewArray};
+    use arrow::datatypes::Int32Type;
     use arrow_flight::FlightDescriptor;
     use arrow_flight::encode::FlightDataEncoderBuilder;
     use datafusion::common::ScalarValue;

@@ -18,6 +18,9 @@ use tracing::{debug, warn};
 /// How many items of a stream may wait for the client. A client that stops reading stops the query.
 const CHANNEL_ITEMS: usize = 4;
 
+const CANCELLED: &str = "the query was cancelled by its client";
+const OVER: &str = "the query was ended: the server is shutting down";
+
 /// Where queries run.
 #[derive(Debug, Clone)]
 pub(crate) struct QueryRuntime {
@@ -39,21 +42,34 @@ impl QueryRuntime {
         AbortOnDropHandle::new(self.handle.spawn(future)).await.unwrap_or_else(|error| Err(lost(error)))
     }
 
-    /// Pulls a stream there. Items arrive as soon as they are made; an error is the last of them.
+    /// Pulls a stream there. Items arrive as soon as they are made; an error is the last of them, and `cancelled` makes
+    /// one.
     pub(crate) fn stream<T: Send + 'static>(
         &self,
         items: BoxStream<'static, Result<T>>,
+        cancelled: CancellationToken,
     ) -> BoxStream<'static, Result<T>> {
         let (sender, receiver) = mpsc::channel(CHANNEL_ITEMS);
-        let task = AbortOnDropHandle::new(self.handle.spawn(pull(items, sender, self.over.clone())));
+        let task = AbortOnDropHandle::new(self.handle.spawn(pull(items, sender, self.over.clone(), cancelled)));
         // The channel closes when the task ends, however it ends. Only the task knows whether it was in order.
         let end = stream::once(task).filter_map(async |end| end.err().map(|error| Err(lost(error))));
         ReceiverStream::new(receiver).chain(end).boxed()
     }
 }
 
-async fn pull<T>(mut items: BoxStream<'static, Result<T>>, sender: mpsc::Sender<Result<T>>, over: CancellationToken) {
-    while let Some(item) = items.next().await {
+async fn pull<T>(
+    mut items: BoxStream<'static, Result<T>>,
+    sender: mpsc::Sender<Result<T>>,
+    over: CancellationToken,
+    cancelled: CancellationToken,
+) {
+    let reason = loop {
+        let item = tokio::select! {
+            biased;
+            () = cancelled.cancelled() => break CANCELLED,
+            item = items.next() => item,
+        };
+        let Some(item) = item else { return };
         if let Err(error) = &item {
             warn!(kind = %error.kind(), %error, "a query failed");
             drop(items);
@@ -62,20 +78,17 @@ async fn pull<T>(mut items: BoxStream<'static, Result<T>>, sender: mpsc::Sender<
         }
         tokio::select! {
             biased;
-            sent = sender.send(item) => {
-                if sent.is_err() {
-                    debug!("a client left");
-                    return;
-                }
-            }
-            () = over.cancelled() => {
-                // First the query, which may hold what the shutdown waits for; then, if the client reads on, why.
-                drop(items);
-                let _ = sender.send(Err(Error::cancelled("the query was ended: the server is shutting down"))).await;
+            sent = sender.send(item) => if sent.is_err() {
+                debug!("a client left");
                 return;
-            }
+            },
+            () = cancelled.cancelled() => break CANCELLED,
+            () = over.cancelled() => break OVER,
         }
-    }
+    };
+    // First the query, which may hold what the shutdown waits for; then, if the client reads on, why.
+    drop(items);
+    let _ = sender.send(Err(Error::cancelled(reason))).await;
 }
 
 /// The error for a task that gave no answer.
@@ -89,7 +102,7 @@ fn lost(error: JoinError) -> Error {
                 .unwrap_or("no message");
             Error::internal(format!("a query panicked: {message}"))
         }
-        Err(_) => Error::cancelled("the query was ended: the server is shutting down"),
+        Err(_) => Error::cancelled(OVER),
     }
 }
 
@@ -105,6 +118,13 @@ mod tests {
     fn runtime() -> (QueryRuntime, CancellationToken) {
         let over = CancellationToken::new();
         (QueryRuntime::new(Handle::current(), over.clone()), over)
+    }
+
+    fn stream_of<T: Send + 'static>(
+        runtime: &QueryRuntime,
+        items: impl futures::Stream<Item = Result<T>> + Send + 'static,
+    ) -> BoxStream<'static, Result<T>> {
+        runtime.stream(items.boxed(), CancellationToken::new())
     }
 
     /// A future or a stream holds it, and the test sees when it is gone.
@@ -129,7 +149,7 @@ mod tests {
         let (runtime, _over) = runtime();
         assert_eq!(runtime.run(async { Ok(1) }).await.unwrap(), 1);
         assert_eq!(runtime.run::<()>(async { Err(Error::not_found("no")) }).await.unwrap_err().to_string(), "no");
-        let items: Vec<i32> = runtime.stream(stream::iter([Ok(1), Ok(2)]).boxed()).map(Result::unwrap).collect().await;
+        let items: Vec<i32> = stream_of(&runtime, stream::iter([Ok(1), Ok(2)])).map(Result::unwrap).collect().await;
         assert_eq!(items, [1, 2]);
     }
 
@@ -139,7 +159,7 @@ mod tests {
         let error = runtime.run::<()>(async { panic!("boom") }).await.unwrap_err();
         assert_eq!(error.to_string(), "a query panicked: boom");
         let items = stream::iter([1, 0]).map(|n| if n == 0 { panic!("at {n}") } else { Ok(n) });
-        let items: Vec<Result<i32>> = runtime.stream(items.boxed()).collect().await;
+        let items: Vec<Result<i32>> = stream_of(&runtime, items).collect().await;
         assert_eq!(items[0].as_ref().unwrap(), &1);
         assert_eq!(items[1].as_ref().unwrap_err().to_string(), "a query panicked: at 0");
         assert_eq!(items.len(), 2);
@@ -148,8 +168,8 @@ mod tests {
     #[tokio::test]
     async fn an_error_is_the_last_item() {
         let (runtime, _over) = runtime();
-        let items = stream::iter([Ok(1), Err(Error::cancelled("killed")), Ok(2)]).boxed();
-        let items: Vec<Result<i32>> = runtime.stream(items).collect().await;
+        let items = stream::iter([Ok(1), Err(Error::cancelled("killed")), Ok(2)]);
+        let items: Vec<Result<i32>> = stream_of(&runtime, items).collect().await;
         assert_eq!(items.len(), 2);
         assert_eq!(items[1].as_ref().unwrap_err().kind(), ErrorKind::Cancelled);
     }
@@ -177,7 +197,7 @@ mod tests {
             let _held = &held;
             item
         });
-        let mut items = runtime.stream(items.boxed());
+        let mut items = stream_of(&runtime, items);
         assert_eq!(items.next().await.unwrap().unwrap(), 1);
         assert!(!gone());
         drop(items);
@@ -194,12 +214,29 @@ mod tests {
             let _held = &held;
             Ok(count.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
         });
-        let items = runtime.stream(items.boxed());
+        let items = stream_of(&runtime, items);
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert_eq!(made.load(std::sync::atomic::Ordering::Relaxed), CHANNEL_ITEMS + 1);
         over.cancel();
         until(gone).await;
         let rest: Vec<Result<usize>> = items.collect().await;
         assert_eq!(rest.last().unwrap().as_ref().unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_stream_ends_with_the_reason_whatever_it_waits_for() {
+        let (runtime, _over) = runtime();
+        let (held, gone) = held();
+        let cancelled = CancellationToken::new();
+        let items = stream::once(async { Ok(1) }).chain(stream::pending()).map(move |item| {
+            let _held = &held;
+            item
+        });
+        let mut items = runtime.stream(items.boxed(), cancelled.clone());
+        assert_eq!(items.next().await.unwrap().unwrap(), 1);
+        cancelled.cancel();
+        assert_eq!(items.next().await.unwrap().unwrap_err().to_string(), CANCELLED);
+        assert!(items.next().await.is_none());
+        assert!(gone());
     }
 }

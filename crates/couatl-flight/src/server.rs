@@ -1,5 +1,6 @@
 //! The server as a whole: from a bound listener to the last connection's end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
@@ -9,16 +10,18 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server as Transport;
-use tower::util::MapResponseLayer;
+use tower::layer::layer_fn;
 use tracing::{info, warn};
 
+use crate::client::{Clients, Sessions};
 use crate::connection::connections;
 use crate::flight::Flight;
 use crate::handle::HandleLimits;
 use crate::runtime::QueryRuntime;
 use crate::service::Service;
-use crate::stream::{MAX_MESSAGE_BYTES, put_in};
+use crate::stream::MAX_MESSAGE_BYTES;
 
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
@@ -38,6 +41,8 @@ pub struct ServerConfig {
     pub tickets: HandleLimits,
     /// How many prepared statements clients may have open, and for how long without using them.
     pub statements: HandleLimits,
+    /// How many sessions clients may have, and for how long without using them.
+    pub sessions: HandleLimits,
 }
 
 impl Default for ServerConfig {
@@ -46,6 +51,7 @@ impl Default for ServerConfig {
             grace: Duration::from_secs(10),
             tickets: HandleLimits { count: 10_000, idle: Duration::from_secs(10 * 60) },
             statements: HandleLimits { count: 10_000, idle: Duration::from_secs(60 * 60) },
+            sessions: HandleLimits { count: 10_000, idle: Duration::from_secs(24 * 60 * 60) },
         }
     }
 }
@@ -106,8 +112,14 @@ impl Server {
         let _cut = cut.clone().drop_guard();
 
         let runtime = QueryRuntime::new(queries.clone(), over.clone());
-        let service = Service::new(session.clone(), runtime, config.tickets, config.statements);
-        let service = FlightServiceServer::new(Flight::new(service, refusing.clone()))
+        let sessions = Arc::new(Sessions::new(session.clone(), config.sessions));
+        let service = Arc::new(Service::new(runtime, config.tickets, config.statements));
+        let sweep = {
+            let (service, sessions) = (Arc::clone(&service), Arc::clone(&sessions));
+            tokio::spawn(async move { tokio::join!(service.sweep(), sessions.sweep()) })
+        };
+        let _sweep = AbortOnDropHandle::new(sweep);
+        let service = FlightServiceServer::new(Flight::new(service, Arc::clone(&sessions), refusing.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let transport = Transport::builder()
@@ -116,7 +128,7 @@ impl Server {
             .http2_max_header_list_size(HEADER_LIST_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .layer(MapResponseLayer::new(put_in))
+            .layer(layer_fn(move |inner| Clients { sessions: Arc::clone(&sessions), inner }))
             .serve_with_incoming_shutdown(
                 service,
                 connections(listener, cut.clone()),

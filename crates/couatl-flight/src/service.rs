@@ -4,43 +4,64 @@
 //! something runs in GetFlightInfo or in DoPut, exactly once, and never in DoGet, which clients retry. A query runs in
 //! DoGet; its ticket may be redeemed again while it lives, and each time the query runs anew.
 
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::server::{DoPutError, FlightSqlService, PeekableFlightDataStream};
 use arrow_flight::sql::{
-    ActionClosePreparedStatementRequest, Any, Command, CommandGetCatalogs, CommandGetCrossReference,
-    CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo,
-    CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery,
-    CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery, CommandStatementSubstraitPlan,
-    CommandStatementUpdate, DoPutPreparedStatementResult, DoPutUpdateResult, ProstMessageExt, SqlInfo,
-    TicketStatementQuery,
+    Any, Command, CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
+    CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
+    CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest,
+    CommandStatementQuery, CommandStatementSubstraitPlan, CommandStatementUpdate, DoPutPreparedStatementResult,
+    DoPutUpdateResult, ProstMessageExt, SqlInfo, TicketStatementQuery,
 };
-use arrow_flight::{Action, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, Ticket};
-use arrow_flight::{HandshakeResponse, PutResult};
+use arrow_flight::{
+    FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo, PutResult,
+    Ticket,
+};
 use bytes::Bytes;
 use couatl_core::{Error, Result};
-use couatl_datafusion::Session;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use prost::Message;
+use prost_types::Timestamp;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::client::Client;
 use crate::handle::{HandleLimits, Handles};
 use crate::ingest::ingestion;
 use crate::parameters::{Parameters, Upload};
+use crate::poll::Running;
 use crate::runtime::QueryRuntime;
 use crate::statement::Statement;
 use crate::status::{internal, status};
 use crate::stream::{prepare, respond};
-use crate::{metadata, sql_info, type_info};
+use crate::{metadata, poll, sql_info, type_info};
 
-/// The commands, on a session and the handles that clients hold of it.
+/// The handle of what an update gives, which is no rows: some clients fetch it, and want to find an endpoint for that.
+const NOTHING: &[u8] = b"nothing";
+
+/// How long a statement runs on whose client does not poll; a poll takes less.
+const POLL_IDLE: Duration = Duration::from_secs(60);
+
+/// The commands, and the handles that clients hold.
 pub(crate) struct Service {
-    session: Session,
     runtime: QueryRuntime,
-    tickets: Handles<Statement>,
+    tickets: Handles<Query>,
     statements: Handles<Statement>,
+    polls: Handles<Running>,
+    ticket_idle: Duration,
+}
+
+/// A query that waits to be fetched, or is.
+#[derive(Clone)]
+struct Query {
+    statement: Statement,
+    cancelled: CancellationToken,
 }
 
 /// What a client gets of a new prepared statement.
@@ -50,27 +71,43 @@ pub(crate) struct Created {
 }
 
 impl Service {
-    pub(crate) fn new(
-        session: Session,
-        runtime: QueryRuntime,
-        tickets: HandleLimits,
-        statements: HandleLimits,
-    ) -> Self {
-        Self { session, runtime, tickets: Handles::new(tickets), statements: Handles::new(statements) }
+    pub(crate) fn new(runtime: QueryRuntime, tickets: HandleLimits, statements: HandleLimits) -> Self {
+        Self {
+            runtime,
+            tickets: Handles::new(tickets),
+            statements: Handles::new(statements),
+            polls: Handles::new(HandleLimits { idle: POLL_IDLE, ..tickets }),
+            ticket_idle: tickets.idle,
+        }
+    }
+
+    /// Lets go of what nobody has used for too long, again and again.
+    pub(crate) async fn sweep(&self) {
+        tokio::join!(self.tickets.sweep_often(), self.statements.sweep_often(), self.polls.sweep_often());
     }
 
     /// CreatePreparedStatement. The wrapper encodes it: arrow-flight's result has no place for `is_update`.
-    pub(crate) async fn create(&self, sql: String, transaction: Option<Bytes>) -> Result<Created, Status> {
-        let statement = self.prepared(sql, transaction).await?;
+    pub(crate) async fn create(
+        &self,
+        client: &Client,
+        sql: String,
+        transaction: Option<Bytes>,
+    ) -> Result<Created, Status> {
+        let statement = self.prepared(client, sql, transaction).await?;
         let handle = self.statements.insert(statement.clone());
         Ok(Created { handle, statement })
     }
 
+    /// ClosePreparedStatement. Closing what is closed or has expired is no error: the client has what it wants.
+    pub(crate) fn close(&self, handle: &[u8]) {
+        self.statements.remove(handle);
+    }
+
     /// The schema that the answer to a command has: GetSchema.
-    pub(crate) async fn schema(&self, command: Command) -> Result<SchemaRef, Status> {
+    pub(crate) async fn schema(&self, client: &Client, command: Command) -> Result<SchemaRef, Status> {
         match command {
             Command::CommandStatementQuery(command) => {
-                Ok(self.prepared(command.query, command.transaction_id).await?.schema())
+                Ok(self.prepared(client, command.query, command.transaction_id).await?.schema())
             }
             Command::CommandPreparedStatementQuery(command) => {
                 Ok(self.statement(&command.prepared_statement_handle)?.schema())
@@ -80,9 +117,9 @@ impl Service {
         }
     }
 
-    async fn prepared(&self, sql: String, transaction: Option<Bytes>) -> Result<Statement, Status> {
+    async fn prepared(&self, client: &Client, sql: String, transaction: Option<Bytes>) -> Result<Statement, Status> {
         no_transaction(transaction.as_deref())?;
-        self.run(Statement::prepare(self.session.clone(), sql)).await
+        self.run(Statement::prepare(client.session.clone(), sql)).await
     }
 
     fn statement(&self, handle: &[u8]) -> Result<Statement, Status> {
@@ -96,9 +133,9 @@ impl Service {
         self.runtime.run(work).await.map_err(|error| status(&error))
     }
 
-    /// Runs an update and says how many rows it wrote; -1 says that this is not known.
-    async fn update(&self, statement: Statement) -> Result<i64, Status> {
-        Ok(count(self.run(statement.update(self.session.clone())).await?))
+    /// Runs an update and says how many rows it wrote, where that is known.
+    async fn update(&self, statement: Statement) -> Result<Option<u64>, Status> {
+        self.run(statement.update()).await
     }
 
     /// The answer to a statement that a client wants executed. All that changes something has run then.
@@ -107,21 +144,84 @@ impl Service {
         statement: Statement,
         descriptor: FlightDescriptor,
     ) -> Result<Response<FlightInfo>, Status> {
-        let statement = self.run(statement.run_leading(self.session.clone())).await?;
+        let statement = self.run(statement.run_leading()).await?;
         let schema = statement.schema();
         if statement.prepared.is_update() {
-            let count = self.update(statement).await?;
-            return flight_info(&schema, descriptor).map(|info| Response::new(info.with_total_records(count)));
+            let total = count(self.update(statement).await?);
+            let ticket = TicketStatementQuery { statement_handle: Bytes::from_static(NOTHING) };
+            let info = flight_info(&schema, descriptor)?.with_endpoint(endpoint(&ticket)).with_total_records(total);
+            return Ok(Response::new(info));
         }
-        let ticket = TicketStatementQuery { statement_handle: self.tickets.insert(statement) };
-        Ok(Response::new(flight_info(&schema, descriptor)?.with_endpoint(endpoint(&ticket))))
+        let query = Query { statement, cancelled: CancellationToken::new() };
+        let ticket = TicketStatementQuery { statement_handle: self.tickets.insert(query) };
+        let endpoint = endpoint(&ticket).with_expiration_time(self.ticket_expiration());
+        Ok(Response::new(flight_info(&schema, descriptor)?.with_endpoint(endpoint).with_ordered(true)))
+    }
+
+    /// Until when a ticket that is used now can be used again.
+    fn ticket_expiration(&self) -> Timestamp {
+        (SystemTime::now() + self.ticket_idle).into()
+    }
+
+    /// PollFlightInfo: what there is of a statement by now.
+    pub(crate) async fn poll(
+        self: &Arc<Self>,
+        client: &Client,
+        request: Request<FlightDescriptor>,
+    ) -> Result<PollInfo, Status> {
+        let descriptor = request.get_ref().clone();
+        if let Some(handle) = poll::handle(&descriptor) {
+            let running = self.polls.get(&handle);
+            let running = running.ok_or_else(|| {
+                status(&Error::not_found("no such statement: it has ended, or was not polled for too long"))
+            })?;
+            let answer = running.next(handle.clone()).await;
+            match &answer {
+                Ok(PollInfo { flight_descriptor: Some(_), .. }) => drop(self.polls.get(&handle)),
+                _ => drop(self.polls.remove(&handle)),
+            }
+            return answer;
+        }
+        let statement = match command(&descriptor.cmd)? {
+            Command::CommandStatementQuery(query) => self.prepared(client, query.query, query.transaction_id).await?,
+            Command::CommandPreparedStatementQuery(query) => self.statement(&query.prepared_statement_handle)?,
+            _ => return self.get_flight_info(request).await.map(|info| poll::finished(info.into_inner())),
+        };
+        let unfinished = flight_info(&statement.schema(), descriptor.clone())?;
+        let service = Arc::clone(self);
+        let executed = async move { service.execute(statement, descriptor).await.map(Response::into_inner) };
+        Running::start(executed, unfinished).first(|running| self.polls.insert(running)).await
+    }
+
+    /// CancelFlightInfo: ends what an info stands for, whether it is being fetched, waits to be, or runs while it is
+    /// polled for. Whether there was any of it.
+    pub(crate) fn cancel(&self, info: &FlightInfo) -> bool {
+        let mut found = self.polls.remove(&info.app_metadata).is_some();
+        for handle in info.endpoint.iter().filter_map(query_handle) {
+            if let Some(query) = self.tickets.remove(&handle) {
+                query.cancelled.cancel();
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// RenewFlightEndpoint: the same endpoint, for longer.
+    pub(crate) fn renew(&self, endpoint: FlightEndpoint) -> Result<FlightEndpoint, Status> {
+        match query_handle(&endpoint) {
+            Some(handle) if self.tickets.get(&handle).is_none() => Err(no_ticket()),
+            Some(_) => Ok(endpoint.with_expiration_time(self.ticket_expiration())),
+            // The tickets of other commands do not expire.
+            None => Ok(endpoint),
+        }
     }
 
     /// The rows of a statement.
-    async fn rows(&self, statement: Statement) -> FlightResponse {
-        let schema = statement.schema();
-        let rows = self.run(statement.rows(self.session.clone())).await?;
-        self.send(rows, schema)
+    async fn rows(&self, query: Query) -> FlightResponse {
+        let schema = query.statement.schema();
+        let rows = self.run(query.statement.rows()).await?;
+        let rows = self.runtime.stream(prepare(rows, SchemaRef::clone(&schema)), query.cancelled);
+        respond(rows, schema)
     }
 
     /// The rows of a metadata command.
@@ -133,7 +233,7 @@ impl Service {
 
     fn send(&self, rows: BoxStream<'static, Result<RecordBatch>>, schema: SchemaRef) -> FlightResponse {
         let rows = prepare(rows, SchemaRef::clone(&schema));
-        respond(self.runtime.stream(rows), schema)
+        respond(self.runtime.stream(rows, CancellationToken::new()), schema)
     }
 }
 
@@ -141,6 +241,27 @@ type FlightResponse = Result<Response<<Service as FlightService>::DoGetStream>, 
 
 fn no_statement() -> Status {
     status(&Error::not_found("no such prepared statement: it was closed, or not used for too long"))
+}
+
+fn no_ticket() -> Status {
+    status(&Error::not_found(
+        "no such ticket: it has expired, was cancelled, or was not issued here; run the query again",
+    ))
+}
+
+/// The handle in the ticket of a query.
+fn query_handle(endpoint: &FlightEndpoint) -> Option<Bytes> {
+    match command(&endpoint.ticket.as_ref()?.ticket) {
+        Ok(Command::TicketStatementQuery(ticket)) => Some(ticket.statement_handle),
+        _ => None,
+    }
+}
+
+/// The command in the bytes of a descriptor or a ticket.
+pub(crate) fn command(bytes: &[u8]) -> Result<Command, Status> {
+    let refused = |error: String| status(&Error::invalid_argument(format!("this is no Flight SQL command: {error}")));
+    let message = Any::decode(bytes).map_err(|error| refused(error.to_string()))?;
+    Command::try_from(message).map_err(|error| refused(error.to_string()))
 }
 
 pub(crate) fn unsupported(message: impl Into<String>) -> Status {
@@ -171,6 +292,11 @@ fn metadata_schema(command: &Command) -> Option<SchemaRef> {
     })
 }
 
+/// What an upload is answered with. JDBC's driver runs an update a second time, as a query, where that is not a count.
+fn written(rows: Option<u64>) -> i64 {
+    count(rows).max(0)
+}
+
 /// The count of an update as clients know it: -1 where there is none.
 fn count(rows: Option<u64>) -> i64 {
     rows.and_then(|rows| i64::try_from(rows).ok()).unwrap_or(-1)
@@ -199,12 +325,20 @@ fn metadata_info(command: Command, request: Request<FlightDescriptor>) -> Result
 impl FlightSqlService for Service {
     type FlightService = Self;
 
-    /// Accepts everyone: the listener is open, and reaches no further than this machine.
+    /// Answers when the client has said its part, or that it has none: a call that is answered before is reset, and some
+    /// clients wait for ever then. Who it is stands in its headers.
     async fn do_handshake(
         &self,
-        _request: Request<Streaming<HandshakeRequest>>,
+        request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<BoxStream<'static, Result<HandshakeResponse, Status>>>, Status> {
-        Ok(Response::new(stream::iter([Ok(HandshakeResponse::default())]).boxed()))
+        let mut requests = request.into_inner();
+        requests.message().await?;
+        // Held open to the end of the answer.
+        let answer = stream::iter([Ok(HandshakeResponse::default())]).chain(
+            stream::once(async move { while let Ok(Some(_)) = requests.message().await {} })
+                .filter_map(async |()| None),
+        );
+        Ok(Response::new(answer.boxed()))
     }
 
     async fn get_flight_info_statement(
@@ -212,7 +346,8 @@ impl FlightSqlService for Service {
         query: CommandStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let statement = self.prepared(query.query, query.transaction_id).await?;
+        let client = Client::of(request.extensions())?;
+        let statement = self.prepared(client, query.query, query.transaction_id).await?;
         self.execute(statement, request.into_inner()).await
     }
 
@@ -226,10 +361,10 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_statement(&self, ticket: TicketStatementQuery, _request: Request<Ticket>) -> FlightResponse {
-        let statement = self.tickets.get(&ticket.statement_handle).ok_or_else(|| {
-            status(&Error::not_found("no such ticket: it has expired, or was not issued here; run the query again"))
-        })?;
-        self.rows(statement).await
+        if ticket.statement_handle == NOTHING {
+            return self.send(stream::empty().boxed(), Schema::empty().into());
+        }
+        self.rows(self.tickets.get(&ticket.statement_handle).ok_or_else(no_ticket)?).await
     }
 
     /// Clients that make tickets of their own use the command as one.
@@ -238,15 +373,18 @@ impl FlightSqlService for Service {
         query: CommandPreparedStatementQuery,
         _request: Request<Ticket>,
     ) -> FlightResponse {
-        self.rows(self.statement(&query.prepared_statement_handle)?).await
+        let statement = self.statement(&query.prepared_statement_handle)?;
+        self.rows(Query { statement, cancelled: CancellationToken::new() }).await
     }
 
     async fn do_put_statement_update(
         &self,
         command: CommandStatementUpdate,
-        _request: Request<PeekableFlightDataStream>,
+        request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        self.update(self.prepared(command.query, command.transaction_id).await?).await
+        let client = Client::of(request.extensions())?;
+        let statement = self.prepared(client, command.query, command.transaction_id).await?;
+        self.update(statement).await.map(written)
     }
 
     async fn do_put_prepared_statement_query(
@@ -273,22 +411,12 @@ impl FlightSqlService for Service {
             return match upload.collect().await? {
                 Parameters::None => self.update(statement).await,
                 parameters => self.update(Statement { parameters, ..statement }).await,
-            };
+            }
+            .map(written);
         }
-        let Some(rows) = upload.rows().await? else { return self.update(statement).await };
-        let session = self.session.clone();
-        let written = async move { session.execute_rows(&statement.prepared, rows).await };
-        Ok(count(self.run(written).await?))
-    }
-
-    async fn do_action_close_prepared_statement(
-        &self,
-        query: ActionClosePreparedStatementRequest,
-        _request: Request<Action>,
-    ) -> Result<(), Status> {
-        // Closing what is closed or has expired is no error: the client has what it wants.
-        self.statements.remove(&query.prepared_statement_handle);
-        Ok(())
+        let Some(rows) = upload.rows().await? else { return self.update(statement).await.map(written) };
+        let update = async move { statement.session.execute_rows(&statement.prepared, rows).await };
+        self.run(update).await.map(written)
     }
 
     async fn get_flight_info_catalogs(
@@ -299,8 +427,8 @@ impl FlightSqlService for Service {
         metadata_info(Command::CommandGetCatalogs(query), request)
     }
 
-    async fn do_get_catalogs(&self, _query: CommandGetCatalogs, _request: Request<Ticket>) -> FlightResponse {
-        let context = self.session.context().clone();
+    async fn do_get_catalogs(&self, _query: CommandGetCatalogs, request: Request<Ticket>) -> FlightResponse {
+        let context = Client::of(request.extensions())?.session.context().clone();
         self.listed(async move { metadata::catalogs(&context) }).await
     }
 
@@ -312,8 +440,8 @@ impl FlightSqlService for Service {
         metadata_info(Command::CommandGetDbSchemas(query), request)
     }
 
-    async fn do_get_schemas(&self, query: CommandGetDbSchemas, _request: Request<Ticket>) -> FlightResponse {
-        let context = self.session.context().clone();
+    async fn do_get_schemas(&self, query: CommandGetDbSchemas, request: Request<Ticket>) -> FlightResponse {
+        let context = Client::of(request.extensions())?.session.context().clone();
         self.listed(async move { metadata::schemas(&context, query) }).await
     }
 
@@ -325,8 +453,9 @@ impl FlightSqlService for Service {
         metadata_info(Command::CommandGetTables(query), request)
     }
 
-    async fn do_get_tables(&self, query: CommandGetTables, _request: Request<Ticket>) -> FlightResponse {
-        self.listed(metadata::tables(self.session.context().clone(), query)).await
+    async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> FlightResponse {
+        let context = Client::of(request.extensions())?.session.context().clone();
+        self.listed(metadata::tables(context, query)).await
     }
 
     async fn get_flight_info_table_types(
@@ -349,8 +478,8 @@ impl FlightSqlService for Service {
         metadata_info(Command::CommandGetSqlInfo(query), request)
     }
 
-    async fn do_get_sql_info(&self, query: CommandGetSqlInfo, _request: Request<Ticket>) -> FlightResponse {
-        let context = self.session.context().clone();
+    async fn do_get_sql_info(&self, query: CommandGetSqlInfo, request: Request<Ticket>) -> FlightResponse {
+        let context = Client::of(request.extensions())?.session.context().clone();
         self.listed(async move { sql_info::sql_info(&context, query.info) }).await
     }
 
@@ -445,13 +574,13 @@ impl FlightSqlService for Service {
     ) -> Result<i64, Status> {
         no_transaction(command.transaction_id.as_deref())?;
         let ingest = ingestion(&command)?;
+        let session = Client::of(request.extensions())?.session.clone();
         let upload = Upload::new(request.into_inner());
         let Some(rows) = upload.rows().await? else {
             return Err(status(&Error::invalid_argument("the upload has no columns: there is nothing to ingest")));
         };
-        let session = self.session.clone();
-        let written = self.run(async move { session.ingest(ingest, rows).await }).await?;
-        Ok(count(Some(written)))
+        let count = self.run(async move { session.ingest(ingest, rows).await }).await?;
+        Ok(written(Some(count)))
     }
 
     async fn do_put_substrait_plan(

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, UnionFields, 
 use arrow_flight::sql::metadata::SqlInfoDataBuilder;
 use arrow_flight::sql::{
     SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel, SqlSupportedCaseSensitivity, SqlSupportedGroupBy,
-    SqlSupportedSubqueries, SqlSupportedTransaction, SqlSupportedUnions, SqlSupportsConvert,
+    SqlSupportedResultSetType, SqlSupportedSubqueries, SqlSupportedTransaction, SqlSupportedUnions, SqlSupportsConvert,
     SqlTransactionIsolationLevel, SupportedSqlGrammar,
 };
 use couatl_core::{Error, Result};
@@ -137,7 +137,12 @@ fn features(infos: &mut SqlInfoDataBuilder) {
     // ANSI 92 wants UPDATE, DELETE and transactions of every level.
     infos.append(SqlInfo::SqlAnsi92SupportedLevel, 0_i32);
     infos.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
-    infos.append(SqlInfo::SqlOuterJoinsSupportLevel, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32);
+    // Drivers read it as a mask of levels.
+    let outer_joins = [SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins, SqlOuterJoinsSupportLevel::SqlFullOuterJoins];
+    infos.append(
+        SqlInfo::SqlOuterJoinsSupportLevel,
+        outer_joins.iter().fold(0, |mask, level| mask | 1 << *level as i32),
+    );
     infos.append(SqlInfo::SqlSchemasSupportedActions, 0_i32);
     infos.append(SqlInfo::SqlCatalogsSupportedActions, 0_i32);
     infos.append(SqlInfo::SqlSupportedPositionedCommands, 0_i32);
@@ -153,13 +158,18 @@ fn features(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlCorrelatedSubqueriesSupported, true);
     let unions = [SqlSupportedUnions::SqlUnion as i32, SqlSupportedUnions::SqlUnionAll as i32];
     infos.append(SqlInfo::SqlSupportedUnions, bits(&unions));
+    // JDBC's driver wants a 64-bit integer here, and no other one reads it.
     let isolation = SqlTransactionIsolationLevel::SqlTransactionNone as i32;
-    infos.append(SqlInfo::SqlDefaultTransactionIsolation, isolation);
+    infos.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(isolation));
     infos.append(SqlInfo::SqlTransactionsSupported, false);
     infos.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, bits(&[isolation]));
     infos.append(SqlInfo::SqlDataDefinitionCausesTransactionCommit, false);
     infos.append(SqlInfo::SqlDataDefinitionsInTransactionsIgnored, false);
-    infos.append(SqlInfo::SqlSupportedResultSetTypes, 0_i32);
+    // Forward only, as a mask.
+    infos.append(
+        SqlInfo::SqlSupportedResultSetTypes,
+        1_i32 << SqlSupportedResultSetType::SqlResultSetTypeForwardOnly as i32,
+    );
     infos.append(SqlInfo::SqlBatchUpdatesSupported, true);
     infos.append(SqlInfo::SqlSavepointsSupported, false);
     infos.append(SqlInfo::SqlNamedParametersSupported, false);

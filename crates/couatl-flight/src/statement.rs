@@ -15,6 +15,8 @@ use crate::wire::wire_schema;
 /// A prepared text and the rows of parameters it is to be run with.
 #[derive(Debug, Clone)]
 pub(crate) struct Statement {
+    /// Where it was prepared, and runs.
+    pub(crate) session: Session,
     pub(crate) prepared: Prepared,
     pub(crate) parameters: Parameters,
 }
@@ -23,16 +25,16 @@ impl Statement {
     /// Parses and plans a text; nothing happens yet.
     pub(crate) async fn prepare(session: Session, sql: String) -> Result<Self> {
         let prepared = session.prepare(&sql).await?;
-        Ok(Self { prepared, parameters: Parameters::None })
+        Ok(Self { session, prepared, parameters: Parameters::None })
     }
 
     /// Runs what its text has before the last statement, so that the last one can be planned, and once only; then its
     /// schema is that of its bound parameters.
-    pub(crate) async fn run_leading(self, session: Session) -> Result<Self> {
-        let prepared = session.run_leading(self.prepared).await?;
+    pub(crate) async fn run_leading(self) -> Result<Self> {
+        let prepared = self.session.run_leading(self.prepared).await?;
         let bound = self.parameters.executions().next().transpose()?.flatten();
         let prepared = match bound {
-            Some(values) => session.bind(prepared, values).await?,
+            Some(values) => self.session.bind(prepared, values).await?,
             None => prepared,
         };
         Ok(Self { prepared, ..self })
@@ -47,8 +49,8 @@ impl Statement {
     ///
     /// # Errors
     /// Those of planning and opening its first execution; all others are items of the stream.
-    pub(crate) async fn rows(self, session: Session) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let Self { prepared, parameters } = self;
+    pub(crate) async fn rows(self) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let Self { session, prepared, parameters } = self;
         if prepared.is_update() || prepared.has_leading() {
             return Err(Error::invalid_argument("this statement changes something: GetFlightInfo or DoPut runs it"));
         }
@@ -66,8 +68,8 @@ impl Statement {
     /// Runs it for what it changes, with all its rows of parameters; the number of rows that it wrote, where it says one.
     ///
     /// A query that arrives as an update runs as well, for what its functions do, and its rows are thrown away.
-    pub(crate) async fn update(self, session: Session) -> Result<Option<u64>> {
-        let Self { prepared, parameters } = self;
+    pub(crate) async fn update(self) -> Result<Option<u64>> {
+        let Self { session, prepared, parameters } = self;
         let parameters = match parameters {
             Parameters::Rows(batches) if prepared.is_update() => {
                 let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(Some(0)) };

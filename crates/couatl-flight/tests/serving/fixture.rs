@@ -175,7 +175,7 @@ pub(crate) async fn fetch(
 /// Runs a text as ADBC does without preparing it: its rows, or the number of rows it wrote.
 pub(crate) async fn run(client: &mut Client, sql: &str) -> Result<Vec<RecordBatch>, FlightError> {
     let info = client.execute(sql.to_owned(), None).await?;
-    if info.endpoint.is_empty() { Ok(Vec::new()) } else { Ok(fetch(client, &info).await?.1) }
+    Ok(fetch(client, &info).await?.1)
 }
 
 /// The only value of a result, as text.

@@ -45,7 +45,7 @@ async fn preparing_changes_nothing_and_executing_runs_once() {
     assert_eq!(create.dataset_schema().unwrap(), &Schema::empty());
     assert_eq!(refused(run(&mut client, "SELECT * FROM t").await).code(), Code::NotFound);
     let info = create.execute().await.unwrap();
-    assert!(info.endpoint.is_empty());
+    assert!(fetch(&mut client, &info).await.unwrap().1.is_empty());
     assert_eq!((announced(&info), info.total_records), (Schema::empty(), -1));
     assert_eq!(value(&mut client, "SELECT count(*) FROM t").await, "1");
     assert_eq!(refused(create.execute().await).code(), Code::AlreadyExists);

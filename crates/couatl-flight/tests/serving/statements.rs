@@ -81,17 +81,17 @@ async fn an_update_runs_once_where_it_is_asked_for() {
     let served = served().await;
     let mut client = served.client().await;
     let info = client.execute("CREATE TABLE t AS VALUES (1), (2)".to_owned(), None).await.unwrap();
-    assert!(info.endpoint.is_empty());
+    assert!(fetch(&mut client, &info).await.unwrap().1.is_empty());
     assert_eq!((announced(&info), info.total_records), (Schema::empty(), -1));
     assert_eq!(value(&mut client, "SELECT count(*) FROM t").await, "2");
 
     let info = client.execute("INSERT INTO t VALUES (3), (4), (5)".to_owned(), None).await.unwrap();
-    assert!(info.endpoint.is_empty());
+    assert!(fetch(&mut client, &info).await.unwrap().1.is_empty());
     assert_eq!((announced(&info), info.total_records), (Schema::empty(), 3));
     assert_eq!(value(&mut client, "SELECT count(*) FROM t").await, "5");
 
     assert_eq!(client.execute_update("INSERT INTO t VALUES (6)".to_owned(), None).await.unwrap(), 1);
-    assert_eq!(client.execute_update("DROP TABLE t".to_owned(), None).await.unwrap(), -1);
+    assert_eq!(client.execute_update("DROP TABLE t".to_owned(), None).await.unwrap(), 0);
     assert_eq!(refused(run(&mut client, "SELECT * FROM t").await).code(), Code::NotFound);
 }
 
@@ -99,7 +99,7 @@ async fn an_update_runs_once_where_it_is_asked_for() {
 async fn a_query_that_arrives_as_an_update_runs() {
     let served = served().await;
     let mut client = served.client().await;
-    assert_eq!(client.execute_update("SELECT 1".to_owned(), None).await.unwrap(), -1);
+    assert_eq!(client.execute_update("SELECT 1".to_owned(), None).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn several_statements_run_in_order_and_once() {
         assert_eq!(*sent, announced(&info));
         assert_eq!(format!("{:?}", batches[0].column(0)).matches("  2,").count(), 1, "{batches:?}");
     }
-    assert_eq!(client.execute_update("INSERT INTO t VALUES (3); DROP TABLE t".to_owned(), None).await.unwrap(), -1);
+    assert_eq!(client.execute_update("INSERT INTO t VALUES (3); DROP TABLE t".to_owned(), None).await.unwrap(), 0);
 }
 
 #[tokio::test]

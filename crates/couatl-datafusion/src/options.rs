@@ -1,0 +1,64 @@
+//! What a client sets for itself: the settings of one session, beside those of others.
+
+use couatl_core::{Error, Result};
+use datafusion::prelude::SessionContext;
+
+use crate::session::Session;
+
+/// The names under which drivers know where names without a catalog or a schema are looked up.
+const CATALOG_OPTION: (&str, &str) = ("catalog", "datafusion.catalog.default_catalog");
+const SCHEMA_OPTION: (&str, &str) = ("schema", "datafusion.catalog.default_schema");
+
+impl Session {
+    /// A session on the same streams, tables and queries, whose settings and prepared statements are its own. It begins
+    /// with those of this one.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        self.with_context(SessionContext::new_with_state(self.context().state()))
+    }
+
+    /// Every setting with its value, those that have none among them: `catalog`, `schema`, and DataFusion's.
+    pub fn options(&self) -> Vec<(String, Option<String>)> {
+        let state = self.context().state();
+        let entries = state.config_options().entries();
+        let short = [CATALOG_OPTION, SCHEMA_OPTION].map(|(short, long)| {
+            let entry = entries.iter().find(|entry| entry.key == long);
+            (short.to_owned(), entry.and_then(|entry| entry.value.clone()))
+        });
+        let all = entries.iter().map(|entry| (entry.key.clone(), entry.value.clone()));
+        short.into_iter().chain(all).collect()
+    }
+
+    /// Changes a setting; without a value, back to what a session begins with.
+    ///
+    /// # Errors
+    /// `not-found` where there is no such setting; `invalid-setting` where the value is none of it.
+    pub fn set_option(&self, name: &str, value: Option<&str>) -> Result<()> {
+        let key =
+            [CATALOG_OPTION, SCHEMA_OPTION].iter().find(|(short, _)| *short == name).map_or(name, |(_, long)| long);
+        let Some(entry) = Session::config().options().entries().into_iter().find(|entry| entry.key == key) else {
+            return Err(Error::not_found(format!("there is no setting '{name}'; SHOW ALL lists them")));
+        };
+        let Some(value) = value.map(str::to_owned).or(entry.value) else { return Ok(()) };
+        self.check_place(key, &value)?;
+        let state = self.context().state_ref();
+        let set = state.write().config_mut().options_mut().set(key, &value);
+        set.map_err(|error| {
+            let reason = error.strip_backtrace();
+            Error::invalid_setting(format!("cannot set '{name}' to '{value}': {reason}"))
+        })
+    }
+
+    /// Refuses a default catalog or schema that is not there.
+    fn check_place(&self, key: &str, value: &str) -> Result<()> {
+        let context = self.context();
+        if key == CATALOG_OPTION.1 && context.catalog(value).is_none() {
+            return Err(Error::invalid_setting(format!("there is no catalog '{value}'")));
+        }
+        let catalog = context.state().config_options().catalog.default_catalog.clone();
+        if key == SCHEMA_OPTION.1 && context.catalog(&catalog).and_then(|catalog| catalog.schema(value)).is_none() {
+            return Err(Error::invalid_setting(format!("there is no schema '{catalog}.{value}'")));
+        }
+        Ok(())
+    }
+}

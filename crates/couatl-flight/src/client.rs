@@ -1,0 +1,169 @@
+//! Who asks: every request finds its session before it is answered.
+//!
+//! That is the session of the cookie that the request brings, else the one of its connection. Drivers that keep cookies
+//! (JDBC's) have one session over all of their connections; those that do not (ADBC's, as it comes) have one connection
+//! for each session.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use couatl_core::Error;
+use couatl_datafusion::Session;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
+use http::{Extensions, HeaderMap, HeaderValue};
+use parking_lot::Mutex;
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
+
+use crate::handle::{HandleLimits, Handles};
+use crate::status::status;
+use crate::stream::put_in;
+
+/// The name that Flight's own clients look for.
+const SESSION_COOKIE: &str = "arrow_flight_session_id";
+
+/// What a client that brings a password is given, since it looks for a token: whoever reaches this server may use it.
+const EVERYBODY: HeaderValue = HeaderValue::from_static("Bearer everybody");
+
+/// What a connection is to the requests that come over it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ConnectInfo {
+    /// The session of those of its requests that bring no cookie.
+    session: Arc<Mutex<Option<(Bytes, Session)>>>,
+}
+
+/// The client of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) session: Session,
+    id: Bytes,
+    connection: Option<ConnectInfo>,
+}
+
+impl Client {
+    /// The client that [`Clients`] has found.
+    pub(crate) fn of(extensions: &Extensions) -> Result<&Self, Status> {
+        extensions.get().ok_or_else(|| status(&Error::internal("a request without a session")))
+    }
+}
+
+/// The sessions of all clients.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    base: Session,
+    by_cookie: Handles<Session>,
+}
+
+impl Sessions {
+    pub(crate) fn new(base: Session, limits: HandleLimits) -> Self {
+        Self { base, by_cookie: Handles::new(limits) }
+    }
+
+    /// The client of a request, and whether its cookie says so.
+    fn find(&self, headers: &HeaderMap, connection: Option<ConnectInfo>) -> (Client, bool) {
+        if let Some(id) = cookie(headers)
+            && let Some(session) = self.by_cookie.get(&id)
+        {
+            return (Client { session, id, connection }, true);
+        }
+        let new = || {
+            let session = self.base.fork();
+            (self.by_cookie.insert(session.clone()), session)
+        };
+        let (id, session) = match &connection {
+            Some(connection) => connection.session.lock().get_or_insert_with(new).clone(),
+            None => new(),
+        };
+        (Client { session, id, connection }, false)
+    }
+
+    /// Lets go of what nobody has used for too long, again and again.
+    pub(crate) async fn sweep(&self) {
+        self.by_cookie.sweep_often().await;
+    }
+
+    /// Forgets the session of a client: its next request finds a new one.
+    pub(crate) fn close(&self, client: &Client) {
+        self.by_cookie.remove(&client.id);
+        if let Some(connection) = &client.connection {
+            connection.session.lock().take_if(|(id, _)| *id == client.id);
+        }
+    }
+}
+
+/// The session that a request names.
+fn cookie(headers: &HeaderMap) -> Option<Bytes> {
+    let texts = headers.get_all(COOKIE).into_iter().filter_map(|header| header.to_str().ok());
+    let mut cookies = texts.flat_map(|text| text.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+    let (_, id) = cookies.find(|(name, _)| *name == SESSION_COOKIE)?;
+    Some(Bytes::copy_from_slice(id.trim_matches('"').as_bytes()))
+}
+
+/// The service of calls around another one: it finds the client before, and tells it its cookie after.
+#[derive(Clone)]
+pub(crate) struct Clients<S> {
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) inner: S,
+}
+
+impl<S> Service<http::Request<Body>> for Clients<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Future: Send + 'static>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let connection = request.extensions().get::<ConnectInfo>().cloned();
+        let (client, is_known) = self.sessions.find(request.headers(), connection);
+        let cookie = (!is_known).then(|| set_cookie(&client.id)).flatten();
+        request.extensions_mut().insert(client);
+        let logs_in =
+            request.headers().get(AUTHORIZATION).is_some_and(|header| header.as_bytes().starts_with(b"Basic "));
+        let answer = self.inner.call(request);
+        async move {
+            let mut response = put_in(answer.await?);
+            if let Some(cookie) = cookie {
+                response.headers_mut().append(SET_COOKIE, cookie);
+            }
+            if logs_in {
+                response.headers_mut().insert(AUTHORIZATION, EVERYBODY);
+            }
+            Ok(response)
+        }
+        .boxed()
+    }
+}
+
+/// Without attributes: some make Java's clients send it back in quotes, with attributes of their own.
+fn set_cookie(id: &Bytes) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("{SESSION_COOKIE}={}", id.escape_ascii())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cookie_is_found_among_others() {
+        for (text, expected) in [
+            ("arrow_flight_session_id=a-1", Some("a-1")),
+            ("x=1; arrow_flight_session_id=a-1; y=2", Some("a-1")),
+            ("arrow_flight_session_id=\"a-1\"", Some("a-1")),
+            ("x=arrow_flight_session_id", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(COOKIE, HeaderValue::from_static(text))]);
+            assert_eq!(cookie(&headers).as_deref(), expected.map(str::as_bytes), "{text}");
+        }
+    }
+}

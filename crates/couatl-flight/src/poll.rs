@@ -1,0 +1,95 @@
+//! Statements that run while their client polls.
+//!
+//! A query is there at once: it runs when it is fetched. What may take long is a statement that changes something; it
+//! runs in a task of its own, and each poll waits for a while for its end. A client that polls no more has left, and
+//! its statement ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::sql::Any;
+use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use prost::Message;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+
+/// How long the first poll of a statement waits for it: many are done before a second one could come.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// How long those after it do.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// What a poll's descriptor holds.
+const TYPE_URL: &str = "type.googleapis.com/couatl.Poll";
+
+/// A statement that runs.
+#[derive(Clone)]
+pub(crate) struct Running {
+    /// Owns the task: when the last of them is dropped, the statement ends.
+    end: Shared<BoxFuture<'static, Result<FlightInfo, Status>>>,
+    /// The answer while there is none.
+    unfinished: Arc<FlightInfo>,
+}
+
+impl Running {
+    /// Starts a statement; `unfinished` is what there is to say of it meanwhile.
+    pub(crate) fn start(
+        statement: impl Future<Output = Result<FlightInfo, Status>> + Send + 'static,
+        unfinished: FlightInfo,
+    ) -> Self {
+        let task = AbortOnDropHandle::new(tokio::spawn(statement));
+        let lost = |error: tokio::task::JoinError| Err(crate::status::internal(error));
+        let end = task.map(move |ended| ended.unwrap_or_else(lost)).boxed().shared();
+        Self { end, unfinished: Arc::new(unfinished) }
+    }
+
+    /// Its end, if it comes in time.
+    async fn end(&self, wait: Duration) -> Option<Result<FlightInfo, Status>> {
+        tokio::time::timeout(wait, self.end.clone()).await.ok()
+    }
+
+    /// The first answer; `keep` gives the handle by which the next poll finds it.
+    pub(crate) async fn first(self, keep: impl FnOnce(Self) -> Bytes) -> Result<PollInfo, Status> {
+        match self.end(FIRST_WAIT).await {
+            Some(end) => end.map(finished),
+            None => {
+                let unfinished = Arc::clone(&self.unfinished);
+                Ok(still_running(&unfinished, keep(self)))
+            }
+        }
+    }
+
+    /// The answer to a later poll.
+    pub(crate) async fn next(self, handle: Bytes) -> Result<PollInfo, Status> {
+        match self.end(WAIT).await {
+            Some(end) => end.map(finished),
+            None => Ok(still_running(&self.unfinished, handle)),
+        }
+    }
+}
+
+/// The answer that needs no other poll.
+pub(crate) fn finished(info: FlightInfo) -> PollInfo {
+    PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None }
+}
+
+/// The handle comes with the info too, for who cancels it.
+fn still_running(unfinished: &FlightInfo, handle: Bytes) -> PollInfo {
+    let command = Any { type_url: TYPE_URL.to_owned(), value: handle.clone() };
+    let info = FlightInfo { app_metadata: handle, ..unfinished.clone() };
+    PollInfo {
+        info: Some(info),
+        flight_descriptor: Some(FlightDescriptor::new_cmd(command.encode_to_vec())),
+        progress: None,
+        expiration_time: None,
+    }
+}
+
+/// The handle in the descriptor of a poll that is not the first.
+pub(crate) fn handle(descriptor: &FlightDescriptor) -> Option<Bytes> {
+    let command = Any::decode(&*descriptor.cmd).ok()?;
+    (command.type_url == TYPE_URL).then_some(command.value)
+}
