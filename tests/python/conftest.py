@@ -1,4 +1,4 @@
-"""One server for all tests, and the promise that none of them leaves anything behind in it."""
+"""One server for the tests of a file, and the promise that none of them leaves anything running in it."""
 
 import threading
 
@@ -27,7 +27,7 @@ class Shared:
             self.running = None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     shared = Shared(tmp_path_factory)
     yield shared

@@ -125,3 +125,16 @@ def test_columns_that_are_cast_keep_their_names(connection):
     uuid = "0b3d53a0-6f5a-4b43-9df9-0c1fd6f0a6f9"
     assert rows(connection, f"SELECT '{uuid}'::uuid::text, CAST(to_uuid('{uuid}') AS text)") == [(uuid, uuid)]
     assert rows(connection, f"SELECT '{uuid}'::uuid") != []
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT 1 AS a UNION ALL SELECT 1.5 ORDER BY a", [1.0, 1.5]),
+        ("SELECT CASE WHEN true THEN 1 ELSE 2.5 END", [1.0]),
+        ("SELECT sum(a) FROM (SELECT 1 AS a UNION ALL SELECT 1.5)", [2.5]),
+        ("SELECT a FROM (VALUES (1), (2), (3)) AS t (a) ORDER BY a LIMIT 1 OFFSET 1", [2]),
+    ],
+)
+def test_what_is_announced_is_what_comes(connection, sql, expected):
+    assert [row[0] for row in rows(connection, sql)] == expected

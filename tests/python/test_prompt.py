@@ -160,6 +160,26 @@ SHAPES = {
         "SELECT concat(n, k) FROM (SELECT DISTINCT n, k FROM a)",
         [("a", (1, 1), []), ("a", (1, 2), []), ("a", (2, 1), ["11", "12"])],
     ),
+    "order by more": (
+        "SELECT concat(n, k) FROM a ORDER BY n, k",
+        [("a", (1, 2), []), ("a", (1, 1), []), ("a", (2, 1), ["11", "12"]), ("a", (3, 1), ["21"])],
+    ),
+    "top of more": (
+        "SELECT concat(n, k) FROM a ORDER BY n, k LIMIT 3",
+        [("a", (1, 2), []), ("a", (1, 1), []), ("a", (2, 1), ["11", "12"]), ("a", (3, 1), ["21"])],
+    ),
+    "sum of a partition that is the order": (
+        "SELECT sum(k) OVER (PARTITION BY n ORDER BY k ROWS UNBOUNDED PRECEDING) FROM a",
+        [("a", (1, 2), []), ("a", (1, 1), []), ("a", (2, 1), [1, 3])],
+    ),
+    "number in a partition": (
+        "SELECT row_number() OVER (PARTITION BY k) FROM a",
+        [("a", (1, 1), [1]), ("a", (2, 2), [1]), ("a", (3, 1), [2])],
+    ),
+    "array of a group": (
+        "SELECT array_to_string(array_agg(k ORDER BY k), ',') FROM a GROUP BY n",
+        [("a", (1, 2), []), ("a", (1, 1), []), ("a", (2, 1), []), ("a", (3, 1), ["1,2"])],
+    ),
     "left band": (
         "SELECT a.n FROM a LEFT JOIN b ON a.k = b.k AND b.n BETWEEN a.n - 5 AND a.n + 5",
         [("a", (10, 1), []), ("b", (7, 1), [10]), ("a", (20, 1), []), ("b", (30, 1), [20])],

@@ -11,11 +11,13 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PiecewiseMergeJoinExec, SortMergeJoinExec, SymmetricHashJoinExec,
 };
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use crate::into_datafusion;
@@ -31,8 +33,14 @@ impl PhysicalOptimizerRule for RefuseEndless {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         // From the root down, so that the last one found is the lowest: it is the reason, the others follow from it.
         let (mut never, mut late) = (None, None);
+        // A window's rows are sorted first: it is the window that was asked for.
+        let mut sort_of_window = None;
         plan.apply(|node| {
-            if let Some(objection) = objection(node)
+            let of_window = sort_of_window.take().is_some_and(|sort| Arc::ptr_eq(&sort, node));
+            if node.is::<WindowAggExec>() || node.is::<BoundedWindowAggExec>() {
+                sort_of_window = node.children().first().map(|input| Arc::clone(input));
+            }
+            if let Some(objection) = objection(node, of_window)
                 && let streams = endless_streams(node)?
                 && !streams.is_empty()
             {
@@ -86,7 +94,7 @@ const ONE_SIDE: &str = "it needs all rows of one of its sides";
 const BAND: &str = "join streams that have order_by = 'ts' on equal keys AND a.ts BETWEEN b.ts - interval '1 minute' AND \
                     b.ts + interval '1 minute'";
 
-fn objection(node: &Arc<dyn ExecutionPlan>) -> Option<Objection> {
+fn objection(node: &Arc<dyn ExecutionPlan>, of_window: bool) -> Option<Objection> {
     let never = |who: &str, why, way_out| Some(Objection::NeverAnswers { who: who.to_owned(), why, way_out });
     // Those within a band have been replaced.
     if node.is::<SymmetricHashJoinExec>() {
@@ -126,7 +134,21 @@ fn objection(node: &Arc<dyn ExecutionPlan>) -> Option<Objection> {
         }
     };
     if needs_all {
+        let is_distinct =
+            node.downcast_ref::<AggregateExec>().is_some_and(|aggregate| aggregate.aggr_expr().is_empty());
         let (who, way_out) = match node.name() {
+            name if of_window && name.starts_with("Sort") => (
+                "a window function",
+                Some(
+                    "let it take the rows as they come, as OVER (PARTITION BY … ORDER BY ts) does where the stream has order_by = 'ts'",
+                ),
+            ),
+            "AggregateExec" if is_distinct => (
+                "DISTINCT, or GROUP BY,",
+                Some(
+                    "have ts or date_bin(interval '1 minute', ts) among its columns where the stream has order_by = 'ts'",
+                ),
+            ),
             "AggregateExec" => (
                 "an aggregate",
                 Some("group by date_bin(interval '1 minute', ts), or by ts, where the stream has order_by = 'ts'"),
@@ -153,7 +175,7 @@ fn join_type(node: &Arc<dyn ExecutionPlan>) -> Option<JoinType> {
 }
 
 /// The streams whose rows come to a node without an end, quoted.
-fn endless_streams(node: &Arc<dyn ExecutionPlan>) -> Result<Vec<String>> {
+pub(crate) fn endless_streams(node: &Arc<dyn ExecutionPlan>) -> Result<Vec<String>> {
     let mut streams = Vec::new();
     for input in node.children() {
         input.apply(|below| {

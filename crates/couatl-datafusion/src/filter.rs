@@ -105,6 +105,8 @@ impl ExecutionPlan for PromptFilterExec {
                     let left = left - batch.num_rows();
                     return Ok(Some((batch, (input, work, left))));
                 }
+                // Where nothing passes, nothing comes up by which the query would notice that it was cancelled.
+                tokio::task::yield_now().await;
             }
             Ok(None)
         });

@@ -8,6 +8,7 @@
 //!     EmptyRelation                 ──>      TableScan: parameters
 //! ```
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -55,14 +56,35 @@ pub(crate) fn lonely_parameters() -> Error {
 /// The placeholders of a plan as fields, in their order.
 pub(crate) fn parameters(plan: &LogicalPlan) -> Result<Schema> {
     let found = plan.get_parameter_types().map_err(from_datafusion)?;
+    let counts = counts(plan).map_err(from_datafusion)?;
     let number = |name: &str| name.trim_start_matches('$').parse::<usize>().ok();
     let count = found.keys().filter_map(|name| number(name)).max().unwrap_or(0);
     let field = |number: usize| {
         let name = format!("${number}");
-        let data_type = found.get(&name).cloned().flatten().unwrap_or(DataType::Null);
+        let known = found.get(&name).cloned().flatten();
+        let data_type = known.unwrap_or(if counts.contains(&name) { DataType::Int64 } else { DataType::Null });
         Field::new(name, data_type, true)
     };
     Ok(Schema::new((1..=count).map(field).collect::<Vec<_>>()))
+}
+
+/// The placeholders that LIMIT and OFFSET have, in which planning sees no type.
+fn counts(plan: &LogicalPlan) -> DataFusionResult<HashSet<String>> {
+    let mut found = HashSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Limit(limit) = node {
+            for expr in [&limit.skip, &limit.fetch].into_iter().flatten() {
+                expr.apply(|expr| {
+                    if let Expr::Placeholder(Placeholder { id, .. }) = expr {
+                        found.insert(id.clone());
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })?;
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }
 
 /// Refuses too many and too few.

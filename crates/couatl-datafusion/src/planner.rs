@@ -29,7 +29,7 @@ use crate::analyze::TimeBoxExec;
 use crate::band::BAND_JOINS;
 use crate::depth;
 use crate::endless::RefuseEndless;
-use crate::prompt::{BOUND_LIMITS, PROMPT_FILTERS, PROMPT_JOINS, PROMPT_WINDOWS};
+use crate::prompt::{BOUND_LIMITS, PARTIAL_SORTS, PROMPT_FILTERS, PROMPT_JOINS, PROMPT_WINDOWS, WHOLE_GROUPING_SETS};
 use crate::query::{Queries, QueryExec};
 use crate::table::StreamTable;
 
@@ -56,8 +56,10 @@ pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
     rules.insert(check, Arc::new(BAND_JOINS));
     rules.insert(check, Arc::new(BOUND_LIMITS));
     rules.insert(check, Arc::new(PROMPT_FILTERS));
+    rules.insert(check, Arc::new(PARTIAL_SORTS));
     // Before sides are swapped by their sizes, and sorts are left out for the orders that joins keep.
     let selection = rules.iter().position(|rule| rule.name() == "join_selection").unwrap_or(0);
+    rules.insert(selection, Arc::new(WHOLE_GROUPING_SETS));
     rules.insert(selection, Arc::new(PROMPT_WINDOWS));
     rules.insert(selection, Arc::new(PROMPT_JOINS));
     let optimizer = builder.optimizer().take().unwrap_or_default();

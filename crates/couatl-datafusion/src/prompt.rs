@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use couatl_core::Error;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, NullEquality};
@@ -9,17 +10,24 @@ use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec, StreamJoinPartitionMode, SymmetricHashJoinExec,
 };
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::sorts::partial_sort::PartialSortExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::windows::BoundedWindowAggExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, InputOrderMode};
 
 use crate::band::Band;
+use crate::endless::endless_streams;
 use crate::filter::PromptFilterExec;
+use crate::into_datafusion;
 use crate::join::{JoinDefinition, PromptJoinExec};
 use crate::probe::stream_side;
 use crate::scan::StreamScanExec;
@@ -77,6 +85,7 @@ fn prompt_filter(node: Arc<dyn ExecutionPlan>) -> Rewritten {
 pub(crate) const PROMPT_JOINS: EachNode = EachNode { name: "prompt_joins", rewrite: prompt_join };
 
 fn prompt_join(node: Arc<dyn ExecutionPlan>) -> Rewritten {
+    refuse_not_in(&node)?;
     if let Some(band) = within_band(&node)? {
         return Ok(Transformed::yes(band));
     }
@@ -84,6 +93,20 @@ fn prompt_join(node: Arc<dyn ExecutionPlan>) -> Rewritten {
         Some(prompt) => Ok(Transformed::yes(prompt)),
         None => swapped(node),
     }
+}
+
+/// NOT IN of two endless streams, which would be planned as a join that takes no notice of NULLs.
+fn refuse_not_in(node: &Arc<dyn ExecutionPlan>) -> Result<()> {
+    let Some(join) = node.downcast_ref::<HashJoinExec>().filter(|join| join.null_aware) else { return Ok(()) };
+    if !(join.left().boundedness().is_unbounded() && join.right().boundedness().is_unbounded()) {
+        return Ok(());
+    }
+    let streams = endless_streams(node)?.join(", ");
+    Err(into_datafusion(Error::invalid_argument(format!(
+        "this NOT IN would never answer: a NULL among all rows of its subquery decides, and the streams {streams} have no \
+         end (mode 'streaming'); use NOT EXISTS, which takes no notice of NULLs, or create the stream with mode 'auto' or \
+         'batch' if its rows end"
+    ))))
 }
 
 /// A join of two streams that may end, which DataFusion would let one of wait for the other's end, as that of two that do
@@ -189,8 +212,7 @@ pub(crate) const PROMPT_WINDOWS: EachNode = EachNode { name: "prompt_windows", r
 fn prompt_window(node: Arc<dyn ExecutionPlan>) -> Rewritten {
     let Some(window) = node.downcast_ref::<BoundedWindowAggExec>() else { return Ok(Transformed::no(node)) };
     let (exprs, input) = (window.window_expr(), window.input());
-    let Some(first) = exprs.first().filter(|first| !first.partition_by().is_empty() && !first.order_by().is_empty())
-    else {
+    let Some(first) = exprs.first().filter(|first| !first.partition_by().is_empty()) else {
         return Ok(Transformed::no(node));
     };
     let in_order = input.equivalence_properties().ordering_satisfy(first.order_by().to_vec())?;
@@ -199,6 +221,43 @@ fn prompt_window(node: Arc<dyn ExecutionPlan>) -> Rewritten {
     }
     let linear = BoundedWindowAggExec::try_new(exprs.to_vec(), input.clone(), InputOrderMode::Linear, false)?;
     Ok(Transformed::yes(Arc::new(linear)))
+}
+
+/// Sorts by more than the order of a stream, in which the stream's own order is kept, are done for each of its values:
+/// DataFusion would wait for the end of a stream that may have one.
+pub(crate) const PARTIAL_SORTS: EachNode = EachNode { name: "partial_sorts", rewrite: partial_sort };
+
+fn partial_sort(node: Arc<dyn ExecutionPlan>) -> Rewritten {
+    let Some(sort) = node.downcast_ref::<SortExec>() else { return Ok(Transformed::no(node)) };
+    let (input, order) = (sort.input(), sort.expr());
+    let (prefix, _) = input.equivalence_properties().extract_common_sort_prefix(order.clone())?;
+    if prefix.is_empty() || input.output_partitioning().partition_count() > 1 || !is_above_stream(input)? {
+        return Ok(Transformed::no(node));
+    }
+    let sort = PartialSortExec::new(order.clone(), input.clone(), prefix.len());
+    Ok(Transformed::yes(Arc::new(sort.with_fetch(node.fetch()))))
+}
+
+/// Groups of several grouping sets do not come in the order of the rows, since a batch is looked at once for each set;
+/// DataFusion takes them for closed too early. A union with nothing has no order, and so they are closed at the end.
+pub(crate) const WHOLE_GROUPING_SETS: EachNode = EachNode { name: "whole_grouping_sets", rewrite: whole_grouping_set };
+
+fn whole_grouping_set(node: Arc<dyn ExecutionPlan>) -> Rewritten {
+    let Some(aggregate) = node.downcast_ref::<AggregateExec>() else { return Ok(Transformed::no(node)) };
+    if aggregate.group_expr().groups().len() < 2 || *aggregate.input_order_mode() == InputOrderMode::Linear {
+        return Ok(Transformed::no(node));
+    }
+    let input = aggregate.input();
+    let nothing = Arc::new(EmptyExec::new(input.schema()));
+    let whole = AggregateExec::try_new(
+        *aggregate.mode(),
+        Arc::new(aggregate.group_expr().clone()),
+        aggregate.aggr_expr().to_vec(),
+        aggregate.filter_expr().to_vec(),
+        UnionExec::try_new(vec![input.clone(), nothing])?,
+        aggregate.input_schema(),
+    )?;
+    Ok(Transformed::yes(Arc::new(whole)))
 }
 
 /// A LIMIT bounds what is below it; DataFusion's operators that took one in do not say so.

@@ -183,7 +183,8 @@ impl Session {
         let values = parameters::typed(values, &prepared)?;
         let data_frame = self.data_frame(&prepared.last, Some(values)).await?;
         // One schema for every row of parameters, any of which may be NULL.
-        let fields = data_frame.schema().fields().iter().map(|field| Field::clone(field).with_nullable(true));
+        let schema = self.row_schema(data_frame.logical_plan().clone())?;
+        let fields = schema.fields().iter().map(|field| Field::clone(field).with_nullable(true));
         let schema =
             Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), prepared.schema.metadata().clone()));
         Ok(Prepared { schema, ..prepared })
@@ -419,9 +420,21 @@ impl Session {
                     // What no stream can answer is refused here, and not when its rows are fetched.
                     self.state(statement).create_physical_plan(&plan).await.map_err(from_datafusion)?;
                 }
-                Ok((false, plan.schema().as_arrow().clone(), parameters))
+                let schema = match parameters.fields().is_empty() {
+                    true => self.row_schema(plan)?,
+                    false => plan.schema().as_arrow().clone(),
+                };
+                Ok((false, schema, parameters))
             }
         }
+    }
+
+    /// The columns that a plan gives once its types are brought together: those of `SELECT 1 UNION ALL SELECT 1.5`.
+    fn row_schema(&self, plan: LogicalPlan) -> Result<Schema> {
+        let state = self.inner.context.state();
+        let analyzed =
+            depth::with_stack(|| state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {}));
+        Ok(analyzed.map_err(from_datafusion)?.schema().as_arrow().clone())
     }
 
     async fn create(&self, create: &CreateStream) -> Result<()> {
