@@ -52,7 +52,7 @@ class Server:
                 start_new_session=True,
             )
         self.first_line = self.process.stdout.readline()
-        found = re.fullmatch(r"listening on (grpc://\S+)\n", self.first_line)
+        found = re.fullmatch(r"listening on (grpc(?:\+tls)?://\S+)\n", self.first_line)
         if not found:
             self.kill()
             raise AssertionError(f"the first line was {self.first_line!r}; the log: {self.log.read_text()}")

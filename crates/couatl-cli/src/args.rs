@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use couatl_core::{Error, Result};
+use couatl_datafusion::Role;
 use tonic::transport::Uri;
 
 use crate::memory::MemoryLimit;
@@ -22,9 +23,16 @@ Examples:
   couatl serve
   couatl serve --listen '[::1]:0' --grace 2.5
   couatl serve --memory-limit 4GB
+  couatl serve --listen 0.0.0.0:50051 --users users --tls-cert server.pem --tls-key server.key
 
 The first line on standard output says where it listens. The log goes to standard error; COUATL_LOG chooses what is in
 it: COUATL_LOG=debug, COUATL_LOG=couatl=trace. SIGINT and SIGTERM end it; a second one ends it at once.";
+
+const USER_EXAMPLES: &str = "\
+Examples:
+  couatl user add ann --role admin --users users
+  couatl user add grafana --role reader --users users < password.txt
+  couatl serve --users users";
 
 const SQL_EXAMPLES: &str = "\
 Examples:
@@ -51,23 +59,85 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Run SQL statements, in this process or on a server.
     Sql(SqlArgs),
+    /// Keep the users of a server.
+    #[command(subcommand)]
+    User(UserCommand),
 }
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = SERVE_EXAMPLES)]
 pub(crate) struct ServeArgs {
-    /// Where to listen, on this machine alone; port 0 picks a free one.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
+    /// Where to listen; port 0 picks a free one. Other machines are served with --users and TLS alone.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50051", env = "COUATL_LISTEN")]
     pub(crate) listen: String,
+
+    /// The file of those who may log in, which `couatl user add` writes. Without it everybody may do everything.
+    #[arg(long, value_name = "FILE", env = "COUATL_USERS")]
+    pub(crate) users: Option<PathBuf>,
+
+    /// The server's certificate, in PEM, with those that lead to its authority. SIGHUP reads it again.
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "COUATL_TLS_CERT")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "COUATL_TLS_KEY")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// The authorities of clients' certificates, in PEM: without such a certificate, nobody is let in.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "COUATL_TLS_CLIENT_CA")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+
+    /// Serve other machines without users, or without TLS: whoever reaches the address may listen, or run Python here.
+    #[arg(long, env = "COUATL_INSECURE")]
+    pub(crate) insecure: bool,
+
+    /// After how many seconds without a row a client is sent an empty batch; 0 for never.
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds, env = "COUATL_HEARTBEAT")]
+    pub(crate) heartbeat: Duration,
 
     /// For how many seconds running queries may go on once the server was asked to end. Where it is less than 10, Python
     /// that does not end takes up to five more.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, env = "COUATL_GRACE")]
     pub(crate) grace: Duration,
 
     /// How much the queries may keep in sorts, aggregates and joins, such as 4GB or 512MiB; or unlimited.
-    #[arg(long, value_name = "SIZE", default_value_t = MemoryLimit::default())]
+    #[arg(long, value_name = "SIZE", default_value_t = MemoryLimit::default(), env = "COUATL_MEMORY_LIMIT")]
     pub(crate) memory_limit: MemoryLimit,
+}
+
+/// What `couatl user` does.
+#[derive(Debug, Subcommand)]
+#[command(after_help = USER_EXAMPLES)]
+pub(crate) enum UserCommand {
+    /// Add a user, or give one another role and password. The password is asked for, or read from standard input.
+    Add {
+        /// Their name.
+        name: String,
+
+        /// What they may do: reader (SELECT), writer (and INSERT, ingest), developer (and create streams, whose Python
+        /// runs on the server, and external tables), admin (and KILL QUERY of others, GRANT and REVOKE).
+        #[arg(long, value_name = "ROLE")]
+        role: Role,
+
+        /// The file that `couatl serve --users` reads.
+        #[arg(long, value_name = "FILE", env = "COUATL_USERS")]
+        users: PathBuf,
+    },
+    /// Remove a user, at once.
+    Remove {
+        /// Their name.
+        name: String,
+
+        /// The file that `couatl serve --users` reads.
+        #[arg(long, value_name = "FILE", env = "COUATL_USERS")]
+        users: PathBuf,
+    },
+    /// List the users and their roles.
+    List {
+        /// The file that `couatl serve --users` reads.
+        #[arg(long, value_name = "FILE", env = "COUATL_USERS")]
+        users: PathBuf,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -182,6 +252,12 @@ mod tests {
                 Serve(
                     ServeArgs {
                         listen: "127.0.0.1:50051",
+                        users: None,
+                        tls_cert: None,
+                        tls_key: None,
+                        tls_client_ca: None,
+                        insecure: false,
+                        heartbeat: 15s,
                         grace: 10s,
                         memory_limit: MemoryLimit(
                             Some(

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!   run --> args --> serve: the engine's session behind a listener, until a signal
+//!                |-> user:  the file of those who may log in
 //!                '-> sql:   statement --> Connection --------> Renderer --> stdout
 //!                                         engine | client      Progress --> stderr
 //! ```
@@ -24,6 +25,7 @@ mod signals;
 mod sql;
 mod stdout;
 mod table;
+mod user;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -60,6 +62,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     let ended = match args.command {
         Command::Serve(args) => serve::run(&args),
         Command::Sql(args) => sql::run(&args),
+        Command::User(command) => user::run(&command),
     };
     ended.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "error: {error}");

@@ -2,15 +2,17 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use couatl::Engine;
 use couatl_core::{Error, ErrorKind, Result};
 use couatl_datafusion::Session;
-use couatl_flight::{Server, ServerConfig};
+use couatl_flight::{Authenticator, Server, ServerConfig, Tls, TlsFiles};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::ServeArgs;
@@ -28,24 +30,77 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     runtime::queries(|queries| {
         runtime::network(|network| {
             network.block_on(async {
-                let listener = listen(&args.listen).await?;
+                let protection = Protection::of(args)?;
+                let listener = listen(&args.listen, &protection).await?;
                 let engine = {
                     let _guard = queries.enter();
                     let limited = |bytes| Engine::builder().memory_limit(bytes);
                     args.memory_limit.0.map_or_else(Engine::builder, limited).build()?
                 };
-                serve(engine.session().clone(), queries.handle().clone(), listener, args.grace).await
+                serve(engine.session().clone(), queries.handle().clone(), listener, args, protection).await
             })
         })
     })
 }
 
-async fn serve(session: Session, queries: Handle, listener: TcpListener, grace: Duration) -> Result<u8> {
+/// What stands between the server and strangers.
+struct Protection {
+    authenticator: Option<Authenticator>,
+    tls: Option<Arc<Tls>>,
+    insecure: bool,
+}
+
+impl Protection {
+    fn of(args: &ServeArgs) -> Result<Self> {
+        let authenticator = args.users.as_ref().map(Authenticator::new).transpose()?;
+        let tls = match (&args.tls_cert, &args.tls_key) {
+            (Some(certificate), Some(key)) => {
+                let (certificate, key) = (certificate.clone(), key.clone());
+                let files = TlsFiles { certificate, key, client_authorities: args.tls_client_ca.clone() };
+                Some(Arc::new(Tls::read(files)?))
+            }
+            _ => None,
+        };
+        Ok(Self { authenticator, tls, insecure: args.insecure })
+    }
+
+    /// What is missing before other machines may be served.
+    fn missing(&self) -> Option<&'static str> {
+        match (&self.authenticator, &self.tls) {
+            _ if self.insecure => None,
+            (None, _) => Some("and whoever reaches it may run Python here: let users log in with --users"),
+            (_, None) => Some("and passwords would be read on their way: give a certificate with --tls-cert"),
+            _ => None,
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "grpc+tls" } else { "grpc" }
+    }
+}
+
+async fn serve(
+    session: Session,
+    queries: Handle,
+    listener: TcpListener,
+    args: &ServeArgs,
+    protection: Protection,
+) -> Result<u8> {
     // Installed before the address is known to anyone: who reads it may send a signal.
     let mut signals = Signals::install()?;
-    announce(&listener)?;
+    announce(&listener, protection.scheme())?;
     let stop = CancellationToken::new();
-    let server = Server::new(session, queries).with_config(ServerConfig { grace, ..ServerConfig::default() });
+    let grace = args.grace;
+    let heartbeat = Some(args.heartbeat).filter(|heartbeat| !heartbeat.is_zero());
+    let mut server =
+        Server::new(session, queries).with_config(ServerConfig { grace, heartbeat, ..ServerConfig::default() });
+    if let Some(authenticator) = protection.authenticator {
+        server = server.with_authenticator(authenticator);
+    }
+    if let Some(tls) = &protection.tls {
+        server = server.with_tls(Arc::clone(tls));
+    }
+    let _reloading = protection.tls.map(reload_on_hangup).transpose()?;
     let mut serving = std::pin::pin!(server.serve(listener, stop.clone().cancelled_owned()));
     tokio::select! {
         served = &mut serving => return served.map(|()| 0),
@@ -60,8 +115,8 @@ async fn serve(session: Session, queries: Handle, listener: TcpListener, grace: 
     served.map(|()| 0)
 }
 
-/// Opens a listener on this machine alone.
-async fn listen(address: &str) -> Result<TcpListener> {
+/// Opens a listener; on this machine alone where something is missing.
+async fn listen(address: &str, protection: &Protection) -> Result<TcpListener> {
     let resolved: Vec<_> = tokio::net::lookup_host(address)
         .await
         .map_err(|error| {
@@ -69,7 +124,9 @@ async fn listen(address: &str) -> Result<TcpListener> {
                 .with_source(error)
         })?
         .collect();
-    loopback(address, &resolved)?;
+    if let Some(missing) = protection.missing() {
+        loopback(address, &resolved, missing)?;
+    }
     TcpListener::bind(&*resolved).await.map_err(|error| {
         let reason = match error.kind() {
             io::ErrorKind::AddrInUse => "another process listens there already; port 0 picks a free one".to_owned(),
@@ -80,7 +137,7 @@ async fn listen(address: &str) -> Result<TcpListener> {
 }
 
 /// Refuses an address that other machines reach.
-fn loopback(address: &str, resolved: &[SocketAddr]) -> Result<()> {
+fn loopback(address: &str, resolved: &[SocketAddr], missing: &str) -> Result<()> {
     let Some(open) = resolved.iter().find(|resolved| !resolved.ip().to_canonical().is_loopback()) else {
         return Ok(());
     };
@@ -88,18 +145,37 @@ fn loopback(address: &str, resolved: &[SocketAddr]) -> Result<()> {
     Err(Error::new(
         ErrorKind::PermissionDenied,
         format!(
-            "will not listen on '{address}'{is}: other machines would reach it, whoever reaches it may run Python here, \
-             and there is no authentication yet; listen on a loopback address, such as 127.0.0.1:50051, and let others \
-             in through a tunnel"
+            "will not listen on '{address}'{is}: other machines would reach it, {missing}; or listen on a loopback \
+             address, such as 127.0.0.1:50051; or say --insecure"
         ),
     ))
 }
 
+/// Reads the certificates again at each SIGHUP, for as long as what it gives lives.
+#[cfg(unix)]
+fn reload_on_hangup(tls: Arc<Tls>) -> Result<AbortOnDropHandle<()>> {
+    let mut hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+        .map_err(|error| Error::internal(format!("cannot handle SIGHUP: {error}")).with_source(error))?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            match tls.reload() {
+                Ok(()) => tracing::info!("the certificates have been read again"),
+                Err(error) => tracing::error!(%error, "the certificates are those of before"),
+            }
+        }
+    })))
+}
+
+#[cfg(not(unix))]
+fn reload_on_hangup(_tls: Arc<Tls>) -> Result<AbortOnDropHandle<()>> {
+    Ok(AbortOnDropHandle::new(tokio::spawn(async {})))
+}
+
 /// Says where the server listens, for people and for the programs that start it.
-fn announce(listener: &TcpListener) -> Result<()> {
+fn announce(listener: &TcpListener, scheme: &str) -> Result<()> {
     let address = listener.local_addr().map_err(|error| Error::internal(error.to_string()).with_source(error))?;
     let mut stdout = Stdout::new();
-    if let Err(error) = writeln!(stdout, "listening on grpc://{address}").and_then(|()| stdout.flush()) {
+    if let Err(error) = writeln!(stdout, "listening on {scheme}://{address}").and_then(|()| stdout.flush()) {
         // Clients do not need the line.
         tracing::warn!(%error, %address, "cannot write the address to standard output");
     }
@@ -112,8 +188,12 @@ mod tests {
 
     use super::*;
 
+    fn open() -> Protection {
+        Protection { authenticator: None, tls: None, insecure: false }
+    }
+
     async fn check(address: &str, expected: Expect) {
-        let shown = match listen(address).await {
+        let shown = match listen(address, &open()).await {
             Ok(listener) => listener.local_addr().unwrap().ip().to_string(),
             Err(error) => format!("{}: {error}", error.kind()),
         };
@@ -124,9 +204,9 @@ mod tests {
     async fn this_machine_alone() {
         check("127.0.0.1:0", expect!["127.0.0.1"]).await;
         check("127.9.9.9:0", expect!["127.9.9.9"]).await;
-        check("0.0.0.0:0", expect!["permission-denied: will not listen on '0.0.0.0:0': other machines would reach it, whoever reaches it may run Python here, and there is no authentication yet; listen on a loopback address, such as 127.0.0.1:50051, and let others in through a tunnel"]).await;
+        check("0.0.0.0:0", expect!["permission-denied: will not listen on '0.0.0.0:0': other machines would reach it, and whoever reaches it may run Python here: let users log in with --users; or listen on a loopback address, such as 127.0.0.1:50051; or say --insecure"]).await;
         for open in ["[::]:0", "192.0.2.1:50051", "[::ffff:192.0.2.1]:50051"] {
-            assert_eq!(listen(open).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+            assert_eq!(listen(open, &self::open()).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
         }
     }
 
@@ -146,9 +226,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_said() {
-        let taken = listen("127.0.0.1:0").await.unwrap();
+        let taken = listen("127.0.0.1:0", &open()).await.unwrap();
         let address = taken.local_addr().unwrap().to_string();
-        let error = listen(&address).await.unwrap_err().to_string().replace(&address, "HOST:PORT");
+        let error = listen(&address, &open()).await.unwrap_err().to_string().replace(&address, "HOST:PORT");
         expect!["cannot listen on 'HOST:PORT': another process listens there already; port 0 picks a free one"]
             .assert_eq(&error);
     }
@@ -156,8 +236,8 @@ mod tests {
     #[test]
     fn every_address_of_a_name_counts() {
         let resolved = |texts: &[&str]| -> Vec<SocketAddr> { texts.iter().map(|text| text.parse().unwrap()).collect() };
-        assert!(loopback("localhost:1", &resolved(&["[::1]:1", "127.0.0.1:1", "[::ffff:127.0.0.1]:1"])).is_ok());
-        let error = loopback("box:1", &resolved(&["127.0.0.1:1", "192.0.2.1:1"])).unwrap_err();
+        assert!(loopback("localhost:1", &resolved(&["[::1]:1", "127.0.0.1:1", "[::ffff:127.0.0.1]:1"]), "").is_ok());
+        let error = loopback("box:1", &resolved(&["127.0.0.1:1", "192.0.2.1:1"]), "").unwrap_err();
         assert!(error.to_string().starts_with("will not listen on 'box:1', which is 192.0.2.1:1: "), "{error}");
     }
 }

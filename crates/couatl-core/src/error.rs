@@ -44,6 +44,8 @@ kinds! {
     Cancelled = "cancelled",
     /// Not ended within its time.
     Timeout = "timeout",
+    /// Nobody knows who the caller is.
+    Unauthenticated = "unauthenticated",
     /// The caller may not do this.
     PermissionDenied = "permission-denied",
     /// No such stream, table, query, handle.

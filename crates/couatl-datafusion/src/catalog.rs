@@ -197,7 +197,7 @@ impl PartitionStream for QueryRows {
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let asking = Query::of(&context);
-        let mut queries = self.queries.list();
+        let mut queries = self.queries.shown_to(asking.as_ref().and_then(|asking| asking.user()));
         queries.retain(|query| asking.as_ref().is_none_or(|asking| asking.id() != query.query_id));
         let batch = show::queries(&queries).map_err(crate::into_datafusion);
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::iter([batch])))

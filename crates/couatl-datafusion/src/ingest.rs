@@ -19,6 +19,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::Ident;
 use futures::stream;
 
+use crate::access::Role;
 use crate::session::{Session, split};
 use crate::store::exactly;
 use crate::table::StreamTable;
@@ -67,6 +68,7 @@ impl Session {
             return self.append(table, existing, &insert, rows).await;
         }
         ingest.may_take(existing)?;
+        self.needs(Role::Writer, "create tables")?;
 
         let fields = rows.schema();
         let made = Arc::new(MemTable::try_new(fields.clone(), vec![vec![]]).map_err(from_datafusion)?);

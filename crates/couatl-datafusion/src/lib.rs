@@ -11,6 +11,7 @@
 //!
 //! It knows sources and sinks by their contracts alone: never Python, never the network.
 
+mod access;
 mod analyze;
 mod band;
 mod catalog;
@@ -42,6 +43,7 @@ mod uuid_text;
 mod view;
 mod wire;
 
+pub use access::{Privilege, Role, User};
 pub use error::{from_datafusion, into_datafusion};
 pub use ingest::{IfExists, Ingest};
 pub use parameters::row_values;

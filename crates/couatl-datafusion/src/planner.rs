@@ -25,6 +25,7 @@ use datafusion::physical_plan::explain::ExplainExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
+use crate::access::User;
 use crate::analyze::TimeBoxExec;
 use crate::band::BAND_JOINS;
 use crate::depth;
@@ -77,11 +78,12 @@ pub(crate) fn install_session(builder: SessionStateBuilder, queries: Arc<Queries
 pub(crate) struct StatementText {
     pub(crate) text: String,
     pub(crate) place: Option<Place>,
+    pub(crate) user: Option<User>,
 }
 
 impl StatementText {
-    pub(crate) fn of(statement: &Statement) -> Self {
-        Self { text: statement.text.clone(), place: Some(statement.place) }
+    pub(crate) fn of(statement: &Statement, user: Option<User>) -> Self {
+        Self { text: statement.text.clone(), place: Some(statement.place), user }
     }
 }
 

@@ -238,16 +238,17 @@ fn partial_sort(node: Arc<dyn ExecutionPlan>) -> Rewritten {
     Ok(Transformed::yes(Arc::new(sort.with_fetch(node.fetch()))))
 }
 
-/// Groups of several grouping sets do not come in the order of the rows, since a batch is looked at once for each set;
-/// DataFusion takes them for closed too early. A union with nothing has no order, and so they are closed at the end.
+/// Groups of several grouping sets do not come in the order of the rows, since a batch is looked at once for each set, and
+/// some sets have NULL in the place of a column; DataFusion takes them for ordered all the same. A union with nothing has
+/// no order, and so they are closed at the end, and sorted where that is wanted.
 pub(crate) const WHOLE_GROUPING_SETS: EachNode = EachNode { name: "whole_grouping_sets", rewrite: whole_grouping_set };
 
 fn whole_grouping_set(node: Arc<dyn ExecutionPlan>) -> Rewritten {
     let Some(aggregate) = node.downcast_ref::<AggregateExec>() else { return Ok(Transformed::no(node)) };
-    if aggregate.group_expr().groups().len() < 2 || *aggregate.input_order_mode() == InputOrderMode::Linear {
+    let input = aggregate.input();
+    if aggregate.group_expr().groups().len() < 2 || input.output_ordering().is_none() {
         return Ok(Transformed::no(node));
     }
-    let input = aggregate.input();
     let nothing = Arc::new(EmptyExec::new(input.schema()));
     let whole = AggregateExec::try_new(
         *aggregate.mode(),

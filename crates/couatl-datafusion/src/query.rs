@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{Role, User};
 use crate::planner::StatementText;
 use crate::{from_datafusion, into_datafusion};
 
@@ -50,6 +51,8 @@ pub struct QueryInfo {
     pub query_id: String,
     /// The statement.
     pub sql: String,
+    /// Whose it is, where the server knows users.
+    pub user: Option<Arc<str>>,
     /// `running`, `cancelling`, or `stuck` where user code does not end.
     pub state: &'static str,
     /// Rows given to the client, or by an INSERT to its stream, so far.
@@ -63,12 +66,17 @@ pub struct QueryInfo {
 impl Queries {
     /// All of them, in the order of their ids.
     pub fn list(&self) -> Vec<QueryInfo> {
-        self.running.lock().values().map(|query| query.info()).collect()
+        self.shown_to(None)
     }
 
-    /// Asks a query to end. Gives whether there is one of that id.
-    pub fn kill(&self, query_id: &str) -> bool {
-        let query = self.running.lock().get(query_id).cloned();
+    /// Those that a user may see: their own; for an admin, and without a user, all.
+    pub(crate) fn shown_to(&self, user: Option<&User>) -> Vec<QueryInfo> {
+        self.running.lock().values().filter(|query| query.is_shown_to(user)).map(|query| query.info()).collect()
+    }
+
+    /// Asks a query to end. Gives whether there is one of that id that the user may see.
+    pub(crate) fn kill(&self, query_id: &str, user: Option<&User>) -> bool {
+        let query = self.running.lock().get(query_id).filter(|query| query.is_shown_to(user)).cloned();
         query.map(|query| query.cancel()).is_some()
     }
 
@@ -94,7 +102,7 @@ impl Queries {
         }
     }
 
-    fn register(self: &Arc<Self>, sql: String) -> Result<Arc<Entry>> {
+    fn register(self: &Arc<Self>, statement: &StatementText) -> Result<Arc<Entry>> {
         if self.closed.load(Relaxed) {
             let message = "the server is shutting down and takes no new queries";
             return Err(into_datafusion(Error::new(ErrorKind::Unavailable, message)));
@@ -102,7 +110,8 @@ impl Queries {
         let query = Arc::new(Query {
             // Ids sort by time, so that lists do.
             id: uuid::Uuid::new_v4().to_string(),
-            sql,
+            sql: statement.text.clone(),
+            user: statement.user.clone(),
             started: (SystemTime::now(), Instant::now()),
             rows: AtomicU64::new(0),
             cancelled: CancellationToken::new(),
@@ -137,6 +146,8 @@ impl Drop for Entry {
 pub(crate) struct Query {
     id: String,
     sql: String,
+    /// Whose it is.
+    user: Option<User>,
     started: (SystemTime, Instant),
     rows: AtomicU64,
     cancelled: CancellationToken,
@@ -160,6 +171,15 @@ impl Query {
     /// The query that a task belongs to; none in a session without our planner.
     pub(crate) fn of(context: &TaskContext) -> Option<Arc<Query>> {
         context.session_config().get_extension::<Query>()
+    }
+
+    pub(crate) fn user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+
+    fn is_shown_to(&self, user: Option<&User>) -> bool {
+        let Some(user) = user else { return true };
+        user.role == Role::Admin || self.user.as_ref().is_some_and(|own| own.name == user.name)
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -213,6 +233,7 @@ impl Query {
         QueryInfo {
             query_id: self.id.clone(),
             sql: self.sql.clone(),
+            user: self.user.as_ref().map(|user| Arc::clone(&user.name)),
             state,
             rows: self.rows.load(Relaxed),
             started: self.started.0,
@@ -272,7 +293,7 @@ impl ExecutionPlan for QueryExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let entry = self.queries.register(self.statement.text.clone())?;
+        let entry = self.queries.register(&self.statement)?;
         let config = context.session_config().clone().with_extension(entry.query.clone());
         let context = Arc::new(TaskContext::new(
             context.task_id(),

@@ -1,5 +1,6 @@
 //! A session: statements in, rows out.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::TryStreamExt;
 use parking_lot::RwLock;
 
+use crate::access::{Deeds, Grants, Role, User};
 use crate::catalog::{self, CATALOG, ManagedSchema, SCHEMA};
 use crate::planner::{StatementText, install_session, reads_streams};
 use crate::statement::{self, Outcome, Prepared, parse};
@@ -35,12 +37,15 @@ use crate::{Queries, depth, from_datafusion, parameters, row_values, show};
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
+    /// Who asks; nobody in particular where everything is allowed.
+    user: Option<User>,
 }
 
 struct Inner {
     context: SessionContext,
     host: Arc<dyn Host>,
     queries: Arc<Queries>,
+    grants: Arc<Grants>,
 }
 
 impl std::fmt::Debug for Session {
@@ -89,7 +94,8 @@ impl Session {
         let state = Arc::new(RwLock::new(Some(context.state_weak_ref())));
         let catalog = catalog::new_catalog(queries.clone(), state).map_err(from_datafusion)?;
         context.register_catalog(CATALOG, catalog);
-        Ok(Self { inner: Arc::new(Inner { context, host, queries }) })
+        let inner = Inner { context, host, queries, grants: Arc::default() };
+        Ok(Self { inner: Arc::new(inner), user: None })
     }
 
     /// The settings with which a session begins.
@@ -106,8 +112,34 @@ impl Session {
 
     /// The same streams and queries, seen from another context.
     pub(crate) fn with_context(&self, context: SessionContext) -> Self {
-        let Inner { host, queries, .. } = &*self.inner;
-        Self { inner: Arc::new(Inner { context, host: Arc::clone(host), queries: Arc::clone(queries) }) }
+        let Inner { host, queries, grants, .. } = &*self.inner;
+        let (host, queries, grants) = (Arc::clone(host), Arc::clone(queries), Arc::clone(grants));
+        Self { inner: Arc::new(Inner { context, host, queries, grants }), user: self.user.clone() }
+    }
+
+    /// The same session, as this user sees it: what they may not do is refused, and what others do is not shown.
+    #[must_use]
+    pub fn with_user(&self, user: User) -> Self {
+        Self { user: Some(user), ..self.clone() }
+    }
+
+    /// Whose session it is.
+    pub fn user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+
+    /// Refuses what takes a higher role than the user has.
+    pub(crate) fn needs(&self, role: Role, what: &str) -> Result<()> {
+        self.user.as_ref().map_or(Ok(()), |user| user.needs(role, what))
+    }
+
+    /// Refuses a plan that does what the user may not.
+    fn allow(&self, plan: &LogicalPlan) -> Result<()> {
+        let Some(user) = &self.user else { return Ok(()) };
+        let state = self.inner.context.state();
+        let defaults = &state.config_options().catalog;
+        let resolve = |name: TableReference| name.resolve(&defaults.default_catalog, &defaults.default_schema);
+        Deeds::of(plan).map_err(from_datafusion)?.check(user, &self.inner.grants, resolve)
     }
 
     /// The DataFusion session underneath: its catalogs, its configuration.
@@ -280,19 +312,32 @@ impl Session {
                 return self.nothing();
             }
             StatementKind::KillQuery { query_id } => {
-                if !self.inner.queries.kill(query_id) {
+                if !self.inner.queries.kill(query_id, self.user.as_ref()) {
                     return Err(Error::not_found(format!("no query '{query_id}' is running; SHOW QUERIES lists them")));
                 }
                 return self.nothing();
             }
             StatementKind::ShowStreams => show::streams(&self.streams().await)?,
-            StatementKind::ShowQueries => show::queries(&self.inner.queries.list())?,
+            StatementKind::Grant { privileges, name, user, granted } => {
+                self.needs(Role::Admin, "grant or revoke")?;
+                let (table, schema) = self.place(name)?;
+                if !schema.table_exist(&table.table) {
+                    return Err(Error::not_found(format!("there is no stream, table or view '{name}'")));
+                }
+                self.inner.grants.say(user, table, privileges, *granted);
+                return self.nothing();
+            }
+            StatementKind::ShowQueries => show::queries(&self.inner.queries.shown_to(self.user.as_ref()))?,
             StatementKind::ShowCreateStream(name) => {
                 let table = self.stream(name).await?;
                 let table = table_of(&table, name)?;
                 // Under the name by which it was asked for: a definition does not know its schema.
+                let statement = match &self.user {
+                    Some(user) if user.role < Role::Admin && table.owner() != Some(&user.name) => table.disclosed(),
+                    _ => table.statement().to_owned(),
+                };
                 let plain = format!("STREAM {} (", couatl_core::quoted(&table.definition().name));
-                show::statement(&table.statement().replacen(&plain, &format!("STREAM {name} ("), 1))?
+                show::statement(&statement.replacen(&plain, &format!("STREAM {name} ("), 1))?
             }
             StatementKind::Describe { name, tokens } => match self.stream(name).await {
                 Ok(table) => show::columns(table_of(&table, name)?.definition())?,
@@ -356,8 +401,20 @@ impl Session {
             {
                 return Err(Error::invalid_argument(format!("the schema '{name}' belongs to the session and stays")));
             }
+            LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut table)) => {
+                table.definition = Some(without_secrets(&statement.text, &table.options));
+                let plan = LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table));
+                SessionContext::new_with_state(state).execute_logical_plan(plan).await
+            }
             plan @ LogicalPlan::Ddl(_) => SessionContext::new_with_state(state).execute_logical_plan(plan).await,
-            plan @ LogicalPlan::Statement(_) => context.execute_logical_plan(plan).await,
+            plan @ LogicalPlan::Statement(_) => {
+                let data_frame = context.execute_logical_plan(plan).await;
+                if let Ok(data_frame) = &data_frame {
+                    // What EXECUTE gives may have been allowed when it was prepared, and be no more.
+                    self.allow(data_frame.logical_plan())?;
+                }
+                data_frame
+            }
             plan @ (LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) => {
                 Ok(DataFrame::new(state, plan))
             }
@@ -369,13 +426,15 @@ impl Session {
     /// The session's state for a plan that is to know its statement.
     pub(crate) fn state(&self, statement: &Statement) -> SessionState {
         let mut state = self.inner.context.state();
-        state.config_mut().set_extension(Arc::new(StatementText::of(statement)));
+        state.config_mut().set_extension(Arc::new(StatementText::of(statement, self.user.clone())));
         state
     }
 
     /// The plan of a statement whose parameters have these types, where they are known.
     async fn plan(&self, tokens: Vec<TokenWithSpan>, types: &[DataType]) -> Result<LogicalPlan> {
-        statement::plan(&self.inner.context.state(), tokens, types).await.map_err(from_datafusion)
+        let plan = statement::plan(&self.inner.context.state(), tokens, types).await.map_err(from_datafusion)?;
+        self.allow(&plan)?;
+        Ok(plan)
     }
 
     /// Whether a statement is an update, the schema of its rows, and its parameters.
@@ -404,6 +463,7 @@ impl Session {
             // Executing a prepared statement gives its plan, lazily.
             let data_frame = self.inner.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
             plan = data_frame.logical_plan().clone();
+            self.allow(&plan)?;
         }
         let parameters = match plan {
             // They are those of a later EXECUTE.
@@ -438,6 +498,7 @@ impl Session {
     }
 
     async fn create(&self, create: &CreateStream) -> Result<()> {
+        self.needs(Role::Developer, "create streams: their Python runs on the server")?;
         let (name, schema) = self.place(&create.name)?;
         let existing = schema.table(&name.table).await.map_err(from_datafusion)?;
         if let Some(existing) = &existing {
@@ -457,12 +518,14 @@ impl Session {
         let (host, definition) = (self.inner.host.clone(), Arc::new(create.definition.clone()));
         let checked = tokio::task::spawn_blocking(move || host.stream(definition));
         let stream = checked.await.map_err(|error| Error::internal(error.to_string()))??;
-        let table: Arc<dyn TableProvider> = Arc::new(StreamTable::new(stream));
+        let table: Arc<dyn TableProvider> =
+            Arc::new(StreamTable::owned(stream, self.user.as_ref().map(|user| Arc::clone(&user.name))));
         catalog::put(&schema, &name.table, table, existing.is_some()).map_err(from_datafusion)?;
         Ok(())
     }
 
     async fn drop_stream(&self, name: &StreamName, if_exists: bool) -> Result<()> {
+        self.needs(Role::Developer, "drop streams")?;
         let (resolved, schema) = self.place(name)?;
         let Some(table) = schema.table(&resolved.table).await.map_err(from_datafusion)? else {
             return if if_exists { Ok(()) } else { Err(no_stream(name)) };
@@ -472,6 +535,7 @@ impl Session {
             Some(managed) => managed.remove(&resolved.table),
             None => drop(schema.deregister_table(&resolved.table).map_err(from_datafusion)?),
         }
+        self.inner.grants.forget(&resolved);
         Ok(())
     }
 
@@ -557,6 +621,17 @@ pub(crate) fn split(text: &str) -> Result<(Vec<Statement>, Statement)> {
     Ok((statements, last))
 }
 
+/// A statement that makes an external table, as SHOW CREATE TABLE shows it to everybody.
+fn without_secrets(text: &str, options: &HashMap<String, String>) -> String {
+    let is_secret = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        ["secret", "password", "token", "key", "credential"].iter().any(|word| name.contains(word))
+    };
+    let secrets = options.iter().filter(|(name, value)| is_secret(name) && !value.is_empty());
+    secrets
+        .fold(text.to_owned(), |text, (_, value)| text.replace(&format!("'{}'", value.replace('\'', "''")), "'hidden'"))
+}
+
 /// The plan of a `DataFrame`, and what it runs in.
 async fn physical(data_frame: DataFrame) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
     let context = Arc::new(data_frame.task_ctx());
@@ -569,4 +644,20 @@ fn gives_rows(statement: &Statement) -> bool {
     let word = statement.text.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty()).unwrap_or("");
     let words = ["select", "with", "values", "table", "show", "describe", "desc", "explain", "execute"];
     words.iter().any(|query| word.eq_ignore_ascii_case(query))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_external_tables_are_hidden() {
+        let text = "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b' \
+                    OPTIONS ('aws.secret_access_key' 'it''s', 'format.delimiter' ';')";
+        let options = HashMap::from([
+            ("aws.secret_access_key".to_owned(), "it's".to_owned()),
+            ("format.delimiter".to_owned(), ";".to_owned()),
+        ]);
+        assert_eq!(without_secrets(text, &options), text.replace("'it''s'", "'hidden'"));
+    }
 }

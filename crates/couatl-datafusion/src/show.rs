@@ -70,6 +70,7 @@ pub(crate) fn queries_schema() -> SchemaRef {
         Field::new("rows", DataType::UInt64, false),
         Field::new("started", time, false),
         Field::new("elapsed_ms", DataType::UInt64, false),
+        Field::new("user", DataType::Utf8, true),
         Field::new("sql", DataType::Utf8, false),
     ]))
 }
@@ -84,6 +85,7 @@ pub(crate) fn queries(queries: &[QueryInfo]) -> Result<RecordBatch> {
         Arc::new(UInt64Array::from_iter_values(queries.iter().map(|query| query.rows))),
         Arc::new(started),
         Arc::new(UInt64Array::from_iter_values(queries.iter().map(|query| query.elapsed.as_millis() as u64))),
+        Arc::new(StringArray::from_iter(queries.iter().map(|query| query.user.as_deref()))),
         texts(queries.iter().map(|query| query.sql.as_str())),
     ];
     Ok(RecordBatch::try_new(queries_schema(), columns)?)

@@ -25,13 +25,35 @@ use crate::sink::StreamSink;
 pub struct StreamTable {
     stream: Stream,
     statement: String,
+    /// Who created it.
+    owner: Option<Arc<str>>,
 }
 
 impl StreamTable {
     /// The table of a stream.
     pub fn new(stream: Stream) -> Self {
+        Self::owned(stream, None)
+    }
+
+    /// The table of a user's stream.
+    pub(crate) fn owned(stream: Stream, owner: Option<Arc<str>>) -> Self {
         let statement = couatl_sql::create_statement(&stream.definition);
-        Self { stream, statement }
+        Self { stream, statement, owner }
+    }
+
+    /// The user who created it.
+    pub(crate) fn owner(&self) -> Option<&Arc<str>> {
+        self.owner.as_ref()
+    }
+
+    /// The statement as others than its creator may see it: without what may hold secrets.
+    pub(crate) fn disclosed(&self) -> String {
+        let mut definition = StreamDefinition::clone(&self.stream.definition);
+        definition.body.text = Arc::from("\n# hidden: its creator and admins see it\n");
+        if let Some(init) = &mut definition.functions.init {
+            init.parameters = init.parameters.as_ref().map(|_| "hidden".to_owned());
+        }
+        couatl_sql::create_statement(&definition)
     }
 
     /// What the stream was made from.

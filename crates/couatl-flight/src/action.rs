@@ -68,23 +68,23 @@ pub(crate) async fn perform(
         }
         "ClosePreparedStatement" => {
             let request: ActionClosePreparedStatementRequest = wrapped(action)?;
-            service.close(&request.prepared_statement_handle);
+            service.close(client, &request.prepared_statement_handle);
             return Ok(None);
         }
         "CancelFlightInfo" => {
             let request: CancelFlightInfoRequest = plain(action)?;
-            let status = cancel(service, &request.info.unwrap_or_default()).into();
+            let status = cancel(service, client, &request.info.unwrap_or_default()).into();
             CancelFlightInfoResult { status }.encode_to_vec().into()
         }
         "CancelQuery" => {
             let request: ActionCancelQueryRequest = wrapped(action)?;
             let info = FlightInfo::decode(request.info).map_err(|error| misread(action, &error))?;
             // Its numbers are those of CancelStatus.
-            ActionCancelQueryResult { result: cancel(service, &info).into() }.as_any().encode_to_vec().into()
+            ActionCancelQueryResult { result: cancel(service, client, &info).into() }.as_any().encode_to_vec().into()
         }
         "RenewFlightEndpoint" => {
             let request: RenewFlightEndpointRequest = plain(action)?;
-            service.renew(request.endpoint.unwrap_or_default())?.encode_to_vec().into()
+            service.renew(client, request.endpoint.unwrap_or_default())?.encode_to_vec().into()
         }
         "SetSessionOptions" => options::set(&client.session, &plain::<Options>(action)?).encode_to_vec().into(),
         "GetSessionOptions" => options::get(&client.session).encode_to_vec().into(),
@@ -103,8 +103,8 @@ pub(crate) async fn perform(
     Ok(Some(body))
 }
 
-fn cancel(service: &Service, info: &FlightInfo) -> CancelStatus {
-    if service.cancel(info) { CancelStatus::Cancelled } else { CancelStatus::NotCancellable }
+fn cancel(service: &Service, client: &Client, info: &FlightInfo) -> CancelStatus {
+    if service.cancel(client, info) { CancelStatus::Cancelled } else { CancelStatus::NotCancellable }
 }
 
 /// The request of an action of Flight.

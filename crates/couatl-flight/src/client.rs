@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use couatl_core::Error;
-use couatl_datafusion::Session;
+use couatl_datafusion::{Session, User};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
@@ -18,22 +18,22 @@ use parking_lot::Mutex;
 use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
+use tracing::warn;
 
+use crate::auth::Authenticator;
 use crate::handle::{HandleLimits, Handles};
+use crate::statement::Statement;
 use crate::status::status;
 use crate::stream::put_in;
 
 /// The name that Flight's own clients look for.
 const SESSION_COOKIE: &str = "arrow_flight_session_id";
 
-/// What a client that brings a password is given, since it looks for a token: whoever reaches this server may use it.
-const EVERYBODY: HeaderValue = HeaderValue::from_static("Bearer everybody");
-
 /// What a connection is to the requests that come over it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectInfo {
-    /// The session of those of its requests that bring no cookie.
-    session: Arc<Mutex<Option<(Bytes, Session)>>>,
+    /// The sessions of those of its requests that bring no cookie: one for each user of it.
+    sessions: Arc<Mutex<Vec<(Bytes, Session)>>>,
 }
 
 /// The client of a request.
@@ -51,6 +51,25 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Whether a session is of the same user.
+    pub(crate) fn owns(&self, session: &Session) -> bool {
+        let name = |session: &Session| session.user().map(|user| Arc::clone(&user.name));
+        name(session) == name(&self.session)
+    }
+
+    /// A statement as its user may run it now; nothing for one of another user.
+    pub(crate) fn own(&self, statement: Statement) -> Option<Statement> {
+        if !self.owns(&statement.session) {
+            return None;
+        }
+        Some(match self.session.user() {
+            Some(user) => Statement { session: statement.session.with_user(user.clone()), ..statement },
+            None => statement,
+        })
+    }
+}
+
 /// The sessions of all clients.
 #[derive(Debug)]
 pub(crate) struct Sessions {
@@ -64,21 +83,31 @@ impl Sessions {
     }
 
     /// The client of a request, and whether its cookie says so.
-    fn find(&self, headers: &HeaderMap, connection: Option<ConnectInfo>) -> (Client, bool) {
+    fn find(&self, headers: &HeaderMap, connection: Option<ConnectInfo>, user: Option<User>) -> (Client, bool) {
+        let as_now = |session: &Session| user.clone().map_or_else(|| session.clone(), |user| session.with_user(user));
+        // Sessions are not handed on from one user to another.
+        let is_own = |session: &Session| session.user().map(|user| &user.name) == user.as_ref().map(|user| &user.name);
         if let Some(id) = cookie(headers)
-            && let Some(session) = self.by_cookie.get(&id)
+            && let Some(session) = self.by_cookie.get(&id).filter(is_own)
         {
-            return (Client { session, id, connection }, true);
+            return (Client { session: as_now(&session), id, connection }, true);
         }
         let new = || {
-            let session = self.base.fork();
+            let session = as_now(&self.base.fork());
             (self.by_cookie.insert(session.clone()), session)
         };
         let (id, session) = match &connection {
-            Some(connection) => connection.session.lock().get_or_insert_with(new).clone(),
+            Some(connection) => {
+                let mut sessions = connection.sessions.lock();
+                let known = sessions.iter().find(|(_, session)| is_own(session)).cloned();
+                known.unwrap_or_else(|| {
+                    sessions.push(new());
+                    sessions[sessions.len() - 1].clone()
+                })
+            }
             None => new(),
         };
-        (Client { session, id, connection }, false)
+        (Client { session: as_now(&session), id, connection }, false)
     }
 
     /// Lets go of what nobody has used for too long, again and again.
@@ -90,7 +119,7 @@ impl Sessions {
     pub(crate) fn close(&self, client: &Client) {
         self.by_cookie.remove(&client.id);
         if let Some(connection) = &client.connection {
-            connection.session.lock().take_if(|(id, _)| *id == client.id);
+            connection.sessions.lock().retain(|(id, _)| *id != client.id);
         }
     }
 }
@@ -107,12 +136,14 @@ fn cookie(headers: &HeaderMap) -> Option<Bytes> {
 #[derive(Clone)]
 pub(crate) struct Clients<S> {
     pub(crate) sessions: Arc<Sessions>,
+    /// None where everybody may do everything.
+    pub(crate) authenticator: Option<Arc<Authenticator>>,
     pub(crate) inner: S,
 }
 
 impl<S> Service<http::Request<Body>> for Clients<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Future: Send + 'static>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Future: Send + 'static> + Clone + Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -123,25 +154,45 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let connection = request.extensions().get::<ConnectInfo>().cloned();
-        let (client, is_known) = self.sessions.find(request.headers(), connection);
-        let cookie = (!is_known).then(|| set_cookie(&client.id)).flatten();
-        request.extensions_mut().insert(client);
-        let logs_in =
-            request.headers().get(AUTHORIZATION).is_some_and(|header| header.as_bytes().starts_with(b"Basic "));
-        let answer = self.inner.call(request);
+        let (sessions, authenticator) = (Arc::clone(&self.sessions), self.authenticator.clone());
+        // The one that is ready.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
         async move {
-            let mut response = put_in(answer.await?);
+            let identified = match &authenticator {
+                Some(authenticator) => match authenticator.identify(request.headers()).await {
+                    Ok(identity) => Some(identity),
+                    Err(error) => {
+                        warn!(path = request.uri().path(), %error, "refused");
+                        return Ok(status(&error).into_http());
+                    }
+                },
+                None => None,
+            };
+            let (user, token) = identified.map_or((None, None), |identity| (Some(identity.user), identity.token));
+            let token = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+            let token = token.or_else(|| authenticator.is_none().then(|| everybody(request.headers())).flatten());
+            let connection = request.extensions().get::<ConnectInfo>().cloned();
+            let (client, is_known) = sessions.find(request.headers(), connection, user);
+            let cookie = (!is_known).then(|| set_cookie(&client.id)).flatten();
+            request.extensions_mut().insert(client);
+            let mut response = put_in(inner.call(request).await?);
             if let Some(cookie) = cookie {
                 response.headers_mut().append(SET_COOKIE, cookie);
             }
-            if logs_in {
-                response.headers_mut().insert(AUTHORIZATION, EVERYBODY);
+            if let Some(token) = token {
+                response.headers_mut().insert(AUTHORIZATION, token);
             }
             Ok(response)
         }
         .boxed()
     }
+}
+
+/// What a client that brings a password is given where there are no users, since it looks for a token.
+fn everybody(headers: &HeaderMap) -> Option<HeaderValue> {
+    let logs_in = headers.get(AUTHORIZATION)?.as_bytes().get(..6)?.eq_ignore_ascii_case(b"basic ");
+    logs_in.then(|| HeaderValue::from_static("Bearer everybody"))
 }
 
 /// Without attributes: some make Java's clients send it back in quotes, with attributes of their own.

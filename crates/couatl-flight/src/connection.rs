@@ -11,18 +11,22 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::client::ConnectInfo;
+use crate::tls::Tls;
 
 /// How long to wait after a failed accept: the cause is most often that files have run out, and lasts.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -36,27 +40,54 @@ const READ_AHEAD: usize = 128 * 1024;
 /// How long a client may take to close a connection that the server has ended.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a client may take to agree on TLS, and how many may do so at once.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKES: usize = 256;
+
 /// The connections that a listener takes, without end; all are cut together.
 pub(crate) fn connections(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> + Send {
-    stream::unfold((listener, cut), async |(listener, cut)| {
+    let accepted = stream::unfold(listener, async |listener| {
         loop {
             match listener.accept().await {
-                Ok((socket, _)) => return Some((Ok(Connection::new(socket, cut.clone())), (listener, cut))),
+                Ok((socket, _)) => return Some((socket, listener)),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
-    })
+    });
+    let begun = accepted.map(move |socket| {
+        let (tls, cut) = (tls.clone(), cut.clone());
+        async move {
+            // Rows are small and must not wait for more of them.
+            if let Err(error) = socket.set_nodelay(true) {
+                warn!(%error, "cannot set TCP_NODELAY");
+            }
+            let Some(tls) = tls else { return Some(Connection::new(Either::Left(socket), cut)) };
+            match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(socket)).await {
+                Ok(Ok(socket)) => Some(Connection::new(Either::Right(Box::new(socket)), cut)),
+                Ok(Err(error)) => {
+                    debug!(%error, "a client did not agree on TLS");
+                    None
+                }
+                Err(_) => None,
+            }
+        }
+    });
+    begun.buffer_unordered(HANDSHAKES).filter_map(async |connection| connection.map(Ok))
 }
 
-/// A TCP connection to a client.
+/// A plain socket, or one with TLS on it.
+type Socket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// A connection to a client.
 pub(crate) struct Connection {
-    socket: TcpStream,
+    socket: Socket,
     /// What waits to be written, and how much of it has been.
     waiting: Vec<u8>,
     written: usize,
@@ -69,11 +100,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn new(socket: TcpStream, cut: CancellationToken) -> Self {
-        // Rows are small and must not wait for more of them.
-        if let Err(error) = socket.set_nodelay(true) {
-            warn!(%error, "cannot set TCP_NODELAY");
-        }
+    fn new(socket: Socket, cut: CancellationToken) -> Self {
         Self {
             socket,
             waiting: Vec::new(),
@@ -103,7 +130,8 @@ impl Connection {
         }
         self.waiting.clear();
         self.written = 0;
-        Poll::Ready(Ok(()))
+        // Over TLS, what was written may still be on its way to the socket.
+        Pin::new(&mut self.socket).poll_flush(context)
     }
 
     /// Reads into a buffer; where that was filled, and so more may be there, a larger one of our own takes the next.
@@ -215,7 +243,6 @@ impl Connected for Connection {
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -223,7 +250,7 @@ mod tests {
     async fn pair(cut: CancellationToken) -> (TcpStream, Connection) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut connections = Box::pin(connections(listener, cut));
+        let mut connections = Box::pin(connections(listener, None, cut));
         (client, connections.next().await.unwrap().unwrap())
     }
 

@@ -19,6 +19,7 @@
 //! query.
 
 mod action;
+mod auth;
 mod client;
 mod connection;
 mod flight;
@@ -35,8 +36,13 @@ mod sql_info;
 mod statement;
 mod status;
 mod stream;
+mod tls;
 mod type_info;
+mod users;
 mod wire;
 
+pub use auth::Authenticator;
 pub use handle::HandleLimits;
 pub use server::{Server, ServerConfig};
+pub use tls::{Tls, TlsFiles};
+pub use users::Users;

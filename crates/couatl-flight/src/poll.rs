@@ -10,6 +10,7 @@ use std::time::Duration;
 use arrow_flight::sql::Any;
 use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo};
 use bytes::Bytes;
+use couatl_datafusion::Session;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use prost::Message;
@@ -28,6 +29,7 @@ const TYPE_URL: &str = "type.googleapis.com/couatl.Poll";
 /// A statement that runs.
 #[derive(Clone)]
 pub(crate) struct Running {
+    session: Session,
     /// Owns the task: when the last of them is dropped, the statement ends.
     end: Shared<BoxFuture<'static, Result<FlightInfo, Status>>>,
     /// The answer while there is none.
@@ -37,13 +39,19 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a statement; `unfinished` is what there is to say of it meanwhile.
     pub(crate) fn start(
+        session: Session,
         statement: impl Future<Output = Result<FlightInfo, Status>> + Send + 'static,
         unfinished: FlightInfo,
     ) -> Self {
         let task = AbortOnDropHandle::new(tokio::spawn(statement));
         let lost = |error: tokio::task::JoinError| Err(crate::status::internal(error));
         let end = task.map(move |ended| ended.unwrap_or_else(lost)).boxed().shared();
-        Self { end, unfinished: Arc::new(unfinished) }
+        Self { session, end, unfinished: Arc::new(unfinished) }
+    }
+
+    /// Where it runs.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Its end, if it comes in time.

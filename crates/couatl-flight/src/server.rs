@@ -15,6 +15,7 @@ use tonic::transport::Server as Transport;
 use tower::layer::layer_fn;
 use tracing::{info, warn};
 
+use crate::auth::Authenticator;
 use crate::client::{Clients, Sessions};
 use crate::connection::connections;
 use crate::flight::Flight;
@@ -22,6 +23,7 @@ use crate::handle::HandleLimits;
 use crate::runtime::QueryRuntime;
 use crate::service::Service;
 use crate::stream::MAX_MESSAGE_BYTES;
+use crate::tls::Tls;
 
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
@@ -37,6 +39,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct ServerConfig {
     /// How long running queries may go on once the server was asked to end.
     pub grace: Duration,
+    /// After how long without a row a client is sent an empty batch.
+    pub heartbeat: Option<Duration>,
     /// How many results may be waiting to be fetched, and for how long.
     pub tickets: HandleLimits,
     /// How many prepared statements clients may have open, and for how long without using them.
@@ -49,6 +53,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             grace: Duration::from_secs(10),
+            heartbeat: Some(Duration::from_secs(15)),
             tickets: HandleLimits { count: 10_000, idle: Duration::from_secs(10 * 60) },
             statements: HandleLimits { count: 10_000, idle: Duration::from_secs(60 * 60) },
             sessions: HandleLimits { count: 10_000, idle: Duration::from_secs(24 * 60 * 60) },
@@ -76,6 +81,8 @@ pub struct Server {
     session: Session,
     queries: Handle,
     config: ServerConfig,
+    authenticator: Option<Arc<Authenticator>>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
@@ -83,13 +90,25 @@ impl Server {
     /// may take its threads for as long as they like.
     #[must_use]
     pub fn new(session: Session, queries: Handle) -> Self {
-        Self { session, queries, config: ServerConfig::default() }
+        Self { session, queries, config: ServerConfig::default(), authenticator: None, tls: None }
     }
 
     /// The same server, told otherwise.
     #[must_use]
     pub fn with_config(self, config: ServerConfig) -> Self {
         Self { config, ..self }
+    }
+
+    /// The same server, for users alone that this knows.
+    #[must_use]
+    pub fn with_authenticator(self, authenticator: Authenticator) -> Self {
+        Self { authenticator: Some(Arc::new(authenticator)), ..self }
+    }
+
+    /// The same server, over TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: Arc<Tls>) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Serves the clients of a listener until `shutdown` completes and everything has ended.
@@ -102,7 +121,7 @@ impl Server {
     /// # Errors
     /// `unavailable`, where the transport gives up by itself.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let Self { session, queries, config } = self;
+        let Self { session, queries, config, authenticator, tls } = self;
         let address = listener.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
         // In the order in which they are cancelled.
         let refusing = CancellationToken::new();
@@ -113,7 +132,7 @@ impl Server {
 
         let runtime = QueryRuntime::new(queries.clone(), over.clone());
         let sessions = Arc::new(Sessions::new(session.clone(), config.sessions));
-        let service = Arc::new(Service::new(runtime, config.tickets, config.statements));
+        let service = Arc::new(Service::new(runtime, &config));
         let sweep = {
             let (service, sessions) = (Arc::clone(&service), Arc::clone(&sessions));
             tokio::spawn(async move { tokio::join!(service.sweep(), sessions.sweep()) })
@@ -128,10 +147,14 @@ impl Server {
             .http2_max_header_list_size(HEADER_LIST_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .layer(layer_fn(move |inner| Clients { sessions: Arc::clone(&sessions), inner }))
+            .layer(layer_fn(move |inner| Clients {
+                sessions: Arc::clone(&sessions),
+                authenticator: authenticator.clone(),
+                inner,
+            }))
             .serve_with_incoming_shutdown(
                 service,
-                connections(listener, cut.clone()),
+                connections(listener, tls, cut.clone()),
                 closing.clone().cancelled_owned(),
             );
         let mut transport = std::pin::pin!(transport);

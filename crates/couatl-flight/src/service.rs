@@ -37,9 +37,10 @@ use crate::ingest::ingestion;
 use crate::parameters::{Parameters, Upload};
 use crate::poll::Running;
 use crate::runtime::QueryRuntime;
+use crate::server::ServerConfig;
 use crate::statement::Statement;
 use crate::status::{internal, status};
-use crate::stream::{prepare, respond};
+use crate::stream::{prepare, respond, with_heartbeat};
 use crate::{metadata, poll, sql_info, type_info};
 
 /// The handle of what an update gives, which is no rows: some clients fetch it, and want to find an endpoint for that.
@@ -55,6 +56,7 @@ pub(crate) struct Service {
     statements: Handles<Statement>,
     polls: Handles<Running>,
     ticket_idle: Duration,
+    heartbeat: Option<Duration>,
 }
 
 /// A query that waits to be fetched, or is.
@@ -71,13 +73,15 @@ pub(crate) struct Created {
 }
 
 impl Service {
-    pub(crate) fn new(runtime: QueryRuntime, tickets: HandleLimits, statements: HandleLimits) -> Self {
+    pub(crate) fn new(runtime: QueryRuntime, config: &ServerConfig) -> Self {
+        let ServerConfig { tickets, statements, heartbeat, .. } = *config;
         Self {
             runtime,
             tickets: Handles::new(tickets),
             statements: Handles::new(statements),
             polls: Handles::new(HandleLimits { idle: POLL_IDLE, ..tickets }),
             ticket_idle: tickets.idle,
+            heartbeat,
         }
     }
 
@@ -99,8 +103,10 @@ impl Service {
     }
 
     /// ClosePreparedStatement. Closing what is closed or has expired is no error: the client has what it wants.
-    pub(crate) fn close(&self, handle: &[u8]) {
-        self.statements.remove(handle);
+    pub(crate) fn close(&self, client: &Client, handle: &[u8]) {
+        if self.statement(client, handle).is_ok() {
+            self.statements.remove(handle);
+        }
     }
 
     /// The schema that the answer to a command has: GetSchema.
@@ -110,7 +116,7 @@ impl Service {
                 Ok(self.prepared(client, command.query, command.transaction_id).await?.schema())
             }
             Command::CommandPreparedStatementQuery(command) => {
-                Ok(self.statement(&command.prepared_statement_handle)?.schema())
+                Ok(self.statement(client, &command.prepared_statement_handle)?.schema())
             }
             command => metadata_schema(&command)
                 .ok_or_else(|| unsupported(format!("the schema of {} is not offered", command.type_url()))),
@@ -122,8 +128,15 @@ impl Service {
         self.run(Statement::prepare(client.session.clone(), sql)).await
     }
 
-    fn statement(&self, handle: &[u8]) -> Result<Statement, Status> {
-        self.statements.get(handle).ok_or_else(no_statement)
+    /// The statement of a handle, if it is the client's.
+    fn statement(&self, client: &Client, handle: &[u8]) -> Result<Statement, Status> {
+        self.statements.get(handle).and_then(|statement| client.own(statement)).ok_or_else(no_statement)
+    }
+
+    /// The query of a ticket, if it is the client's.
+    fn query(&self, client: &Client, handle: &[u8]) -> Option<Query> {
+        let Query { statement, cancelled } = self.tickets.get(handle)?;
+        Some(Query { statement: client.own(statement)?, cancelled })
     }
 
     async fn run<T: Send + 'static>(
@@ -171,7 +184,7 @@ impl Service {
     ) -> Result<PollInfo, Status> {
         let descriptor = request.get_ref().clone();
         if let Some(handle) = poll::handle(&descriptor) {
-            let running = self.polls.get(&handle);
+            let running = self.polls.get(&handle).filter(|running| client.owns(running.session()));
             let running = running.ok_or_else(|| {
                 status(&Error::not_found("no such statement: it has ended, or was not polled for too long"))
             })?;
@@ -184,21 +197,25 @@ impl Service {
         }
         let statement = match command(&descriptor.cmd)? {
             Command::CommandStatementQuery(query) => self.prepared(client, query.query, query.transaction_id).await?,
-            Command::CommandPreparedStatementQuery(query) => self.statement(&query.prepared_statement_handle)?,
+            Command::CommandPreparedStatementQuery(query) => {
+                self.statement(client, &query.prepared_statement_handle)?
+            }
             _ => return self.get_flight_info(request).await.map(|info| poll::finished(info.into_inner())),
         };
         let unfinished = flight_info(&statement.schema(), descriptor.clone())?;
         let service = Arc::clone(self);
         let executed = async move { service.execute(statement, descriptor).await.map(Response::into_inner) };
-        Running::start(executed, unfinished).first(|running| self.polls.insert(running)).await
+        Running::start(client.session.clone(), executed, unfinished).first(|running| self.polls.insert(running)).await
     }
 
     /// CancelFlightInfo: ends what an info stands for, whether it is being fetched, waits to be, or runs while it is
     /// polled for. Whether there was any of it.
-    pub(crate) fn cancel(&self, info: &FlightInfo) -> bool {
-        let mut found = self.polls.remove(&info.app_metadata).is_some();
+    pub(crate) fn cancel(&self, client: &Client, info: &FlightInfo) -> bool {
+        let polled = self.polls.get(&info.app_metadata).is_some_and(|running| client.owns(running.session()));
+        let mut found = polled && self.polls.remove(&info.app_metadata).is_some();
         for handle in info.endpoint.iter().filter_map(query_handle) {
-            if let Some(query) = self.tickets.remove(&handle) {
+            if let Some(query) = self.query(client, &handle) {
+                self.tickets.remove(&handle);
                 query.cancelled.cancel();
                 found = true;
             }
@@ -207,9 +224,9 @@ impl Service {
     }
 
     /// RenewFlightEndpoint: the same endpoint, for longer.
-    pub(crate) fn renew(&self, endpoint: FlightEndpoint) -> Result<FlightEndpoint, Status> {
+    pub(crate) fn renew(&self, client: &Client, endpoint: FlightEndpoint) -> Result<FlightEndpoint, Status> {
         match query_handle(&endpoint) {
-            Some(handle) if self.tickets.get(&handle).is_none() => Err(no_ticket()),
+            Some(handle) if self.query(client, &handle).is_none() => Err(no_ticket()),
             Some(_) => Ok(endpoint.with_expiration_time(self.ticket_expiration())),
             // The tickets of other commands do not expire.
             None => Ok(endpoint),
@@ -221,7 +238,7 @@ impl Service {
         let schema = query.statement.schema();
         let rows = self.run(query.statement.rows()).await?;
         let rows = self.runtime.stream(prepare(rows, SchemaRef::clone(&schema)), query.cancelled);
-        respond(rows, schema)
+        respond(with_heartbeat(rows, SchemaRef::clone(&schema), self.heartbeat), schema)
     }
 
     /// The rows of a metadata command.
@@ -356,24 +373,25 @@ impl FlightSqlService for Service {
         query: CommandPreparedStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let statement = self.statement(&query.prepared_statement_handle)?;
+        let statement = self.statement(Client::of(request.extensions())?, &query.prepared_statement_handle)?;
         self.execute(statement, request.into_inner()).await
     }
 
-    async fn do_get_statement(&self, ticket: TicketStatementQuery, _request: Request<Ticket>) -> FlightResponse {
+    async fn do_get_statement(&self, ticket: TicketStatementQuery, request: Request<Ticket>) -> FlightResponse {
         if ticket.statement_handle == NOTHING {
             return self.send(stream::empty().boxed(), Schema::empty().into());
         }
-        self.rows(self.tickets.get(&ticket.statement_handle).ok_or_else(no_ticket)?).await
+        let client = Client::of(request.extensions())?;
+        self.rows(self.query(client, &ticket.statement_handle).ok_or_else(no_ticket)?).await
     }
 
     /// Clients that make tickets of their own use the command as one.
     async fn do_get_prepared_statement(
         &self,
         query: CommandPreparedStatementQuery,
-        _request: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> FlightResponse {
-        let statement = self.statement(&query.prepared_statement_handle)?;
+        let statement = self.statement(Client::of(request.extensions())?, &query.prepared_statement_handle)?;
         self.rows(Query { statement, cancelled: CancellationToken::new() }).await
     }
 
@@ -393,7 +411,7 @@ impl FlightSqlService for Service {
         request: Request<PeekableFlightDataStream>,
     ) -> Result<DoPutPreparedStatementResult, Status> {
         let handle = query.prepared_statement_handle;
-        self.statement(&handle)?;
+        self.statement(Client::of(request.extensions())?, &handle)?;
         let parameters = Upload::new(request.into_inner()).collect().await?;
         self.statements.update(&handle, |statement| statement.parameters = parameters).ok_or_else(no_statement)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
@@ -405,7 +423,7 @@ impl FlightSqlService for Service {
         command: CommandPreparedStatementUpdate,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        let statement = self.statement(&command.prepared_statement_handle)?;
+        let statement = self.statement(Client::of(request.extensions())?, &command.prepared_statement_handle)?;
         let upload = Upload::new(request.into_inner());
         if !statement.prepared.is_update() {
             return match upload.collect().await? {

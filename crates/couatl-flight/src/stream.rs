@@ -8,6 +8,7 @@
 //! its body from here, by way of its extensions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
@@ -61,6 +62,22 @@ pub(crate) fn respond<T: Send + 'static>(
     let body = Body::new(StreamBody::new(frames(messages(rows, schema)?)));
     response.extensions_mut().insert(OwnBody(Arc::new(Mutex::new(Some(body)))));
     Ok(response)
+}
+
+/// The rows, and where none come for so long, an empty batch: what is between a client and a server may take a
+/// connection for dead on which nothing moves.
+pub(crate) fn with_heartbeat(
+    rows: BoxStream<'static, Result<RecordBatch>>,
+    schema: SchemaRef,
+    heartbeat: Option<Duration>,
+) -> BoxStream<'static, Result<RecordBatch>> {
+    let Some(heartbeat) = heartbeat else { return rows };
+    stream::unfold((rows, schema), move |(mut rows, schema)| async move {
+        let next = tokio::time::timeout(heartbeat, rows.next()).await;
+        let item = next.unwrap_or_else(|_| Some(Ok(RecordBatch::new_empty(Arc::clone(&schema)))))?;
+        Some((item, (rows, schema)))
+    })
+    .boxed()
 }
 
 /// A body among the extensions of its response, which must be `Clone` and `Sync`.
@@ -267,6 +284,21 @@ mod tests {
         assert!(messages.next().await.unwrap().is_ok());
         assert!(messages.next().await.unwrap().is_ok());
         assert!(futures::poll!(messages.next()).is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_has_an_empty_batch_now_and_then() {
+        let batch = numbers(0..1);
+        let rows = stream::iter([Ok(batch.clone())]).chain(stream::pending()).boxed();
+        let mut rows = with_heartbeat(rows, batch.schema(), Some(Duration::from_secs(15)));
+        let started = tokio::time::Instant::now();
+        for (expected, seconds) in [(1, 0), (0, 15), (0, 30)] {
+            assert_eq!(rows.next().await.unwrap().unwrap().num_rows(), expected);
+            assert_eq!(started.elapsed().as_secs(), seconds);
+        }
+        let ended =
+            with_heartbeat(stream::iter([Ok(batch)]).boxed(), numbers(0..0).schema(), Some(Duration::from_secs(15)));
+        assert_eq!(ended.count().await, 1);
     }
 
     #[tokio::test]

@@ -50,5 +50,5 @@ mod types;
 pub use create::{CreateStream, parse_columns};
 pub use name::StreamName;
 pub use print::create_statement;
-pub use statement::{Place, Statement, StatementKind, parse};
+pub use statement::{Place, Privilege, Statement, StatementKind, parse};
 pub use types::parse_type;

@@ -3,6 +3,8 @@
 //! The first words decide. Once they say that a statement is ours, every error in it is ours too; a statement is
 //! DataFusion's only if its first words are none of ours.
 
+use std::fmt;
+
 use couatl_core::{Error, Result};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -44,6 +46,24 @@ impl Place {
     }
 }
 
+/// What may be done with a stream or a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Privilege {
+    /// Read its rows.
+    Select,
+    /// Write rows to it.
+    Insert,
+}
+
+impl fmt::Display for Privilege {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Select => "SELECT",
+            Self::Insert => "INSERT",
+        })
+    }
+}
+
 /// What a statement says.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +94,17 @@ pub enum StatementKind {
     KillQuery {
         /// The id that `SHOW QUERIES` lists.
         query_id: String,
+    },
+    /// `GRANT … ON … TO …` and `REVOKE … ON … FROM …`
+    Grant {
+        /// What may be done, or no more.
+        privileges: Vec<Privilege>,
+        /// With which stream or table.
+        name: StreamName,
+        /// By whom.
+        user: String,
+        /// Whether it is granted, or revoked.
+        granted: bool,
     },
     /// Any other statement, for DataFusion's parser (`DFParserBuilder::new(tokens)`). Each `?` of it is numbered:
     /// `$1`, `$2`, … Places count from the start of [`Statement::text`].
@@ -151,11 +182,39 @@ fn ours(all: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
         tokens.word("query")?;
         let query_id = tokens.string("the id of a query in quotes, as SHOW QUERIES lists it")?.to_owned();
         StatementKind::KillQuery { query_id }
+    } else if tokens.eat_words(&["grant"]) {
+        grant(tokens, true)?
+    } else if tokens.eat_words(&["revoke"]) {
+        grant(tokens, false)?
     } else {
         return Ok(None);
     };
     tokens.end("the end of the statement")?;
     Ok(Some(kind))
+}
+
+/// What follows GRANT or REVOKE.
+fn grant(tokens: &mut Tokens<'_>, granted: bool) -> Result<StatementKind> {
+    let mut privileges = Vec::new();
+    loop {
+        privileges.push(match () {
+            () if tokens.eat_words(&["select"]) => Privilege::Select,
+            () if tokens.eat_words(&["insert"]) => Privilege::Insert,
+            () => return Err(tokens.expected("SELECT or INSERT")),
+        });
+        if !tokens.eat(&Token::Comma) {
+            break;
+        }
+    }
+    tokens.word("on")?;
+    // Streams and tables share their names.
+    let _ = (tokens.peek(1).is_some_and(|next| matches!(next, Token::Word(_) | Token::DoubleQuotedString(_)))
+        && !tokens.at_words(&["to"]))
+        && (tokens.eat_words(&["stream"]) || tokens.eat_words(&["table"]));
+    let name = StreamName::parse(tokens)?;
+    tokens.word(if granted { "to" } else { "from" })?;
+    let user = tokens.name("the name of a user")?;
+    Ok(StatementKind::Grant { privileges, name, user, granted })
 }
 
 fn other(mut tokens: Vec<TokenWithSpan>) -> Result<StatementKind> {

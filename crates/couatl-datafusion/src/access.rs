@@ -1,0 +1,201 @@
+//! Who may do what.
+//!
+//! A role gives privileges on everything of a kind; GRANT and REVOKE say otherwise of one stream or table for one user.
+//! A session without a user may do anything: it is the program's own, or that of a server which knows no users.
+//!
+//! What is checked is the plan: a view is its query, so that who reads it must be allowed to read what it reads.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use couatl_core::{Error, ErrorKind, Result};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{ResolvedTableReference, TableReference};
+use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement as PlanStatement, WriteOp};
+use parking_lot::RwLock;
+
+pub use couatl_sql::Privilege;
+
+/// What a user is for. Each role may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// SELECT.
+    Reader,
+    /// INSERT and ingestion; tables and views in memory.
+    Writer,
+    /// Python streams, external tables, COPY: code that runs on the server, and its files.
+    Developer,
+    /// KILL QUERY of others, all of `system`, GRANT and REVOKE, settings of the whole server.
+    Admin,
+}
+
+impl Role {
+    /// Every role, from the one that may least.
+    pub const ALL: [Self; 4] = [Self::Reader, Self::Writer, Self::Developer, Self::Admin];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Writer => "writer",
+            Self::Developer => "developer",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| {
+            Error::invalid_argument(format!("'{text}' is no role; it is reader, writer, developer or admin"))
+        })
+    }
+}
+
+/// Somebody who has logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// By which the server knows them.
+    pub name: Arc<str>,
+    /// What they are for.
+    pub role: Role,
+}
+
+impl User {
+    /// Refuses what takes a higher role.
+    pub(crate) fn needs(&self, role: Role, what: &str) -> Result<()> {
+        if self.role >= role {
+            return Ok(());
+        }
+        Err(self.denied(format!("{what}, which takes the role {role}")))
+    }
+
+    fn denied(&self, what: impl fmt::Display) -> Error {
+        let Self { name, role } = self;
+        Error::new(ErrorKind::PermissionDenied, format!("user '{name}' ({role}) may not {what}"))
+    }
+}
+
+/// What was granted and revoked, for all sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Grants {
+    /// The privileges of users on tables, where their roles do not say it.
+    said: RwLock<HashMap<Subject, HashMap<Privilege, bool>>>,
+}
+
+/// A user and a table.
+type Subject = (Arc<str>, ResolvedTableReference);
+
+impl Grants {
+    pub(crate) fn say(&self, user: &str, table: ResolvedTableReference, privileges: &[Privilege], granted: bool) {
+        let mut said = self.said.write();
+        let said = said.entry((user.into(), table)).or_default();
+        said.extend(privileges.iter().map(|privilege| (*privilege, granted)));
+    }
+
+    /// Forgets what was said of a table that is no more: another one of its name is another one.
+    pub(crate) fn forget(&self, table: &ResolvedTableReference) {
+        self.said.write().retain(|(_, said), _| said != table);
+    }
+
+    fn said(&self, user: &Arc<str>, table: &ResolvedTableReference, privilege: Privilege) -> Option<bool> {
+        self.said.read().get(&(Arc::clone(user), table.clone()))?.get(&privilege).copied()
+    }
+
+    /// Refuses what a user may not do with a table.
+    pub(crate) fn check(&self, user: &User, table: &ResolvedTableReference, privilege: Privilege) -> Result<()> {
+        let least = match privilege {
+            Privilege::Select => Role::Reader,
+            Privilege::Insert => Role::Writer,
+        };
+        let granted = self.said(&user.name, table, privilege);
+        // Nobody shuts out who can let themselves in again.
+        if user.role == Role::Admin || granted.unwrap_or(user.role >= least) {
+            return Ok(());
+        }
+        let (name, table) = (&user.name, &table.table);
+        Err(match granted {
+            Some(_) => user.denied(format!("{privilege} '{table}': it was revoked")),
+            None => user.denied(format!(
+                "{privilege} '{table}', which takes the role {least}, or GRANT {privilege} ON {table} TO {name}"
+            )),
+        })
+    }
+}
+
+/// What a plan does, as far as it must be allowed.
+#[derive(Debug, Default)]
+pub(crate) struct Deeds {
+    tables: HashSet<(TableReference, Privilege)>,
+    /// What takes a role, and which.
+    roles: Vec<(Role, &'static str)>,
+}
+
+impl Deeds {
+    pub(crate) fn of(plan: &LogicalPlan) -> datafusion::error::Result<Self> {
+        let mut deeds = Self::default();
+        plan.apply_with_subqueries(|node| {
+            deeds.add(node);
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(deeds)
+    }
+
+    fn add(&mut self, node: &LogicalPlan) {
+        let role = match node {
+            LogicalPlan::TableScan(scan) => {
+                self.tables.insert((scan.table_name.clone(), Privilege::Select));
+                return;
+            }
+            LogicalPlan::Dml(dml) => {
+                self.tables.insert((dml.table_name.clone(), Privilege::Insert));
+                match dml.op {
+                    WriteOp::Insert(_) => return,
+                    _ => (Role::Writer, "change rows"),
+                }
+            }
+            LogicalPlan::Copy(_) => (Role::Developer, "COPY rows to files"),
+            LogicalPlan::Ddl(statement) => match statement {
+                DdlStatement::CreateMemoryTable(_)
+                | DdlStatement::CreateView(_)
+                | DdlStatement::DropTable(_)
+                | DdlStatement::DropView(_) => (Role::Writer, "create or drop tables and views"),
+                DdlStatement::CreateExternalTable(_) => (Role::Developer, "create external tables"),
+                _ => (Role::Developer, "create or drop schemas, catalogs and functions"),
+            },
+            LogicalPlan::Statement(PlanStatement::SetVariable(set))
+                if set.variable.starts_with("datafusion.runtime") =>
+            {
+                (Role::Admin, "change settings of the whole server")
+            }
+            _ => return,
+        };
+        self.roles.push(role);
+    }
+
+    /// Refuses what the user may not do; names of tables become whole ones.
+    pub(crate) fn check(
+        self,
+        user: &User,
+        grants: &Grants,
+        resolve: impl Fn(TableReference) -> ResolvedTableReference,
+    ) -> Result<()> {
+        for (role, what) in self.roles {
+            user.needs(role, what)?;
+        }
+        for (table, privilege) in self.tables {
+            grants.check(user, &resolve(table), privilege)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+"""Who may do what: passwords and tokens, roles, grants, what is shown to whom, TLS."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import adbc_driver_flightsql
+import pyarrow.flight
+import pytest
+import trustme
+from adbc_driver_flightsql import dbapi
+from harness import COUATL, create, error, queries, query_running, rows, run, value, wait_until
+
+ROLES = {"rita": "reader", "will": "writer", "dora": "developer", "adam": "admin"}
+ROOTS = adbc_driver_flightsql.DatabaseOptions.TLS_ROOT_CERTS.value
+CERTIFICATE = adbc_driver_flightsql.DatabaseOptions.MTLS_CERT_CHAIN.value
+KEY = adbc_driver_flightsql.DatabaseOptions.MTLS_PRIVATE_KEY.value
+
+
+def user(*arguments, password=None):
+    return subprocess.run([COUATL, "user", *arguments], input=password, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory):
+    """A file of one user for each role, whose passwords are their names backwards."""
+    path = tmp_path_factory.mktemp("users") / "users"
+    for name, role in ROLES.items():
+        added = user("add", name, "--role", role, "--users", path, password=name[::-1] + "\n")
+        assert added.returncode == 0, added.stderr
+    return path
+
+
+@pytest.fixture
+def guarded(own_server, users):
+    return own_server("--users", users)
+
+
+def connect(server, name, password=None):
+    password = name[::-1] if password is None else password
+    return dbapi.connect(server.uri, db_kwargs={"username": name, "password": password}, autocommit=True)
+
+
+def test_the_file_of_users_is_kept(tmp_path):
+    path = tmp_path / "users"
+    for name, role in [("ann", "reader"), ("bob", "admin"), ("ann", "writer")]:
+        assert user("add", name, "--role", role, "--users", path, password="secret\n").returncode == 0
+    assert user("list", "--users", path).stdout == "writer    ann\nadmin     bob\n"
+    assert oct(path.stat().st_mode & 0o777) == "0o600"
+    assert "secret" not in path.read_text()
+    assert user("remove", "ann", "--users", path).returncode == 0
+    gone = user("remove", "ann", "--users", path)
+    assert (gone.returncode, gone.stderr) == (1, f"error: there is no user 'ann' in '{path}'\n")
+    refused = user("add", "ann", "--role", "king", "--users", path, password="x")
+    assert "'king' is no role; it is reader, writer, developer or admin" in refused.stderr
+    assert (
+        user("add", "ann", "--role", "reader", "--users", path, password="\n").stderr
+        == "error: the password is empty\n"
+    )
+
+
+def test_strangers_are_told_nothing(guarded):
+    for name, password in [("rita", "wrong"), ("nobody", "nobody"), ("rita", "")]:
+        with pytest.raises(Exception, match="wrong user or password") as refused:
+            connect(guarded, name, password)
+        assert "UNAUTHENTICATED" in str(refused.value).upper()
+    with pytest.raises(Exception, match="send a user and a password"):
+        dbapi.connect(guarded.uri, autocommit=True).cursor().execute("SELECT 1")
+    assert "wrong" not in guarded.log.read_text().replace("wrong user or password", "")
+
+
+def test_a_token_is_what_a_password_gives(guarded):
+    with pyarrow.flight.connect(guarded.uri.replace("grpc://", "grpc+tcp://")) as client:
+        header, token = client.authenticate_basic_token("rita", "atir")
+        assert (header, token[:7]) == (b"authorization", b"Bearer ")
+    token = token[7:].decode()
+    kwargs = {adbc_driver_flightsql.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {token}"}
+    with dbapi.connect(guarded.uri, db_kwargs=kwargs, autocommit=True) as connection:
+        assert value(connection, "SELECT 1") == 1
+    with connect(guarded, "rita", token) as connection:
+        assert value(connection, "SELECT 1") == 1
+    kwargs = {adbc_driver_flightsql.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {token[:-1]}"}
+    with pytest.raises(Exception, match="the token is not valid"):
+        dbapi.connect(guarded.uri, db_kwargs=kwargs, autocommit=True).cursor().execute("SELECT 1")
+
+
+DENIED = {
+    "CREATE TABLE made (n bigint)": ["rita"],
+    "INSERT INTO numbers VALUES (1)": ["rita"],
+    "CREATE EXTERNAL STREAM mine (n int64) AS $$\ndef mine(): return []\n$$ SETTINGS type = 'python'": ["rita", "will"],
+    "DROP STREAM numbers": ["rita", "will"],
+    "CREATE EXTERNAL TABLE files (n bigint) STORED AS CSV LOCATION '/tmp/none.csv'": ["rita", "will"],
+    "COPY numbers TO '/tmp/none.csv' STORED AS CSV": ["rita", "will"],
+    "CREATE SCHEMA other": ["rita", "will"],
+    "SET datafusion.runtime.memory_limit = '1G'": ["rita", "will", "dora"],
+    "GRANT SELECT ON numbers TO rita": ["rita", "will", "dora"],
+    "REVOKE SELECT ON numbers FROM rita": ["rita", "will", "dora"],
+}
+BODY = """
+def read(): return [1, 2, 3]
+def write(n): pass
+"""
+
+
+def create_numbers(connection):
+    create(connection, "numbers", "n int64", BODY, mode="batch", read_function_name="read", write_function_name="write")
+
+
+def test_a_role_is_what_one_may_do(guarded):
+    with connect(guarded, "adam") as connection:
+        create_numbers(connection)
+    for sql, denied in DENIED.items():
+        for name in denied:
+            with connect(guarded, name) as connection:
+                message = error(connection, sql)
+                assert f"user '{name}' ({ROLES[name]}) may not " in message, (sql, message)
+    for name in ROLES:
+        with connect(guarded, name) as connection:
+            assert value(connection, "SELECT sum(n) FROM numbers") == 6
+            run(connection, "SET datafusion.execution.batch_size = 100")
+    for name in ["will", "dora", "adam"]:
+        with connect(guarded, name) as connection:
+            run(connection, f"INSERT INTO numbers VALUES (1); CREATE TABLE {name} AS VALUES (1)")
+            with connection.cursor() as cursor:
+                assert cursor.adbc_ingest("numbers", pyarrow.table({"n": [1, 2]}), mode="append") == 2
+    with connect(guarded, "rita") as connection, connection.cursor() as cursor:
+        for table, mode in [("numbers", "append"), ("fresh", "create")]:
+            with pytest.raises(Exception, match="may not"):
+                cursor.adbc_ingest(table, pyarrow.table({"n": [1, 2]}), mode=mode)
+
+
+def test_grants_say_otherwise_of_one_stream(guarded):
+    with connect(guarded, "adam") as admin, connect(guarded, "rita") as rita, connect(guarded, "will") as will:
+        create_numbers(admin)
+        run(admin, "CREATE VIEW seen AS SELECT n + 1 AS n FROM numbers")
+        run(rita, "PREPARE sums AS SELECT sum(n) FROM numbers")
+        run(admin, "GRANT INSERT ON numbers TO rita; REVOKE SELECT, INSERT ON public.numbers FROM will")
+        run(rita, "INSERT INTO numbers VALUES (1)")
+        for sql in ["SELECT * FROM numbers", "SELECT * FROM seen", "EXPLAIN SELECT 1 FROM numbers"]:
+            assert "user 'will' (writer) may not SELECT 'numbers': it was revoked" in error(will, sql)
+        assert "may not INSERT 'numbers': it was revoked" in error(will, "INSERT INTO numbers VALUES (1)")
+        assert value(rita, "EXECUTE sums") == 6
+        run(admin, "REVOKE SELECT ON numbers FROM rita; GRANT SELECT ON numbers TO will")
+        assert "it was revoked" in error(rita, "EXECUTE sums")
+        assert value(will, "SELECT count(*) FROM numbers") == 3
+        assert "there is no stream, table or view 'nothing'" in error(admin, "GRANT SELECT ON nothing TO rita")
+        run(admin, "DROP STREAM numbers")
+        create_numbers(admin)
+        assert value(rita, "SELECT count(*) FROM numbers") == 3
+
+
+def test_secrets_are_shown_to_their_owner_and_admins(guarded):
+    with connect(guarded, "dora") as dora, connect(guarded, "rita") as rita, connect(guarded, "adam") as admin:
+        body = "def init(given): pass\ndef read(): return ['hunter2']"
+        settings = {"init_function_name": "init", "init_function_parameters": "password=hunter2"}
+        create(dora, "secret", "s string", body, read_function_name="read", **settings)
+        for connection in [dora, admin]:
+            assert value(connection, "SHOW CREATE STREAM secret").count("hunter2") == 2
+        shown = value(rita, "SHOW CREATE STREAM secret")
+        assert "hunter2" not in shown
+        assert "init_function_parameters = 'hidden'" in shown
+    assert "hunter2" not in guarded.log.read_text()
+
+
+def test_queries_are_seen_and_killed_by_their_own_user_and_admins(guarded):
+    with connect(guarded, "dora") as dora, connect(guarded, "rita") as rita, connect(guarded, "adam") as admin:
+        body = "import itertools\ndef read(): yield from itertools.count()"
+        create(dora, "endless", "n int64", body, mode="streaming", read_function_name="read")
+        with dora.cursor() as cursor:
+            cursor.execute("SELECT n FROM endless")
+            batches = cursor.fetch_record_batch()
+            batches.read_next_batch()
+            wait_until(lambda: query_running(admin, "SELECT n FROM endless"), "the query runs")
+            [(query, owner)] = rows(admin, 'SELECT query_id, "user" FROM system.queries')
+            assert owner == "dora"
+            assert rows(rita, "SELECT * FROM system.queries") == []
+            assert rows(rita, "SHOW QUERIES") == []
+            assert "no query" in error(rita, f"KILL QUERY '{query}'")
+            run(admin, f"KILL QUERY '{query}'")
+            with pytest.raises(Exception, match="cancelled"):
+                while True:
+                    batches.read_next_batch()
+        wait_until(lambda: not queries(admin), "system.queries empty")
+
+
+def test_who_is_removed_is_gone_at_once(own_server, tmp_path):
+    path = tmp_path / "file-of-users"
+    for name in ["ann", "bob"]:
+        assert user("add", name, "--role", "reader", "--users", path, password=name).returncode == 0
+    server = own_server("--users", path)
+    with connect(server, "ann", "ann") as connection:
+        assert value(connection, "SELECT 1") == 1
+        assert user("remove", "ann", "--users", path).returncode == 0
+        assert "the token is not valid" in error(connection, "SELECT 1")
+
+
+def test_settings_are_a_clients_own(guarded):
+    with connect(guarded, "rita") as one, connect(guarded, "rita") as other:
+        run(one, "SET datafusion.execution.batch_size = 77")
+        shown = "SELECT value FROM information_schema.df_settings WHERE name = 'datafusion.execution.batch_size'"
+        assert (value(one, shown), value(other, shown)) == ("77", "8192")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+def test_tls_with_certificates_that_change(own_server, tmp_path, users):
+    authority, other = trustme.CA(), trustme.CA()
+
+    def write(issuer):
+        certificate = issuer.issue_cert("127.0.0.1")
+        certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+        (tmp_path / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+
+    def answers(roots):
+        kwargs = {"username": "rita", "password": "atir", ROOTS: roots.cert_pem.bytes().decode()}
+        try:
+            with dbapi.connect(server.uri, db_kwargs=kwargs, autocommit=True) as connection:
+                return value(connection, "SELECT 1") == 1
+        except dbapi.Error:
+            return False
+
+    write(authority)
+    server = own_server("--users", users, "--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem")
+    assert server.uri.startswith("grpc+tls://")
+    assert answers(authority)
+    assert not answers(other)
+    write(other)
+    os.kill(server.process.pid, signal.SIGHUP)
+    wait_until(lambda: "the certificates have been read again" in server.log.read_text(), "a reload")
+    assert answers(other)
+    assert not answers(authority)
+    (tmp_path / "cert.pem").write_text("garbage")
+    os.kill(server.process.pid, signal.SIGHUP)
+    wait_until(lambda: "the certificates are those of before" in server.log.read_text(), "a refusal")
+    assert answers(other)
+
+
+def test_clients_show_their_certificates(own_server, tmp_path):
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    (tmp_path / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    files = ["--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem"]
+    server = own_server(*files, "--tls-client-ca", tmp_path / "ca.pem")
+
+    def kwargs(issuer):
+        client = issuer.issue_cert("client@example.org")
+        chain = b"".join(pem.bytes() for pem in client.cert_chain_pems).decode()
+        key = client.private_key_pem.bytes().decode()
+        return {ROOTS: authority.cert_pem.bytes().decode(), CERTIFICATE: chain, KEY: key}
+
+    with dbapi.connect(server.uri, db_kwargs=kwargs(authority), autocommit=True) as connection:
+        assert value(connection, "SELECT 1") == 1
+    with pytest.raises(dbapi.Error):
+        dbapi.connect(server.uri, db_kwargs=kwargs(trustme.CA()), autocommit=True).cursor().execute("SELECT 1")
+
+
+def refusal(*arguments):
+    served = subprocess.run([COUATL, "serve", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert served.returncode == 1
+    return served.stderr
+
+
+def test_other_machines_are_served_with_users_and_tls_alone(users, own_server):
+    assert "let users log in with --users" in refusal("--listen", "0.0.0.0:0")
+    assert "give a certificate with --tls-cert" in refusal("--listen", "0.0.0.0:0", "--users", users)
+    assert "cannot read 'none.pem'" in refusal("--tls-cert", "none.pem", "--tls-key", "none.key")
+
+
+def test_an_idle_stream_beats(own_server):
+    server = own_server("--heartbeat", "0.05")
+    with server.connect() as connection:
+        body = "import threading\ndef read():\n    yield 1\n    threading.Event().wait()"
+        create(connection, "idle", "n int64", body, mode="streaming", read_function_name="read")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT n FROM idle")
+            batches = cursor.fetch_record_batch()
+            started = time.monotonic()
+            assert [batches.read_next_batch().num_rows for _ in range(4)] == [1, 0, 0, 0]
+            assert time.monotonic() - started > 0.1
+            cursor.adbc_cancel()
