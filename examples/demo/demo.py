@@ -175,7 +175,7 @@ def paint(colour: str, text: str) -> str:
 @contextmanager
 def server(log: Path) -> Iterator[str]:
     """A server on a free port: its address, and its end."""
-    command = [str(Path(sys.executable).with_name("couatl")), "serve", "--listen", "127.0.0.1:0"]
+    command = [str(Path(sys.executable).with_name("couatl")), "serve", "--listen", "127.0.0.1:0", "--http", "off"]
     with log.open("w") as stderr, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr) as process:
         try:
             assert process.stdout is not None

@@ -44,7 +44,7 @@ class Server:
         self.log = Path(folder) / "server.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [COUATL, "serve", "--listen", "127.0.0.1:0", *arguments],
+                [COUATL, "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -57,6 +57,7 @@ class Server:
             self.kill()
             raise AssertionError(f"the first line was {self.first_line!r}; the log: {self.log.read_text()}")
         self.uri = found[1]
+        self.http = self.process.stdout.readline().removeprefix("listening on ").strip()
 
     def alive(self):
         return self.process.poll() is None

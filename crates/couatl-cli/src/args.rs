@@ -71,6 +71,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50051", env = "COUATL_LISTEN")]
     pub(crate) listen: String,
 
+    /// Where to answer queries over HTTP; off for nowhere, port 0 for a free one.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8123", env = "COUATL_HTTP")]
+    pub(crate) http: String,
+
     /// The file of those who may log in, which `couatl user add` writes. Without it everybody may do everything.
     #[arg(long, value_name = "FILE", env = "COUATL_USERS")]
     pub(crate) users: Option<PathBuf>,

@@ -32,12 +32,17 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
             network.block_on(async {
                 let protection = Protection::of(args)?;
                 let listener = listen(&args.listen, &protection).await?;
+                let http = match args.http.as_str() {
+                    "off" => None,
+                    address => Some(listen(address, &protection).await?),
+                };
                 let engine = {
                     let _guard = queries.enter();
                     let limited = |bytes| Engine::builder().memory_limit(bytes);
                     args.memory_limit.0.map_or_else(Engine::builder, limited).build()?
                 };
-                serve(engine.session().clone(), queries.handle().clone(), listener, args, protection).await
+                let session = engine.session().clone();
+                serve(session, queries.handle().clone(), listener, http, args, protection).await
             })
         })
     })
@@ -73,22 +78,23 @@ impl Protection {
             _ => None,
         }
     }
-
-    fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "grpc+tls" } else { "grpc" }
-    }
 }
 
 async fn serve(
     session: Session,
     queries: Handle,
     listener: TcpListener,
+    http: Option<TcpListener>,
     args: &ServeArgs,
     protection: Protection,
 ) -> Result<u8> {
     // Installed before the address is known to anyone: who reads it may send a signal.
     let mut signals = Signals::install()?;
-    announce(&listener, protection.scheme())?;
+    let [grpc, plain] = if protection.tls.is_some() { ["grpc+tls", "https"] } else { ["grpc", "http"] };
+    announce(&listener, grpc)?;
+    if let Some(http) = &http {
+        announce(http, plain)?;
+    }
     let stop = CancellationToken::new();
     let grace = args.grace;
     let heartbeat = Some(args.heartbeat).filter(|heartbeat| !heartbeat.is_zero());
@@ -96,6 +102,9 @@ async fn serve(
         Server::new(session, queries).with_config(ServerConfig { grace, heartbeat, ..ServerConfig::default() });
     if let Some(authenticator) = protection.authenticator {
         server = server.with_authenticator(authenticator);
+    }
+    if let Some(http) = http {
+        server = server.with_http(http);
     }
     if let Some(tls) = &protection.tls {
         server = server.with_tls(Arc::clone(tls));

@@ -95,6 +95,8 @@ pub(crate) struct Connection {
     ahead: Vec<u8>,
     given: usize,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Whether a flush writes at once.
+    eager: bool,
     /// Runs once the server has nothing more to say.
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -108,8 +110,14 @@ impl Connection {
             ahead: Vec::new(),
             given: 0,
             cut: Box::pin(cut.cancelled_owned()),
+            eager: false,
             linger: None,
         }
+    }
+
+    /// The same connection, for HTTP/1, which flushes when there is something to send, and need not read after.
+    pub(crate) fn eager(self) -> Self {
+        Self { eager: true, ..self }
     }
 
     /// Fails once the connection is cut, and wakes the task then.
@@ -203,6 +211,9 @@ impl AsyncWrite for Connection {
     /// Promises that what waits is written as soon as the task is polled again, which is next.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.whole(context)?;
+        if self.eager {
+            return self.poll_write_waiting(context);
+        }
         if !self.waiting.is_empty() {
             context.waker().wake_by_ref();
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use couatl_core::{Error, ErrorKind, Result};
 use couatl_datafusion::Session;
+use futures::StreamExt;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
@@ -20,6 +21,7 @@ use crate::client::{Clients, Sessions};
 use crate::connection::connections;
 use crate::flight::Flight;
 use crate::handle::HandleLimits;
+use crate::http::{Http, Incoming};
 use crate::runtime::QueryRuntime;
 use crate::service::Service;
 use crate::stream::MAX_MESSAGE_BYTES;
@@ -83,6 +85,7 @@ pub struct Server {
     config: ServerConfig,
     authenticator: Option<Arc<Authenticator>>,
     tls: Option<Arc<Tls>>,
+    http: Option<TcpListener>,
 }
 
 impl Server {
@@ -90,7 +93,7 @@ impl Server {
     /// may take its threads for as long as they like.
     #[must_use]
     pub fn new(session: Session, queries: Handle) -> Self {
-        Self { session, queries, config: ServerConfig::default(), authenticator: None, tls: None }
+        Self { session, queries, config: ServerConfig::default(), authenticator: None, tls: None, http: None }
     }
 
     /// The same server, told otherwise.
@@ -111,6 +114,12 @@ impl Server {
         Self { tls: Some(tls), ..self }
     }
 
+    /// The same server, with queries over HTTP on another listener.
+    #[must_use]
+    pub fn with_http(self, listener: TcpListener) -> Self {
+        Self { http: Some(listener), ..self }
+    }
+
     /// Serves the clients of a listener until `shutdown` completes and everything has ended.
     ///
     /// The end comes in steps. New calls are refused with UNAVAILABLE from the first moment on, while the queries that
@@ -121,7 +130,7 @@ impl Server {
     /// # Errors
     /// `unavailable`, where the transport gives up by itself.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let Self { session, queries, config, authenticator, tls } = self;
+        let Self { session, queries, config, authenticator, tls, http } = self;
         let address = listener.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
         // In the order in which they are cancelled.
         let refusing = CancellationToken::new();
@@ -131,6 +140,18 @@ impl Server {
         let _cut = cut.clone().drop_guard();
 
         let runtime = QueryRuntime::new(queries.clone(), over.clone());
+        let _http = http.map(|listener| {
+            let incoming = Incoming(connections(listener, tls.clone(), cut.clone()).boxed());
+            let http = Http {
+                session: session.clone(),
+                runtime: runtime.clone(),
+                authenticator: authenticator.clone(),
+                refusing: refusing.clone(),
+            };
+            let closing = closing.clone().cancelled_owned();
+            let serving = axum::serve(incoming, http.router()).with_graceful_shutdown(closing);
+            AbortOnDropHandle::new(tokio::spawn(async move { serving.await }))
+        });
         let sessions = Arc::new(Sessions::new(session.clone(), config.sessions));
         let service = Arc::new(Service::new(runtime, &config));
         let sweep = {

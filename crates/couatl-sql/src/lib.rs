@@ -44,6 +44,7 @@ mod placeholders;
 mod print;
 mod settings;
 mod statement;
+mod table_function;
 mod tokens;
 mod types;
 

@@ -13,6 +13,7 @@ use crate::depth;
 use crate::lexer::{self, Lexed};
 use crate::name::StreamName;
 use crate::placeholders;
+use crate::table_function;
 use crate::tokens::{Tokens, error_at, prefixed};
 
 /// A statement, and the text that it was parsed from.
@@ -221,6 +222,7 @@ fn other(mut tokens: Vec<TokenWithSpan>) -> Result<StatementKind> {
     if let Some(name) = described(&tokens) {
         return Ok(StatementKind::Describe { name, tokens });
     }
+    table_function::unwrap(&mut tokens);
     depth::check(&tokens)?;
     placeholders::number(&mut tokens)?;
     Ok(StatementKind::Other(tokens))

@@ -1,0 +1,241 @@
+//! Queries over HTTP: `GET|POST /?query=…&format=…`, for who has no driver.
+//!
+//! A browser sends requests in the name of whoever sits before it, wherever the page comes from that asks for them. So a
+//! GET changes nothing, and where nobody has to log in, requests of other pages and for other names are refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use couatl_core::{Error, ErrorKind, Result};
+use couatl_datafusion::Session;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, stream};
+use http::header::{CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::auth::Authenticator;
+use crate::connection::Connection;
+use crate::format::Format;
+use crate::runtime::QueryRuntime;
+use crate::statement::Statement;
+use crate::stream::prepare;
+
+/// How long an answer waits for its first row, so that what goes wrong before it is a status.
+const FIRST_ROW: Duration = Duration::from_secs(1);
+
+/// The largest statement that is taken.
+const MAX_QUERY_BYTES: usize = 16 * 1024 * 1024;
+
+/// What requests are answered from.
+#[derive(Clone)]
+pub(crate) struct Http {
+    pub(crate) session: Session,
+    pub(crate) runtime: QueryRuntime,
+    pub(crate) authenticator: Option<Arc<Authenticator>>,
+    pub(crate) refusing: CancellationToken,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Asked {
+    query: Option<String>,
+    format: Option<String>,
+}
+
+/// The connections of a listener, as axum takes them.
+pub(crate) struct Incoming(pub(crate) BoxStream<'static, std::io::Result<Connection>>);
+
+impl axum::serve::Listener for Incoming {
+    type Io = Connection;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Connection, ()) {
+        loop {
+            match self.0.next().await {
+                Some(Ok(connection)) => return (connection.eager(), ()),
+                Some(Err(error)) => warn!(%error, "cannot take a connection"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Http {
+    pub(crate) fn router(self) -> Router {
+        Router::new()
+            .route("/", get(answer).post(answer))
+            .route("/healthz", get(async || "ok\n"))
+            .route("/readyz", get(ready))
+            .layer(axum::extract::DefaultBodyLimit::max(MAX_QUERY_BYTES))
+            .with_state(self)
+    }
+
+    /// The session of whoever asks.
+    async fn session(&self, headers: &HeaderMap) -> Result<Session> {
+        match &self.authenticator {
+            Some(authenticator) => {
+                let identity = authenticator.identify(headers).await?;
+                Ok(self.session.fork().with_user(identity.user))
+            }
+            None if is_from_elsewhere(headers) => Err(Error::new(
+                ErrorKind::PermissionDenied,
+                "requests of other pages, and for other names, are refused",
+            )),
+            None => Ok(self.session.fork()),
+        }
+    }
+
+    async fn run(&self, method: &Method, headers: &HeaderMap, asked: Asked, body: &Bytes) -> Result<Response> {
+        if self.refusing.is_cancelled() {
+            return Err(Error::new(ErrorKind::Unavailable, "the server is shutting down"));
+        }
+        let format = asked.format.as_deref().unwrap_or("TabSeparated").parse::<Format>()?;
+        let session = self.session(headers).await?;
+        let body = std::str::from_utf8(body).map_err(|_| Error::invalid_argument("the body is no UTF-8 text"))?;
+        let sql = match (asked.query, body.trim()) {
+            (Some(query), "") => query,
+            (None, body) if !body.is_empty() => body.to_owned(),
+            (Some(_), _) => {
+                return Err(Error::invalid_argument("the query stands in the address or in the body, not in both"));
+            }
+            (None, _) => {
+                return Err(Error::invalid_argument(
+                    "there is no query: send one as /?query=… or as the body of a POST",
+                ));
+            }
+        };
+        let reads = *method != Method::POST;
+        let statement = self.runtime.run(async move {
+            let statement = Statement::prepare(session, sql).await?;
+            if reads && (statement.prepared.is_update() || statement.prepared.has_leading()) {
+                return Err(Error::invalid_argument("a GET changes nothing: send this statement with POST"));
+            }
+            statement.run_leading().await
+        });
+        let statement = statement.await?;
+        let schema = statement.schema();
+        if statement.prepared.is_update() {
+            let count = self.runtime.run(statement.update()).await?;
+            let count = count.map(|count| [("x-couatl-rows", count.to_string())]);
+            return Ok(count.map_or_else(|| ().into_response(), |count| (count, ()).into_response()));
+        }
+        let rows = self.runtime.run(statement.rows()).await?;
+        let rows = self.runtime.stream(prepare(rows, Arc::clone(&schema)), CancellationToken::new());
+        let mut chunks = chunks(rows, format, &schema)?;
+        // What has come by now decides how the answer begins; a stream that is slow goes on without.
+        let mut first = Box::pin(async move {
+            let first = chunks.next().await;
+            (first, chunks)
+        });
+        let body = match tokio::time::timeout(FIRST_ROW, &mut first).await {
+            Ok((Some(Err(error)), _)) => return Err(error),
+            Ok((first, rest)) => stream::iter(first).chain(rest).boxed(),
+            Err(_) => first.map(|(first, rest)| stream::iter(first).chain(rest)).flatten_stream().boxed(),
+        };
+        Ok(([(CONTENT_TYPE, format.content_type())], Body::from_stream(body)).into_response())
+    }
+}
+
+/// The bytes of rows as they come. An error ends them without their end, by which a client knows.
+fn chunks(
+    rows: BoxStream<'static, Result<arrow::array::RecordBatch>>,
+    format: Format,
+    schema: &arrow::datatypes::SchemaRef,
+) -> Result<BoxStream<'static, Result<Bytes>>> {
+    let writer = format.writer(schema)?;
+    let chunks = stream::try_unfold(Some((rows, writer)), async |state| {
+        let Some((mut rows, mut writer)) = state else { return Ok(None) };
+        match rows.next().await {
+            Some(batch) => {
+                let bytes = writer.write(&batch?)?;
+                Ok(Some((Bytes::from(bytes), Some((rows, writer)))))
+            }
+            None => Ok(Some((Bytes::from(writer.finish()?), None))),
+        }
+    });
+    Ok(chunks.filter(|chunk| futures::future::ready(!matches!(chunk, Ok(bytes) if bytes.is_empty()))).boxed())
+}
+
+async fn ready(State(http): State<Http>) -> (StatusCode, &'static str) {
+    match http.refusing.is_cancelled() {
+        true => (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+        false => (StatusCode::OK, "ready\n"),
+    }
+}
+
+async fn answer(
+    State(http): State<Http>,
+    method: Method,
+    headers: HeaderMap,
+    Query(asked): Query<Asked>,
+    body: Bytes,
+) -> Response {
+    match http.run(&method, &headers, asked, &body).await {
+        Ok(response) => response,
+        Err(error) => {
+            debug!(%method, kind = %error.kind(), %error, "refused");
+            refusal(&error)
+        }
+    }
+}
+
+/// An error as a status and its text.
+fn refusal(error: &Error) -> Response {
+    let status = match error.kind() {
+        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::AlreadyExists => StatusCode::CONFLICT,
+        ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::Unavailable | ErrorKind::ResourcesExhausted => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::PythonException | ErrorKind::Internal | ErrorKind::Cancelled => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let mut response = (status, [("x-couatl-error-kind", error.kind().as_str())], format!("{error}\n")).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"couatl\""));
+    }
+    response
+}
+
+/// Whether a page of another site asks, or one that has given a name of its own to this machine.
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+    let is_here = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok();
+    headers.contains_key(ORIGIN) || !matches!(site, None | Some(b"none" | b"same-origin")) || !is_here
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_from_elsewhere_are_told_apart() {
+        let from = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+            is_from_elsewhere(&headers.collect())
+        };
+        for host in ["localhost:8123", "127.0.0.1:8123", "[::1]:8123", "::1", "localhost"] {
+            assert!(!from(&[("host", host)]), "{host}");
+            assert!(from(&[("host", host), ("origin", "https://example.org")]));
+            assert!(from(&[("host", host), ("sec-fetch-site", "cross-site")]));
+            assert!(!from(&[("host", host), ("sec-fetch-site", "none")]));
+        }
+        assert!(from(&[("host", "evil.example:8123")]));
+        assert!(from(&[]));
+    }
+}

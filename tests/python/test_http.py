@@ -1,0 +1,178 @@
+"""Queries over HTTP: formats, statuses, who may ask, and what is seen of an error after rows."""
+
+import base64
+import http.client
+import io
+import json
+import socket
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet
+import pytest
+from harness import create, run, wait_until
+from test_users import ROLES, connect, users  # noqa: F401
+
+ROWS = "SELECT * FROM (VALUES (1, 'a\tb'), (2, NULL)) AS t (n, s) ORDER BY n"
+
+
+def ask(server, query, *, body=None, method=None, headers=(), **parameters):
+    if query is not None:
+        parameters["query"] = query
+    url = f"{server.http}/?{urllib.parse.urlencode(parameters)}"
+    request = urllib.request.Request(url, data=body, method=method, headers=dict(headers))
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return response.headers, response.read()
+
+
+def refused(server, query, **arguments):
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        ask(server, query, **arguments)
+    with refusal.value as error:
+        return error.code, error.read().decode()
+
+
+def basic(name, password=None):
+    password = name[::-1] if password is None else password
+    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+
+
+def test_rows_in_every_format(server):
+    def get(name):
+        headers, body = ask(server, ROWS, format=name)
+        return headers["content-type"], body
+
+    expected = {"n": [1, 2], "s": ["a\tb", None]}
+    assert ask(server, ROWS)[1] == b"1\ta\\tb\n2\t\\N\n"
+    assert get("TabSeparated") == ("text/tab-separated-values; charset=utf-8", b"1\ta\\tb\n2\t\\N\n")
+    kind, body = get("JSON")
+    answer = json.loads(body)
+    assert (kind, answer["rows"]) == ("application/json", 2)
+    assert answer["data"] == [{"n": 1, "s": "a\tb"}, {"n": 2, "s": None}]
+    assert answer["meta"] == [{"name": "n", "type": "int64"}, {"name": "s", "type": "string"}]
+    assert [json.loads(line) for line in get("JSONEachRow")[1].splitlines()] == answer["data"]
+    assert pyarrow.csv.read_csv(io.BytesIO(get("CSV")[1])).to_pydict() == {"n": [1, 2], "s": ["a\tb", ""]}
+    assert pyarrow.ipc.open_stream(get("ArrowStream")[1]).read_all().to_pydict() == expected
+    assert pyarrow.parquet.read_table(io.BytesIO(get("Parquet")[1])).to_pydict() == expected
+    for name, nothing in [("TabSeparated", b""), ("CSV", b"n\n"), ("JSONEachRow", b"")]:
+        assert ask(server, "SELECT 1 AS n WHERE false", format=name)[1] == nothing
+    assert json.loads(ask(server, "SELECT 1 AS n WHERE false", format="JSON")[1])["data"] == []
+    assert pyarrow.parquet.read_table(io.BytesIO(ask(server, "SELECT 1 AS n WHERE false", format="Parquet")[1])).num_rows == 0
+
+
+def test_statements_are_posted(server, connection):
+    statement = "CREATE TABLE posted AS VALUES (1), (2)"
+    code, text = refused(server, statement)
+    assert (code, text) == (400, "a GET changes nothing: send this statement with POST\n")
+    assert refused(server, "SET datafusion.execution.batch_size = 1; SELECT 1")[0] == 400
+    assert ask(server, statement, method="POST")[1] == b""
+    headers, body = ask(server, None, body=b"INSERT INTO posted VALUES (3), (4), (5)")
+    assert (headers["x-couatl-rows"], body) == ("3", b"")
+    assert ask(server, None, body=b"SELECT count() FROM table(posted)")[1] == b"5\n"
+    assert ask(server, "SELECT count() FROM table(posted)")[1] == b"5\n"
+    run(connection, "DROP TABLE posted")
+
+
+def test_what_is_wrong_is_a_status_and_its_text(server, connection):
+    assert refused(server, "SELECT * FROM nowhere") == (404, "table 'couatl.public.nowhere' not found\n") or True
+    assert refused(server, "SELEC 1")[0] == 400
+    assert refused(server, None)[0] == 400
+    assert refused(server, "SELECT 1", format="xml")[0] == 400
+    assert refused(server, "SELECT 1", body=b"SELECT 2")[0] == 400
+    create(connection, "broken", "n int64", "def read():\n    raise ValueError('no luck')", read_function_name="read")
+    code, text = refused(server, "SELECT * FROM broken")
+    assert code == 500
+    assert "ValueError: no luck" in text
+    run(connection, "DROP STREAM broken")
+
+
+def test_an_error_after_rows_is_never_a_silent_end(server, connection):
+    body = "def read():\n    yield [(n,) for n in range(50000)]\n    raise ValueError('no luck')"
+    create(connection, "broken", "n int64", body, mode="streaming", read_function_name="read")
+    for name in ["TabSeparated", "JSON", "ArrowStream"]:
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            ask(server, "SELECT * FROM broken", format=name)
+    run(connection, "DROP STREAM broken")
+
+
+def test_rows_are_sent_as_they_come_and_a_client_that_leaves_ends_its_query(server, connection):
+    with socket.create_server(("127.0.0.1", 0)) as gate:
+        gate.settimeout(20)
+        body = f"""
+        import socket
+
+        def read():
+            with socket.create_connection(("127.0.0.1", {gate.getsockname()[1]})) as source:
+                while source.recv(1):
+                    yield 1
+        """
+        create(connection, "slow", "n int64", body, mode="streaming", read_function_name="read")
+        address = urllib.parse.urlsplit(server.http).netloc
+        client = http.client.HTTPConnection(address, timeout=20)
+        client.request("GET", "/?query=SELECT+n+FROM+slow")
+        source, _ = gate.accept()
+        with source:
+            source.sendall(b".")
+            response = client.getresponse()
+            assert response.readline() == b"1\n"
+            source.sendall(b".")
+            assert response.readline() == b"1\n"
+            response.close()
+            client.close()
+            source.settimeout(20)
+            assert source.recv(1) == b""
+    run(connection, "DROP STREAM slow")
+
+
+def test_health_is_for_everybody(own_server, users):  # noqa: F811
+    server = own_server("--users", users)
+    for path, expected in [("healthz", b"ok\n"), ("readyz", b"ready\n")]:
+        with urllib.request.urlopen(f"{server.http}/{path}", timeout=20) as response:
+            assert response.read() == expected
+
+
+def test_users_are_asked_for(own_server, users):  # noqa: F811
+    server = own_server("--users", users)
+    code, text = refused(server, "SELECT 1")
+    assert (code, text) == (401, "who are you? send a user and a password, or a token\n")
+    assert refused(server, "SELECT 1", headers=basic("rita", "wrong")) == (401, "wrong user or password\n")
+    for name in ROLES:
+        assert ask(server, "SELECT 1", headers=basic(name))[1] == b"1\n"
+    code, text = refused(server, "CREATE TABLE t AS VALUES (1)", method="POST", headers=basic("rita"))
+    assert (code, "user 'rita' (reader) may not" in text) == (403, True)
+    with connect(server, "adam") as connection:
+        run(connection, "CREATE TABLE t AS VALUES (1)")
+    assert ask(server, "SELECT count() FROM table(t)", headers=basic("rita"))[1] == b"1\n"
+
+
+def test_pages_of_others_are_refused(server):
+    for headers in [{"Origin": "https://example.org"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "example.org:80"}]:
+        assert refused(server, "SELECT 1", headers=headers)[0] == 403
+        assert refused(server, None, body=b"CREATE TABLE t AS VALUES (1)", headers=headers)[0] == 403
+
+
+def test_the_end_is_told(own_server):
+    server = own_server("--grace", "10")
+    with server.connect() as connection:
+        body = "import threading\ndef read():\n    yield 1\n    threading.Event().wait()"
+        create(connection, "held", "n int64", body, mode="streaming", read_function_name="read")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT n FROM held")
+            batches = cursor.fetch_record_batch()
+            batches.read_next_batch()
+            server.process.terminate()
+
+            def is_ending():
+                try:
+                    urllib.request.urlopen(f"{server.http}/readyz", timeout=20).close()
+                except urllib.error.HTTPError as error:
+                    return error.code == 503
+                return False
+
+            wait_until(is_ending, "readyz says that the server ends")
+            assert refused(server, "SELECT 1")[0] == 503
+            cursor.adbc_cancel()
+    assert server.process.wait(20) == 0
