@@ -110,7 +110,9 @@ class Server:
 
 
 @contextmanager
-def server(command: Sequence[str] = (*COMMAND, "serve", "--listen", "127.0.0.1:0", "--http", "off")) -> Iterator[Server]:
+def server(
+    command: Sequence[str] = (*COMMAND, "serve", "--listen", "127.0.0.1:0", "--http", "off"),
+) -> Iterator[Server]:
     """Starts a server whose first line says where it listens: Couatl's, or that of another command."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
-from harness import create, run, wait_until
+from harness import create, rows, run, wait_until
 from test_users import ROLES, connect, users  # noqa: F401
 
 ROWS = "SELECT * FROM (VALUES (1, 'a\tb'), (2, NULL)) AS t (n, s) ORDER BY n"
@@ -60,7 +60,10 @@ def test_rows_in_every_format(server):
     for name, nothing in [("TabSeparated", b""), ("CSV", b"n\n"), ("JSONEachRow", b"")]:
         assert ask(server, "SELECT 1 AS n WHERE false", format=name)[1] == nothing
     assert json.loads(ask(server, "SELECT 1 AS n WHERE false", format="JSON")[1])["data"] == []
-    assert pyarrow.parquet.read_table(io.BytesIO(ask(server, "SELECT 1 AS n WHERE false", format="Parquet")[1])).num_rows == 0
+    assert (
+        pyarrow.parquet.read_table(io.BytesIO(ask(server, "SELECT 1 AS n WHERE false", format="Parquet")[1])).num_rows
+        == 0
+    )
 
 
 def test_statements_are_posted(server, connection):
@@ -77,7 +80,7 @@ def test_statements_are_posted(server, connection):
 
 
 def test_what_is_wrong_is_a_status_and_its_text(server, connection):
-    assert refused(server, "SELECT * FROM nowhere") == (404, "table 'couatl.public.nowhere' not found\n") or True
+    assert refused(server, "SELECT * FROM nowhere")[0] == 404
     assert refused(server, "SELEC 1")[0] == 400
     assert refused(server, None)[0] == 400
     assert refused(server, "SELECT 1", format="xml")[0] == 400
@@ -122,6 +125,8 @@ def test_rows_are_sent_as_they_come_and_a_client_that_leaves_ends_its_query(serv
             assert response.readline() == b"1\n"
             response.close()
             client.close()
+            wait_until(lambda: [row[1] for row in rows(connection, "SHOW QUERIES")] == ["cancelling"], "it ends")
+            source.sendall(b".")
             source.settimeout(20)
             assert source.recv(1) == b""
     run(connection, "DROP STREAM slow")

@@ -256,6 +256,7 @@ mod tests {
                 Serve(
                     ServeArgs {
                         listen: "127.0.0.1:50051",
+                        http: "127.0.0.1:8123",
                         users: None,
                         tls_cert: None,
                         tls_key: None,

@@ -229,7 +229,7 @@ mod tests {
             let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
             is_from_elsewhere(&headers.collect())
         };
-        for host in ["localhost:8123", "127.0.0.1:8123", "[::1]:8123", "::1", "localhost"] {
+        for host in ["localhost:8123", "127.0.0.1:8123", "[::1]:8123", "[::1]", "localhost"] {
             assert!(!from(&[("host", host)]), "{host}");
             assert!(from(&[("host", host), ("origin", "https://example.org")]));
             assert!(from(&[("host", host), ("sec-fetch-site", "cross-site")]));
