@@ -35,7 +35,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 
 use crate::statement::Prepared;
-use crate::store::{can_store, exactly, store};
+use crate::store::{exactly, storable, store};
 use crate::table::StreamTable;
 use crate::{from_datafusion, uuid_text};
 
@@ -148,12 +148,7 @@ pub(crate) fn stored(values: ParamValues, plan: &LogicalPlan) -> Result<ParamVal
     for (value, field) in values.iter_mut().zip(columns) {
         let Some(field) = field else { continue };
         let array = value.value.to_array().map_err(from_datafusion)?;
-        if !can_store(array.data_type(), &field) {
-            let (name, from, to) = (field.name(), array.data_type(), field.data_type());
-            return Err(Error::invalid_argument(format!(
-                "{table}, column '{name}' ({to}): cannot store a value of {from}"
-            )));
-        }
+        storable(&table, array.data_type(), &field)?;
         let array = store(&array, &field).map_err(|misfit| misfit.into_error(&table, 0, &field))?;
         value.value = ScalarValue::try_from_array(&array, 0).map_err(from_datafusion)?;
     }

@@ -40,6 +40,16 @@ impl Misfit {
     }
 }
 
+/// Refuses a type of which a column of the target holds no value.
+pub(crate) fn storable(target: &str, from: &DataType, column: &Field) -> Result<()> {
+    if can_store(from, column) {
+        return Ok(());
+    }
+    let (name, to) = (column.name(), type_spelling(column));
+    let from = type_spelling(&Field::new(name, from.clone(), true));
+    Err(Error::invalid_argument(format!("{target}, column '{name}' ({to}): cannot store a value of {from}")))
+}
+
 /// Rows with the types of the columns that they go to, which an INSERT into a table would round to. A column that goes
 /// nowhere stays as it is.
 pub(crate) fn exactly(
@@ -47,14 +57,10 @@ pub(crate) fn exactly(
     target: String,
     columns: Vec<Option<FieldRef>>,
 ) -> Result<SendableRecordBatchStream> {
-    let stored = |(field, column): (&FieldRef, &Option<FieldRef>)| match column {
-        Some(to) if !can_store(field.data_type(), to) => {
-            let (column, from, to) = (to.name(), type_spelling(field), type_spelling(to));
-            let text = format!("{target}, column '{column}' ({to}): cannot store a value of {from}");
-            Err(Error::invalid_argument(text))
-        }
-        Some(to) => Ok(field.as_ref().clone().with_data_type(to.data_type().clone()).with_nullable(true)),
-        None => Ok(field.as_ref().clone()),
+    let stored = |(field, column): (&FieldRef, &Option<FieldRef>)| {
+        let Some(to) = column else { return Ok(field.as_ref().clone()) };
+        storable(&target, field.data_type(), to)?;
+        Ok(field.as_ref().clone().with_data_type(to.data_type().clone()).with_nullable(true))
     };
     let fields = rows.schema().fields().iter().zip(&columns).map(stored).collect::<Result<Vec<_>>>()?;
     let schema = Arc::new(Schema::new(fields));
