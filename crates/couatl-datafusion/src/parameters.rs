@@ -142,9 +142,8 @@ fn columns(plan: &LogicalPlan) -> Result<Option<(String, Vec<Option<FieldRef>>)>
 
 /// Values for an INSERT into a table, as its columns hold them.
 pub(crate) fn stored(values: ParamValues, plan: &LogicalPlan) -> Result<ParamValues> {
-    let (ParamValues::List(mut values), Some((table, columns))) = (values.clone(), columns(plan)?) else {
-        return Ok(values);
-    };
+    let Some((table, columns)) = columns(plan)? else { return Ok(values) };
+    let ParamValues::List(mut values) = values else { return Ok(values) };
     for (value, field) in values.iter_mut().zip(columns) {
         let Some(field) = field else { continue };
         let array = value.value.to_array().map_err(from_datafusion)?;

@@ -54,8 +54,7 @@ impl Client {
 impl Client {
     /// Whether a session is of the same user.
     pub(crate) fn owns(&self, session: &Session) -> bool {
-        let name = |session: &Session| session.user().map(|user| Arc::clone(&user.name));
-        name(session) == name(&self.session)
+        is_same(session.user(), self.session.user())
     }
 
     /// A statement as its user may run it now; nothing for one of another user.
@@ -86,7 +85,7 @@ impl Sessions {
     fn find(&self, headers: &HeaderMap, connection: Option<ConnectInfo>, user: Option<User>) -> (Client, bool) {
         let as_now = |session: &Session| user.clone().map_or_else(|| session.clone(), |user| session.with_user(user));
         // Sessions are not handed on from one user to another.
-        let is_own = |session: &Session| session.user().map(|user| &user.name) == user.as_ref().map(|user| &user.name);
+        let is_own = |session: &Session| is_same(session.user(), user.as_ref());
         if let Some(id) = cookie(headers)
             && let Some(session) = self.by_cookie.get(&id).filter(is_own)
         {
@@ -122,6 +121,11 @@ impl Sessions {
             connection.sessions.lock().retain(|(id, _)| *id != client.id);
         }
     }
+}
+
+/// Whether both are the same user, whatever their roles are now; or nobody.
+fn is_same(one: Option<&User>, other: Option<&User>) -> bool {
+    one.map(|user| &user.name) == other.map(|user| &user.name)
 }
 
 /// The session that a request names.

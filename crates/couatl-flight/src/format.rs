@@ -61,29 +61,45 @@ impl Format {
     }
 
     /// A writer of rows of these columns.
-    pub(crate) fn writer(self, schema: &SchemaRef) -> Result<Box<dyn RowWriter>> {
+    pub(crate) fn writer(self, schema: &SchemaRef) -> Result<Writer> {
         let out = Out::default();
-        Ok(match self {
-            Self::TabSeparated => Box::new(Tabs),
+        let encoder: Box<dyn Encoder> = match self {
+            Self::TabSeparated => Box::new(Tabs(out.clone())),
             Self::Json => Box::new(Json { schema: Arc::clone(schema), out: out.clone(), rows: 0, writer: None }),
-            Self::JsonEachRow => Box::new(Lines { writer: explicit_nulls().build(out.clone()), out }),
-            Self::Csv => Box::new(Csv { writer: csv::Writer::new(out.clone()), out, schema: Arc::clone(schema) }),
-            Self::ArrowStream => Box::new(Stream { writer: StreamWriter::try_new(out.clone(), schema)?, out }),
-            Self::Parquet => {
-                let writer = ArrowWriter::try_new(out.clone(), Arc::clone(schema), None).map_err(parquet)?;
-                Box::new(Parquet { writer: Some(writer), out })
-            }
-        })
+            Self::JsonEachRow => Box::new(explicit_nulls().build::<_, LineDelimited>(out.clone())),
+            Self::Csv => Box::new(Csv { writer: csv::Writer::new(out.clone()), schema: Arc::clone(schema) }),
+            Self::ArrowStream => Box::new(StreamWriter::try_new(out.clone(), schema)?),
+            Self::Parquet => Box::new(ArrowWriter::try_new(out.clone(), Arc::clone(schema), None).map_err(parquet)?),
+        };
+        Ok(Writer { encoder, out })
     }
 }
 
 /// Makes bytes of rows.
-pub(crate) trait RowWriter: Send {
+pub(crate) struct Writer {
+    encoder: Box<dyn Encoder>,
+    out: Out,
+}
+
+impl Writer {
     /// Those that a batch adds.
-    fn write(&mut self, batch: &RecordBatch) -> Result<Vec<u8>>;
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<Vec<u8>> {
+        self.encoder.write(batch)?;
+        Ok(self.out.take())
+    }
 
     /// Those that close what is open.
-    fn finish(&mut self) -> Result<Vec<u8>>;
+    pub(crate) fn finish(&mut self) -> Result<Vec<u8>> {
+        self.encoder.finish()?;
+        Ok(self.out.take())
+    }
+}
+
+/// Writes rows to an [`Out`] in one format.
+trait Encoder: Send {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()>;
+
+    fn finish(&mut self) -> Result<()>;
 }
 
 /// What a writer has written, until it is sent.
@@ -91,6 +107,10 @@ pub(crate) trait RowWriter: Send {
 struct Out(Arc<Mutex<Vec<u8>>>);
 
 impl Out {
+    fn put(&self, text: &str) {
+        self.0.lock().extend_from_slice(text.as_bytes());
+    }
+
     fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.lock())
     }
@@ -108,10 +128,10 @@ impl Write for Out {
 }
 
 /// A line for each row, without a header; NULL is `\N`.
-struct Tabs;
+struct Tabs(Out);
 
-impl RowWriter for Tabs {
-    fn write(&mut self, batch: &RecordBatch) -> Result<Vec<u8>> {
+impl Encoder for Tabs {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut out = String::new();
         for row in 0..batch.num_rows() {
             for (position, column) in batch.columns().iter().enumerate() {
@@ -125,11 +145,12 @@ impl RowWriter for Tabs {
             }
             out.push('\n');
         }
-        Ok(out.into_bytes())
+        self.0.put(&out);
+        Ok(())
     }
 
-    fn finish(&mut self) -> Result<Vec<u8>> {
-        Ok(Vec::new())
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -151,20 +172,13 @@ fn explicit_nulls() -> JsonWriterBuilder {
 }
 
 /// An object for each row and line.
-struct Lines {
-    writer: JsonWriter<Out, LineDelimited>,
-    out: Out,
-}
-
-impl RowWriter for Lines {
-    fn write(&mut self, batch: &RecordBatch) -> Result<Vec<u8>> {
-        self.writer.write(batch)?;
-        Ok(self.out.take())
+impl Encoder for JsonWriter<Out, LineDelimited> {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        Ok(JsonWriter::write(self, batch)?)
     }
 
-    fn finish(&mut self) -> Result<Vec<u8>> {
-        self.writer.finish()?;
-        Ok(self.out.take())
+    fn finish(&mut self) -> Result<()> {
+        Ok(JsonWriter::finish(self)?)
     }
 }
 
@@ -186,53 +200,49 @@ impl Json {
                 .map(|field| serde_json::json!({"name": field.name(), "type": type_spelling(field)}))
                 .collect();
             let head = format!("{{\"meta\":{},\"data\":", serde_json::Value::from(columns));
-            out.0.lock().extend_from_slice(head.as_bytes());
+            out.put(&head);
             explicit_nulls().build(out.clone())
         })
     }
 }
 
-impl RowWriter for Json {
-    fn write(&mut self, batch: &RecordBatch) -> Result<Vec<u8>> {
+impl Encoder for Json {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.rows += batch.num_rows();
-        self.begin().write(batch)?;
-        Ok(self.out.take())
+        Ok(self.begin().write(batch)?)
     }
 
-    fn finish(&mut self) -> Result<Vec<u8>> {
+    fn finish(&mut self) -> Result<()> {
         self.begin().finish()?;
-        let mut bytes = self.out.take();
-        bytes.extend_from_slice(format!(",\"rows\":{}}}\n", self.rows).as_bytes());
-        Ok(bytes)
+        self.out.put(&format!(",\"rows\":{}}}\n", self.rows));
+        Ok(())
     }
 }
 
 /// A header, and a line for each row.
 struct Csv {
     writer: csv::Writer<Out>,
-    out: Out,
     schema: SchemaRef,
 }
 
-impl RowWriter for Csv {
-    fn write(&mut self, batch: &RecordBatch) -> Result<Vec<u8>> {
+impl Encoder for Csv {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         // What CSV has no form for is written as text.
         let columns = batch.columns().iter().map(|column| match column.data_type().is_nested() {
             true => Arc::new(texts(column)) as arrow::array::ArrayRef,
             false => Arc::clone(column),
         });
         let names = self.schema.fields().iter().map(|field| field.name());
-        self.writer.write(&RecordBatch::try_from_iter(names.zip(columns))?)?;
-        Ok(self.out.take())
+        Ok(self.writer.write(&RecordBatch::try_from_iter(names.zip(columns))?)?)
     }
 
-    fn finish(&mut self) -> Result<Vec<u8>> {
+    fn finish(&mut self) -> Result<()> {
         // The header comes with the first batch.
-        if !self.schema.fields().is_empty() {
-            let nothing = RecordBatch::new_empty(Arc::clone(&self.schema));
-            return self.write(&nothing);
+        if self.schema.fields().is_empty() {
+            Ok(())
+        } else {
+            self.write(&RecordBatch::new_empty(Arc::clone(&self.schema)))
         }
-        Ok(Vec::new())
     }
 }
 
@@ -241,42 +251,24 @@ fn texts(column: &dyn Array) -> arrow::array::StringArray {
 }
 
 /// Arrow's own stream.
-struct Stream {
-    writer: StreamWriter<Out>,
-    out: Out,
-}
-
-impl RowWriter for Stream {
-    fn write(&mut self, batch: &RecordBatch) -> Result<Vec<u8>> {
-        self.writer.write(batch)?;
-        Ok(self.out.take())
+impl Encoder for StreamWriter<Out> {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        Ok(StreamWriter::write(self, batch)?)
     }
 
-    fn finish(&mut self) -> Result<Vec<u8>> {
-        self.writer.finish()?;
-        Ok(self.out.take())
+    fn finish(&mut self) -> Result<()> {
+        Ok(StreamWriter::finish(self)?)
     }
 }
 
 /// A file of row groups, which are sent as they fill up.
-struct Parquet {
-    writer: Option<ArrowWriter<Out>>,
-    out: Out,
-}
-
-impl RowWriter for Parquet {
-    fn write(&mut self, batch: &RecordBatch) -> Result<Vec<u8>> {
-        if let Some(writer) = &mut self.writer {
-            writer.write(batch).map_err(parquet)?;
-        }
-        Ok(self.out.take())
+impl Encoder for ArrowWriter<Out> {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        ArrowWriter::write(self, batch).map_err(parquet)
     }
 
-    fn finish(&mut self) -> Result<Vec<u8>> {
-        if let Some(writer) = self.writer.take() {
-            writer.close().map_err(parquet)?;
-        }
-        Ok(self.out.take())
+    fn finish(&mut self) -> Result<()> {
+        ArrowWriter::finish(self).map(drop).map_err(parquet)
     }
 }
 

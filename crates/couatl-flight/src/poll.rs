@@ -18,10 +18,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 /// How long the first poll of a statement waits for it: many are done before a second one could come.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
+pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// How long those after it do.
-const WAIT: Duration = Duration::from_secs(10);
+pub(crate) const WAIT: Duration = Duration::from_secs(10);
 
 /// What a poll's descriptor holds.
 const TYPE_URL: &str = "type.googleapis.com/couatl.Poll";
@@ -54,27 +54,14 @@ impl Running {
         &self.session
     }
 
-    /// Its end, if it comes in time.
-    async fn end(&self, wait: Duration) -> Option<Result<FlightInfo, Status>> {
-        tokio::time::timeout(wait, self.end.clone()).await.ok()
-    }
-
-    /// The first answer; `keep` gives the handle by which the next poll finds it.
-    pub(crate) async fn first(self, keep: impl FnOnce(Self) -> Bytes) -> Result<PollInfo, Status> {
-        match self.end(FIRST_WAIT).await {
-            Some(end) => end.map(finished),
-            None => {
+    /// The answer to a poll that waits for so long; `handle` is by what the next poll finds it.
+    pub(crate) async fn answer(self, wait: Duration, handle: impl FnOnce(Self) -> Bytes) -> Result<PollInfo, Status> {
+        match tokio::time::timeout(wait, self.end.clone()).await {
+            Ok(end) => end.map(finished),
+            Err(_) => {
                 let unfinished = Arc::clone(&self.unfinished);
-                Ok(still_running(&unfinished, keep(self)))
+                Ok(still_running(&unfinished, handle(self)))
             }
-        }
-    }
-
-    /// The answer to a later poll.
-    pub(crate) async fn next(self, handle: Bytes) -> Result<PollInfo, Status> {
-        match self.end(WAIT).await {
-            Some(end) => end.map(finished),
-            None => Ok(still_running(&self.unfinished, handle)),
         }
     }
 }

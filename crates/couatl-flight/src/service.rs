@@ -188,7 +188,7 @@ impl Service {
             let running = running.ok_or_else(|| {
                 status(&Error::not_found("no such statement: it has ended, or was not polled for too long"))
             })?;
-            let answer = running.next(handle.clone()).await;
+            let answer = running.answer(poll::WAIT, |_| handle.clone()).await;
             match &answer {
                 Ok(PollInfo { flight_descriptor: Some(_), .. }) => drop(self.polls.get(&handle)),
                 _ => drop(self.polls.remove(&handle)),
@@ -205,7 +205,9 @@ impl Service {
         let unfinished = flight_info(&statement.schema(), descriptor.clone())?;
         let service = Arc::clone(self);
         let executed = async move { service.execute(statement, descriptor).await.map(Response::into_inner) };
-        Running::start(client.session.clone(), executed, unfinished).first(|running| self.polls.insert(running)).await
+        Running::start(client.session.clone(), executed, unfinished)
+            .answer(poll::FIRST_WAIT, |running| self.polls.insert(running))
+            .await
     }
 
     /// CancelFlightInfo: ends what an info stands for, whether it is being fetched, waits to be, or runs while it is
