@@ -146,7 +146,7 @@ impl Case {
     fn scan(&self, mut each: impl FnMut(RecordBatch)) {
         let projection = (0..self.stream.definition.schema.fields().len()).collect();
         let metrics = Arc::new(Metrics::default());
-        let request = ScanRequest { projection, fetch: None, metrics, finish: Finish::ignore() };
+        let request = ScanRequest { projection, fetch: None, context: Arc::default(), metrics, finish: Finish::ignore() };
         RUNTIME.with(|runtime| {
             runtime.block_on(async {
                 let mut partition = self.stream.source.open(request).await.unwrap().remove(0);
@@ -158,7 +158,7 @@ impl Case {
     }
 
     fn write(&self, batches: &[RecordBatch]) {
-        let request = WriteRequest { metrics: Arc::new(Metrics::default()), finish: Finish::ignore() };
+        let request = WriteRequest { context: Arc::default(), metrics: Arc::new(Metrics::default()), finish: Finish::ignore() };
         RUNTIME.with(|runtime| {
             runtime.block_on(async {
                 let mut writer = self.stream.sink.open(request).await.unwrap();

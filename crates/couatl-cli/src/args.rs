@@ -2,14 +2,13 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use couatl_core::{Error, Result};
 use couatl_datafusion::Role;
 use tonic::transport::Uri;
 
-use crate::memory::MemoryLimit;
+use crate::limit::{Count, Limit, Seconds, Size, UserLimit, half_of_memory};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,11 +21,15 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   couatl serve
   couatl serve --listen '[::1]:0' --grace 2.5
-  couatl serve --memory-limit 4GB
+  couatl serve --memory-limit 4GB --max-query-time 60
+  couatl serve --config couatl.toml --print-config
   couatl serve --listen 0.0.0.0:50051 --users users --tls-cert server.pem --tls-key server.key
 
 The first line on standard output says where it listens. The log goes to standard error; COUATL_LOG chooses what is in
-it: COUATL_LOG=debug, COUATL_LOG=couatl=trace. SIGINT and SIGTERM end it; a second one ends it at once.";
+it: COUATL_LOG=debug, COUATL_LOG=couatl=trace. SIGINT and SIGTERM end it; a second one ends it at once.
+
+Each option may also stand in the environment (COUATL_GRACE=2.5) and in the file of --config (grace = 2.5), under the same
+name; the command line comes before the environment, and that before the file.";
 
 const USER_EXAMPLES: &str = "\
 Examples:
@@ -67,6 +70,14 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = SERVE_EXAMPLES)]
 pub(crate) struct ServeArgs {
+    /// A TOML file of these options, by their names.
+    #[arg(long, value_name = "FILE", env = "COUATL_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print what each option is, and where it was said, as a file for --config; and end.
+    #[arg(long)]
+    pub(crate) print_config: bool,
+
     /// Where to listen; port 0 picks a free one. Other machines are served with --users and TLS alone.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50051", env = "COUATL_LISTEN")]
     pub(crate) listen: String,
@@ -80,15 +91,15 @@ pub(crate) struct ServeArgs {
     pub(crate) users: Option<PathBuf>,
 
     /// The server's certificate, in PEM, with those that lead to its authority. SIGHUP reads it again.
-    #[arg(long, value_name = "FILE", requires = "tls_key", env = "COUATL_TLS_CERT")]
+    #[arg(long, value_name = "FILE", env = "COUATL_TLS_CERT")]
     pub(crate) tls_cert: Option<PathBuf>,
 
     /// The private key of the certificate, in PEM.
-    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "COUATL_TLS_KEY")]
+    #[arg(long, value_name = "FILE", env = "COUATL_TLS_KEY")]
     pub(crate) tls_key: Option<PathBuf>,
 
     /// The authorities of clients' certificates, in PEM: without such a certificate, nobody is let in.
-    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "COUATL_TLS_CLIENT_CA")]
+    #[arg(long, value_name = "FILE", env = "COUATL_TLS_CLIENT_CA")]
     pub(crate) tls_client_ca: Option<PathBuf>,
 
     /// Serve other machines without users, or without TLS: whoever reaches the address may listen, or run Python here.
@@ -96,17 +107,70 @@ pub(crate) struct ServeArgs {
     pub(crate) insecure: bool,
 
     /// After how many seconds without a row a client is sent an empty batch; 0 for never.
-    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds, env = "COUATL_HEARTBEAT")]
-    pub(crate) heartbeat: Duration,
+    #[arg(long, value_name = "SECONDS", default_value = "15", env = "COUATL_HEARTBEAT")]
+    pub(crate) heartbeat: Seconds,
 
     /// For how many seconds running queries may go on once the server was asked to end. Where it is less than 10, Python
     /// that does not end takes up to five more.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, env = "COUATL_GRACE")]
-    pub(crate) grace: Duration,
+    #[arg(long, value_name = "SECONDS", default_value = "10", env = "COUATL_GRACE")]
+    pub(crate) grace: Seconds,
 
     /// How much the queries may keep in sorts, aggregates and joins, such as 4GB or 512MiB; or unlimited.
-    #[arg(long, value_name = "SIZE", default_value_t = MemoryLimit::default(), env = "COUATL_MEMORY_LIMIT")]
-    pub(crate) memory_limit: MemoryLimit,
+    #[arg(long, value_name = "SIZE", default_value_t = half_of_memory(), env = "COUATL_MEMORY_LIMIT")]
+    pub(crate) memory_limit: Limit<Size>,
+
+    /// How many queries run at once; others wait. What asks for the catalog or for what runs is not counted.
+    #[arg(long, value_name = "NUMBER", default_value = "1000", env = "COUATL_MAX_QUERIES")]
+    pub(crate) max_queries: Limit<Count>,
+
+    /// For how many seconds a query waits for its turn.
+    #[arg(long, value_name = "SECONDS", default_value = "30", env = "COUATL_QUEUE_TIME")]
+    pub(crate) queue_time: Seconds,
+
+    /// How much one query may keep in sorts, aggregates and joins.
+    #[arg(long, value_name = "SIZE", default_value = "unlimited", env = "COUATL_MAX_QUERY_MEMORY")]
+    pub(crate) max_query_memory: Limit<Size>,
+
+    /// For how many seconds a query may run.
+    #[arg(long, value_name = "SECONDS", default_value = "unlimited", env = "COUATL_MAX_QUERY_TIME")]
+    pub(crate) max_query_time: Limit<Seconds>,
+
+    /// How many rows a query may give.
+    #[arg(long, value_name = "NUMBER", default_value = "unlimited", env = "COUATL_MAX_QUERY_ROWS")]
+    pub(crate) max_query_rows: Limit<Count>,
+
+    /// How much these rows may be.
+    #[arg(long, value_name = "SIZE", default_value = "unlimited", env = "COUATL_MAX_QUERY_BYTES")]
+    pub(crate) max_query_bytes: Limit<Size>,
+
+    /// How many queries of one user run at once.
+    #[arg(long, value_name = "NUMBER", default_value = "unlimited", env = "COUATL_MAX_USER_QUERIES")]
+    pub(crate) max_user_queries: Limit<Count>,
+
+    /// How much the queries of one user may keep in sorts, aggregates and joins.
+    #[arg(long, value_name = "SIZE", default_value = "unlimited", env = "COUATL_MAX_USER_MEMORY")]
+    pub(crate) max_user_memory: Limit<Size>,
+
+    /// A limit of one user instead of that of all, NAME:LIMIT=VALUE, such as ann:max-query-time=60. May be repeated.
+    #[arg(long, value_name = "LIMIT", value_delimiter = ',', env = "COUATL_USER_LIMIT")]
+    pub(crate) user_limit: Vec<UserLimit>,
+
+    /// A folder of secrets, a file for each: ${secret:NAME} in init_function_parameters, or in the OPTIONS of an external
+    /// table, is what is in it, or in the variable COUATL_SECRET_NAME.
+    #[arg(long, value_name = "FOLDER", env = "COUATL_SECRETS")]
+    pub(crate) secrets: Option<PathBuf>,
+
+    /// Answer gRPC's health checks (grpc.health.v1), for which nobody has to log in.
+    #[arg(long, env = "COUATL_GRPC_HEALTH")]
+    pub(crate) grpc_health: bool,
+
+    /// Describe the protocol to those who ask for it (gRPC reflection).
+    #[arg(long, env = "COUATL_GRPC_REFLECTION")]
+    pub(crate) grpc_reflection: bool,
+
+    /// All of these, as --print-config prints them.
+    #[arg(skip)]
+    pub(crate) effective: String,
 }
 
 /// What `couatl user` does.
@@ -223,11 +287,6 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "expected a number of seconds, zero or more".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -255,6 +314,8 @@ mod tests {
             expect![[r#"
                 Serve(
                     ServeArgs {
+                        config: None,
+                        print_config: false,
                         listen: "127.0.0.1:50051",
                         http: "127.0.0.1:8123",
                         users: None,
@@ -262,13 +323,52 @@ mod tests {
                         tls_key: None,
                         tls_client_ca: None,
                         insecure: false,
-                        heartbeat: 15s,
-                        grace: 10s,
-                        memory_limit: MemoryLimit(
+                        heartbeat: Seconds(
+                            15s,
+                        ),
+                        grace: Seconds(
+                            10s,
+                        ),
+                        memory_limit: Limit(
                             Some(
-                                4000000000,
+                                Size(
+                                    4000000000,
+                                ),
                             ),
                         ),
+                        max_queries: Limit(
+                            Some(
+                                Count(
+                                    1000,
+                                ),
+                            ),
+                        ),
+                        queue_time: Seconds(
+                            30s,
+                        ),
+                        max_query_memory: Limit(
+                            None,
+                        ),
+                        max_query_time: Limit(
+                            None,
+                        ),
+                        max_query_rows: Limit(
+                            None,
+                        ),
+                        max_query_bytes: Limit(
+                            None,
+                        ),
+                        max_user_queries: Limit(
+                            None,
+                        ),
+                        max_user_memory: Limit(
+                            None,
+                        ),
+                        user_limit: [],
+                        secrets: None,
+                        grpc_health: false,
+                        grpc_reflection: false,
+                        effective: "",
                     },
                 )
             "#]],

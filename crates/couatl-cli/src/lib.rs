@@ -13,10 +13,11 @@
 
 mod args;
 mod client;
+mod config;
 mod connection;
 mod engine;
+mod limit;
 mod log;
-mod memory;
 mod progress;
 mod render;
 mod runtime;
@@ -30,9 +31,7 @@ mod user;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use clap::Parser;
-
-use crate::args::{Args, Command};
+use crate::args::Command;
 use crate::stdout::Stdout;
 pub use crate::stdout::keep_stdout;
 
@@ -51,7 +50,7 @@ fn help(text: &clap::builder::StyledStr) -> io::Result<()> {
 /// assert_eq!(couatl_cli::run(["couatl".into(), "--version".into()]), 0);
 /// ```
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let args = match Args::try_parse_from(args) {
+    let args = match config::parse(args.into_iter().collect()) {
         Ok(args) => args,
         Err(error) => {
             // Nobody is left to tell where not even this can be printed.

@@ -1,13 +1,14 @@
 //! `couatl serve`: an engine behind a Flight SQL listener, until a signal.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use couatl::Engine;
-use couatl_core::{Error, ErrorKind, Result};
-use couatl_datafusion::Session;
+use couatl_core::{Error, ErrorKind, Result, Secrets};
+use couatl_datafusion::{Limits, Session, SessionSettings, UserLimits};
 use couatl_flight::{Authenticator, Server, ServerConfig, Tls, TlsFiles};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -26,6 +27,11 @@ const CLEANUP: Duration = Duration::from_secs(10);
 
 /// Serves until a signal, and gives the exit code: 0 where everything ended in good order.
 pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
+    if args.print_config {
+        let mut stdout = Stdout::new();
+        let _ = write!(stdout, "{}", args.effective).and_then(|()| stdout.flush());
+        return Ok(0);
+    }
     log::install(LevelFilter::INFO)?;
     runtime::queries(|queries| {
         runtime::network(|network| {
@@ -38,14 +44,35 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
                 };
                 let engine = {
                     let _guard = queries.enter();
-                    let limited = |bytes| Engine::builder().memory_limit(bytes);
-                    args.memory_limit.0.map_or_else(Engine::builder, limited).build()?
+                    Engine::builder().settings(settings(args)).build()?
                 };
                 let session = engine.session().clone();
                 serve(session, queries.handle().clone(), listener, http, args, protection).await
             })
         })
     })
+}
+
+/// What the session begins with.
+fn settings(args: &ServeArgs) -> SessionSettings {
+    let each = UserLimits {
+        queries: args.max_user_queries.count(),
+        memory: args.max_user_memory.bytes(),
+        query_memory: args.max_query_memory.bytes(),
+        query_time: args.max_query_time.0.map(|time| time.0),
+        query_rows: args.max_query_rows.0.map(|rows| rows.0),
+        query_bytes: args.max_query_bytes.0.map(|bytes| bytes.0),
+    };
+    let mut users: HashMap<_, UserLimits> = HashMap::new();
+    for limit in &args.user_limit {
+        let said = users.entry(Arc::clone(&limit.user)).or_default();
+        *said = limit.over(*said);
+    }
+    SessionSettings {
+        memory_limit: args.memory_limit.bytes(),
+        limits: Limits { queries: args.max_queries.count(), queue: args.queue_time.0, each, users },
+        secrets: Secrets::new(args.secrets.clone()),
+    }
 }
 
 /// What stands between the server and strangers.
@@ -96,10 +123,11 @@ async fn serve(
         announce(http, plain)?;
     }
     let stop = CancellationToken::new();
-    let grace = args.grace;
-    let heartbeat = Some(args.heartbeat).filter(|heartbeat| !heartbeat.is_zero());
-    let mut server =
-        Server::new(session, queries).with_config(ServerConfig { grace, heartbeat, ..ServerConfig::default() });
+    let grace = args.grace.0;
+    let heartbeat = Some(args.heartbeat.0).filter(|heartbeat| !heartbeat.is_zero());
+    let (health, reflection) = (args.grpc_health, args.grpc_reflection);
+    let config = ServerConfig { grace, heartbeat, health, reflection, ..ServerConfig::default() };
+    let mut server = Server::new(session, queries).with_config(config);
     if let Some(authenticator) = protection.authenticator {
         server = server.with_authenticator(authenticator);
     }

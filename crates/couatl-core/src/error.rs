@@ -12,7 +12,7 @@ macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// What sort of failure an [`Error`] is. The strings are stable; new kinds may come.
         #[non_exhaustive]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorKind { $($(#[$doc])* $name,)* }
 
         impl ErrorKind {
@@ -121,6 +121,20 @@ impl Error {
     pub fn with_accepted(self, rows: u64) -> Self {
         let plural = if rows == 1 { "" } else { "s" };
         self.with_note(format!("\nthe write function had accepted {rows} row{plural} before"))
+    }
+
+    /// The same error, with other words in the place of some, wherever they stand in what it says. What caused it is left
+    /// out then: it would say them still.
+    #[must_use]
+    pub(crate) fn replacing(mut self, words: &str, others: &str) -> Self {
+        if self.0.message.contains(words) {
+            self.0.message = self.0.message.replace(words, others);
+            self.0.source = None;
+        }
+        for (_, value) in &mut self.0.context {
+            *value = value.replace(words, others);
+        }
+        self
     }
 
     /// What sort of failure it is.

@@ -12,6 +12,7 @@
 //!              next_batch … close                  write … commit | abort
 //! ```
 
+mod context;
 mod definition;
 mod error;
 mod host;
@@ -20,6 +21,7 @@ mod sink;
 mod source;
 mod spelling;
 
+pub use context::{Credentials, OpenContext, Secrets, check_secret_references};
 pub use definition::{Body, Functions, Init, Mode, StreamDefinition, WriteFormat};
 pub use error::{Error, ErrorKind, Result};
 pub use host::{Host, Stream};

@@ -31,6 +31,34 @@ pub struct MetricsSnapshot {
     pub blocked: Duration,
 }
 
+impl MetricsSnapshot {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            rows: self.rows + other.rows,
+            batches: self.batches + other.batches,
+            python: self.python + other.python,
+            convert: self.convert + other.convert,
+            gil_wait: self.gil_wait + other.gil_wait,
+            blocked: self.blocked + other.blocked,
+        }
+    }
+
+    /// What has come to it since another one was taken of the same counters.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            rows: self.rows.saturating_sub(before.rows),
+            batches: self.batches.saturating_sub(before.batches),
+            python: self.python.saturating_sub(before.python),
+            convert: self.convert.saturating_sub(before.convert),
+            gil_wait: self.gil_wait.saturating_sub(before.gil_wait),
+            blocked: self.blocked.saturating_sub(before.blocked),
+        }
+    }
+}
+
 impl Metrics {
     /// Counts rows and the batch that they came in.
     pub fn add_batch(&self, rows: usize) {

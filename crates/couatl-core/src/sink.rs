@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
-use crate::{Finish, Metrics, Result};
+use crate::{Finish, Metrics, OpenContext, Result};
 
 /// Something that can be written any number of times, also at once: each [`open`](Self::open) is independent.
 #[async_trait]
@@ -36,6 +36,8 @@ pub trait Sink: Debug + Send + Sync {
 /// What one write wants of a sink.
 #[derive(Debug)]
 pub struct WriteRequest {
+    /// What its code is told.
+    pub context: Arc<OpenContext>,
     /// Where the write counts its work.
     pub metrics: Arc<Metrics>,
     /// Told once that the write, cleanup included, is over.

@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
-use crate::{Metrics, Mode, Result};
+use crate::{Metrics, Mode, OpenContext, Result};
 
 /// Something that can be read any number of times, also at once: each [`open`](Self::open) is independent.
 #[async_trait]
@@ -46,6 +46,8 @@ pub struct ScanRequest {
     pub projection: Vec<usize>,
     /// Rows after which the scan may end by itself.
     pub fetch: Option<usize>,
+    /// What its code is told.
+    pub context: Arc<OpenContext>,
     /// Where the scan counts its work.
     pub metrics: Arc<Metrics>,
     /// Told once that the scan, cleanup included, is over.

@@ -185,16 +185,16 @@ impl Deeds {
 
     /// Refuses what the user may not do; names of tables become whole ones.
     pub(crate) fn check(
-        self,
+        &self,
         user: &User,
         grants: &Grants,
         resolve: impl Fn(TableReference) -> ResolvedTableReference,
     ) -> Result<()> {
-        for (role, what) in self.roles {
-            user.needs(role, what)?;
+        for (role, what) in &self.roles {
+            user.needs(*role, what)?;
         }
-        for (table, privilege) in self.tables {
-            grants.check(user, &resolve(table), privilege)?;
+        for (table, privilege) in &self.tables {
+            grants.check(user, &resolve(table.clone()), *privilege)?;
         }
         Ok(())
     }

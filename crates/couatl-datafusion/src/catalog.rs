@@ -21,7 +21,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use parking_lot::RwLock;
 
-use crate::query::{Queries, Query};
+use crate::queries::Queries;
+use crate::query::Query;
 use crate::show;
 use crate::table::StreamTable;
 use crate::view;
@@ -30,7 +31,8 @@ use crate::view;
 pub(crate) const CATALOG: &str = "couatl";
 /// The default schema, where streams live.
 pub(crate) const SCHEMA: &str = "public";
-const SYSTEM: &str = "system";
+/// The schema that describes what runs.
+pub(crate) const SYSTEM: &str = "system";
 
 /// A session's own state, as its catalog reaches it: the state owns the catalog, so the way back is weak.
 pub(crate) type StateRef = Arc<RwLock<Option<Weak<RwLock<SessionState>>>>>;
@@ -197,7 +199,7 @@ impl PartitionStream for QueryRows {
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let asking = Query::of(&context);
-        let mut queries = self.queries.shown_to(asking.as_ref().and_then(|asking| asking.user()));
+        let mut queries = self.queries.shown_to(asking.as_ref().and_then(|asking| asking.caller().as_user()));
         queries.retain(|query| asking.as_ref().is_none_or(|asking| asking.id() != query.query_id));
         let batch = show::queries(&queries).map_err(crate::into_datafusion);
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::iter([batch])))

@@ -71,7 +71,8 @@ fn ours(error: &DataFusionError) -> Option<&Error> {
     None
 }
 
-fn kind(error: &DataFusionError) -> ErrorKind {
+/// What sort of failure it is.
+pub(crate) fn kind(error: &DataFusionError) -> ErrorKind {
     if let Some(inner) = ours(error) {
         return inner.kind();
     }

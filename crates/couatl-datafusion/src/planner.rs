@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use couatl_core::Mode;
 use couatl_sql::{Place, Statement};
+use datafusion::catalog::information_schema::INFORMATION_SCHEMA;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
@@ -17,7 +18,7 @@ use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{DmlStatement, LogicalPlan, TableScan, TableSource};
+use datafusion::logical_expr::{DmlStatement, LogicalPlan, TableScan, TableSource, UNNAMED_TABLE};
 use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
@@ -25,13 +26,15 @@ use datafusion::physical_plan::explain::ExplainExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
-use crate::access::User;
 use crate::analyze::TimeBoxExec;
 use crate::band::BAND_JOINS;
+use crate::caller::Caller;
+use crate::catalog::SYSTEM;
 use crate::depth;
 use crate::endless::RefuseEndless;
 use crate::prompt::{BOUND_LIMITS, PARTIAL_SORTS, PROMPT_FILTERS, PROMPT_JOINS, PROMPT_WINDOWS, WHOLE_GROUPING_SETS};
-use crate::query::{Queries, QueryExec};
+use crate::queries::Queries;
+use crate::query::QueryExec;
 use crate::table::StreamTable;
 
 /// How long `EXPLAIN ANALYZE` watches a stream.
@@ -78,12 +81,12 @@ pub(crate) fn install_session(builder: SessionStateBuilder, queries: Arc<Queries
 pub(crate) struct StatementText {
     pub(crate) text: String,
     pub(crate) place: Option<Place>,
-    pub(crate) user: Option<User>,
+    pub(crate) caller: Caller,
 }
 
 impl StatementText {
-    pub(crate) fn of(statement: &Statement, user: Option<User>) -> Self {
-        Self { text: statement.text.clone(), place: Some(statement.place), user }
+    pub(crate) fn of(statement: &Statement, caller: Caller) -> Self {
+        Self { text: statement.text.clone(), place: Some(statement.place), caller }
     }
 }
 
@@ -103,6 +106,7 @@ impl QueryPlanner for Planner {
             return Err(DataFusionError::Internal("the session has no SessionState".into()));
         };
         let logical_plan = with_current_streams(logical_plan, state)?;
+        let is_metadata = is_metadata(&logical_plan)?;
         let streaming = reads_streams(&logical_plan)?;
         let adjusted = match streaming {
             true => Some(streaming_state(state)),
@@ -124,7 +128,7 @@ impl QueryPlanner for Planner {
             1 => plan,
             _ => Arc::new(CoalescePartitionsExec::new(plan)),
         };
-        Ok(Arc::new(QueryExec::new(plan, queries.clone(), statement)))
+        Ok(Arc::new(QueryExec::new(plan, queries.clone(), statement, is_metadata)))
     }
 }
 
@@ -181,6 +185,33 @@ pub(crate) fn reads_streams(plan: &LogicalPlan) -> Result<bool> {
             return Ok(TreeNodeRecursion::Stop);
         }
         Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+/// Whether a plan is about what there is and what runs alone: nobody waits for that. `SELECT 1`, by which clients ask
+/// whether a server is there, is too.
+fn is_metadata(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = true;
+    plan.apply_with_subqueries(|node| {
+        found &= match node {
+            LogicalPlan::TableScan(scan) => match scan.table_name.schema() {
+                Some(schema) => [INFORMATION_SCHEMA, SYSTEM].contains(&schema),
+                // What a statement of ours shows.
+                None => scan.table_name.table() == UNNAMED_TABLE,
+            },
+            LogicalPlan::Projection(_)
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::Sort(_)
+            | LogicalPlan::Limit(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::EmptyRelation(_)
+            | LogicalPlan::Aggregate(_)
+            | LogicalPlan::Statement(_)
+            | LogicalPlan::DescribeTable(_) => true,
+            _ => false,
+        };
+        Ok(if found { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
     Ok(found)
 }

@@ -1,19 +1,19 @@
-//! Queries that run: who they are, how they are cancelled, and when they are really over.
+//! One query that runs: how it waits for its turn, is cancelled, is counted, and when it is really over.
 //!
 //! ```text
 //!   QueryExec (the root) ── registers ──> Queries ── kill ──> cancelled
-//!     └─ StreamScanExec … ── work() ──> a token that the scan gives back after its cleanup
+//!     └─ StreamScanExec … ── open() ──> a token that the scan gives back after its cleanup
 //!   the last message leaves when every token is back, or the grace is over
 //! ```
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::RecordBatch;
-use couatl_core::{Error, ErrorKind, Finish};
+use couatl_core::{Credentials, Error, ErrorKind, Finish, Metrics, OpenContext};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
@@ -22,135 +22,38 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::future::poll_fn;
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::access::{Role, User};
+use crate::caller::Caller;
+use crate::limits::{Turn, UserLimits};
 use crate::planner::StatementText;
+use crate::queries::{Entry, QUEUED, Queries, QueryInfo};
+use crate::statistics::Access;
 use crate::{from_datafusion, into_datafusion};
 
 /// How long a query waits for its scans and writes to clean up. Then it ends all the same, and what has not ended is
 /// listed as `stuck`.
-const CLEANUP_GRACE: Duration = Duration::from_secs(5);
-
-/// The queries of a session that run, or whose cleanup does.
-#[derive(Debug, Default)]
-pub struct Queries {
-    running: Mutex<BTreeMap<String, Arc<Query>>>,
-    ended: Notify,
-    closed: AtomicBool,
-}
-
-/// One query, at one moment.
-#[derive(Debug, Clone)]
-pub struct QueryInfo {
-    /// What `KILL QUERY` takes.
-    pub query_id: String,
-    /// The statement.
-    pub sql: String,
-    /// Whose it is, where the server knows users.
-    pub user: Option<Arc<str>>,
-    /// `running`, `cancelling`, or `stuck` where user code does not end.
-    pub state: &'static str,
-    /// Rows given to the client, or by an INSERT to its stream, so far.
-    pub rows: u64,
-    /// When it began.
-    pub started: SystemTime,
-    /// How long ago that is.
-    pub elapsed: Duration,
-}
-
-impl Queries {
-    /// All of them, in the order of their ids.
-    pub fn list(&self) -> Vec<QueryInfo> {
-        self.shown_to(None)
-    }
-
-    /// Those that a user may see: their own; for an admin, and without a user, all.
-    pub(crate) fn shown_to(&self, user: Option<&User>) -> Vec<QueryInfo> {
-        self.running.lock().values().filter(|query| query.is_shown_to(user)).map(|query| query.info()).collect()
-    }
-
-    /// Asks a query to end. Gives whether there is one of that id that the user may see.
-    pub(crate) fn kill(&self, query_id: &str, user: Option<&User>) -> bool {
-        let query = self.running.lock().get(query_id).filter(|query| query.is_shown_to(user)).cloned();
-        query.map(|query| query.cancel()).is_some()
-    }
-
-    /// Refuses new queries, waits for those that run, then cancels the rest and waits for their cleanup: all of it
-    /// within the grace, where that is 10 s or more; a shorter one is followed by at most 5 s of cleanup.
-    pub(crate) async fn shutdown(&self, grace: Duration) {
-        self.closed.store(true, Relaxed);
-        // The end of a long grace is for the cleanup, so that all is over when it is.
-        let patience = if grace >= 2 * CLEANUP_GRACE { grace - CLEANUP_GRACE } else { grace };
-        if tokio::time::timeout(patience, self.empty()).await.is_err() {
-            self.running.lock().values().for_each(|query| query.cancel());
-            let _ = tokio::time::timeout(CLEANUP_GRACE, self.empty()).await;
-        }
-    }
-
-    async fn empty(&self) {
-        loop {
-            let ended = self.ended.notified();
-            if self.running.lock().is_empty() {
-                return;
-            }
-            ended.await;
-        }
-    }
-
-    fn register(self: &Arc<Self>, statement: &StatementText) -> Result<Arc<Entry>> {
-        if self.closed.load(Relaxed) {
-            let message = "the server is shutting down and takes no new queries";
-            return Err(into_datafusion(Error::new(ErrorKind::Unavailable, message)));
-        }
-        let query = Arc::new(Query {
-            // Ids sort by time, so that lists do.
-            id: uuid::Uuid::new_v4().to_string(),
-            sql: statement.text.clone(),
-            user: statement.user.clone(),
-            started: (SystemTime::now(), Instant::now()),
-            rows: AtomicU64::new(0),
-            cancelled: CancellationToken::new(),
-            ending: OnceLock::new(),
-            work: TaskTracker::new(),
-            patience: OnceLock::new(),
-            late: Mutex::new(None),
-            entry: OnceLock::new(),
-        });
-        let entry = Arc::new(Entry { queries: self.clone(), query: query.clone() });
-        // The scans hold the entry through the query's weak reference to it.
-        let _ = query.entry.set(Arc::downgrade(&entry));
-        self.running.lock().insert(query.id.clone(), query);
-        Ok(entry)
-    }
-}
-
-/// A place in the list: held by the query's stream and by all its work, given up with the last of them.
-struct Entry {
-    queries: Arc<Queries>,
-    query: Arc<Query>,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.queries.running.lock().remove(&self.query.id);
-        self.queries.ended.notify_waiters();
-    }
-}
+pub(crate) const CLEANUP_GRACE: Duration = Duration::from_secs(5);
 
 /// One query, for those who work for it.
 pub(crate) struct Query {
     id: String,
     sql: String,
-    /// Whose it is.
-    user: Option<User>,
+    /// Who asks.
+    caller: Caller,
     started: (SystemTime, Instant),
     rows: AtomicU64,
+    queued: AtomicBool,
     cancelled: CancellationToken,
+    /// Why it was, where nobody asked for it.
+    reason: OnceLock<Error>,
+    /// What it executes, and its turn. Whoever cancels it takes them away: its client may never ask for a row again.
+    held: Mutex<Option<Held>>,
     /// When its stream ended or was dropped, or it was cancelled.
     ending: OnceLock<Instant>,
     work: TaskTracker,
@@ -158,7 +61,28 @@ pub(crate) struct Query {
     patience: OnceLock<tokio::time::Instant>,
     /// A failure that came after the last row.
     late: Mutex<Option<Error>>,
-    entry: OnceLock<std::sync::Weak<Entry>>,
+    /// What its streams were told, and who created them.
+    told: Mutex<Vec<Told>>,
+    entry: OnceLock<Weak<Entry>>,
+    queries: Weak<Queries>,
+}
+
+struct Told {
+    context: Arc<OpenContext>,
+    creator: Option<Arc<str>>,
+}
+
+struct Held {
+    rows: SendableRecordBatchStream,
+    _turn: Turn,
+    _clock: Option<AbortOnDropHandle<()>>,
+}
+
+/// What the opening of a stream is given.
+#[derive(Default)]
+pub(crate) struct Opening {
+    pub(crate) context: Arc<OpenContext>,
+    pub(crate) finish: Option<Finish>,
 }
 
 impl fmt::Debug for Query {
@@ -168,18 +92,50 @@ impl fmt::Debug for Query {
 }
 
 impl Query {
+    /// One that has not been listed yet.
+    pub(crate) fn new(queries: &Arc<Queries>, statement: &StatementText) -> Self {
+        Self {
+            id: uuid::Uuid::new_v4().to_string(),
+            sql: statement.text.clone(),
+            caller: statement.caller.clone(),
+            started: (SystemTime::now(), Instant::now()),
+            rows: AtomicU64::new(0),
+            queued: AtomicBool::new(false),
+            cancelled: CancellationToken::new(),
+            reason: OnceLock::new(),
+            held: Mutex::new(None),
+            ending: OnceLock::new(),
+            work: TaskTracker::new(),
+            patience: OnceLock::new(),
+            late: Mutex::new(None),
+            told: Mutex::default(),
+            entry: OnceLock::new(),
+            queries: Arc::downgrade(queries),
+        }
+    }
+
+    /// It is listed. The scans hold the entry through this.
+    pub(crate) fn entered(&self, entry: &Arc<Entry>) {
+        let _ = self.entry.set(Arc::downgrade(entry));
+    }
+
     /// The query that a task belongs to; none in a session without our planner.
     pub(crate) fn of(context: &TaskContext) -> Option<Arc<Query>> {
         context.session_config().get_extension::<Query>()
     }
 
-    pub(crate) fn user(&self) -> Option<&User> {
-        self.user.as_ref()
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
-    fn is_shown_to(&self, user: Option<&User>) -> bool {
+    pub(crate) fn is_shown_to(&self, user: Option<&User>) -> bool {
         let Some(user) = user else { return true };
-        user.role == Role::Admin || self.user.as_ref().is_some_and(|own| own.name == user.name)
+        user.role == Role::Admin || self.caller.name() == Some(&user.name)
+    }
+
+    /// Whether nothing of it runs any more, and only its client has not heard of its end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.cancelled.is_cancelled() && self.work.is_empty() && self.held.try_lock().is_some_and(|held| held.is_none())
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -191,17 +147,56 @@ impl Query {
         self.rows.fetch_add(rows as u64, Relaxed);
     }
 
-    /// A piece of work begins; the query is over only when this has been told that it ended.
-    pub(crate) fn work(self: &Arc<Self>) -> Finish {
-        let query = self.clone();
+    /// A stream is opened, which somebody created; the query is over only when it has been told that this ended.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        stream: &str,
+        access: Access,
+        metrics: &Arc<Metrics>,
+        creator: Option<&Arc<str>>,
+    ) -> Opening {
+        let Some(queries) = self.queries.upgrade() else { return Opening::default() };
+        let password = [(); 2].map(|()| uuid::Uuid::new_v4().simple().to_string()).concat();
+        let credentials = Credentials { user: self.id.clone(), password };
+        let context = Arc::new(OpenContext::new(Arc::clone(&queries.secrets), Some(credentials)));
+        self.told.lock().push(Told { context: Arc::clone(&context), creator: creator.cloned() });
+
+        let (query, counters, stream) = (Arc::clone(self), Arc::clone(&queries.counters), stream.to_owned());
+        let open = counters.open(&stream, access, metrics);
         // Given back in this order: whoever is told that the work has ended finds it off the list.
-        let held = (self.entry.get().and_then(std::sync::Weak::upgrade), self.work.token());
-        Finish::new(move |outcome| {
+        let held = (open, self.entry.get().and_then(Weak::upgrade), self.work.token());
+        let finish = Finish::new(move |outcome| {
             if let Err(error) = outcome {
+                counters.failed(&stream, access, error.kind());
                 query.late.lock().get_or_insert(error);
             }
             drop(held);
-        })
+        });
+        Opening { context, finish: Some(finish) }
+    }
+
+    /// An error came of a stream.
+    pub(crate) fn failed(&self, stream: &str, access: Access, kind: ErrorKind) {
+        if let Some(queries) = self.queries.upgrade() {
+            queries.counters.failed(stream, access, kind);
+        }
+    }
+
+    /// The creator of the stream whose Python was told this password.
+    pub(crate) fn creator_of(&self, password: &str) -> Option<Option<Arc<str>>> {
+        let told = self.told.lock();
+        let is_it = |context: &OpenContext| {
+            let known = context.credentials().map_or("", |credentials| &credentials.password).as_bytes();
+            // In a time that does not tell how much of it is right.
+            let differs = known.iter().zip(password.as_bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
+            known.len() == password.len() && differs == 0
+        };
+        told.iter().find(|told| is_it(&told.context)).map(|told| told.creator.clone())
+    }
+
+    /// An error, without what the streams were told.
+    fn hide(&self, error: Error) -> Error {
+        self.told.lock().iter().fold(error, |error, told| told.context.hide(error))
     }
 
     /// Waits for all work to end, as long as the grace: what failed meanwhile. Who asks again waits for the rest of it.
@@ -210,22 +205,48 @@ impl Query {
         self.work.close();
         let deadline = *self.patience.get_or_init(|| tokio::time::Instant::now() + CLEANUP_GRACE);
         if tokio::time::timeout_at(deadline, self.work.wait()).await.is_err() {
-            tracing::warn!(query = self.id, sql = self.sql, "user code does not end; its thread is abandoned");
+            tracing::warn!(query = self.id, "user code does not end; its thread is abandoned");
         }
         self.late.lock().take().map_or(Ok(()), Err)
     }
 
-    fn cancel(&self) {
+    /// Ends it, whether or not its client asks for rows.
+    pub(crate) fn cancel(&self) {
         self.ending();
         self.cancelled.cancel();
+        // Whoever holds it looks for the cancel after letting it go.
+        let held = self.held.try_lock().and_then(|mut held| held.take());
+        drop(held);
+    }
+
+    /// Gives up what it executes, and its turn.
+    fn let_go(&self) {
+        let held = self.held.lock().take();
+        drop(held);
+    }
+
+    /// Ends it for a reason.
+    fn end(&self, reason: Error) {
+        let _ = self.reason.set(reason);
+        self.cancel();
     }
 
     fn ending(&self) {
         self.ending.get_or_init(Instant::now);
     }
 
-    fn info(&self) -> QueryInfo {
+    /// What a client hears of the cancel.
+    fn cancelled_error(&self) -> Error {
+        match self.reason.get() {
+            Some(reason) => Error::new(reason.kind(), reason.to_string()),
+            None => Error::cancelled(format!("query {} was cancelled", self.id)),
+        }
+        .with_context("query", &self.id)
+    }
+
+    pub(crate) fn info(&self) -> QueryInfo {
         let state = match self.ending.get() {
+            None if self.queued.load(Relaxed) => QUEUED,
             None => "running",
             Some(since) if since.elapsed() <= CLEANUP_GRACE => "cancelling",
             Some(_) => "stuck",
@@ -233,31 +254,69 @@ impl Query {
         QueryInfo {
             query_id: self.id.clone(),
             sql: self.sql.clone(),
-            user: self.user.as_ref().map(|user| Arc::clone(&user.name)),
+            user: self.caller.name().cloned(),
             state,
             rows: self.rows.load(Relaxed),
             started: self.started.0,
             elapsed: self.started.1.elapsed(),
         }
     }
+
+    /// Waits for its turn; a query that was cancelled meanwhile has none.
+    async fn turn(&self, queries: &Queries) -> couatl_core::Result<Turn> {
+        self.queued.store(true, Relaxed);
+        let began = tokio::time::Instant::now();
+        let turn = tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => Err(self.cancelled_error()),
+            turn = queries.gate.turn(self.caller.name()) => turn,
+        };
+        self.queued.store(false, Relaxed);
+        queries.counters.waited(began.elapsed());
+        turn
+    }
+
+    /// Its next rows. They are taken from under a lock, so that a cancel can take what gives them away in between.
+    async fn next(&self) -> Option<Result<RecordBatch>> {
+        let next = poll_fn(|cx| {
+            let mut held = self.held.lock();
+            held.as_mut().map_or(Poll::Ready(None), |held| held.rows.poll_next_unpin(cx))
+        });
+        let next = tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => None,
+            next = next => next,
+        };
+        if self.cancelled.is_cancelled() {
+            self.let_go();
+            return Some(Err(into_datafusion(self.cancelled_error())));
+        }
+        next
+    }
 }
 
-/// The root of every plan of a session: it books the query, counts its rows, hears its cancel, and lets its last
-/// message leave only after the cleanup.
+/// The root of every plan of a session: it books the query, waits for its turn, counts its rows, hears its cancel, and
+/// lets its last message leave only after the cleanup.
 #[derive(Debug)]
 pub(crate) struct QueryExec {
     input: Arc<dyn ExecutionPlan>,
     queries: Arc<Queries>,
     statement: Arc<StatementText>,
+    /// Whether it takes no turn: it is about what there is, and what runs.
+    is_metadata: bool,
 }
 
 impl QueryExec {
     /// `input` must have a single partition.
-    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, queries: Arc<Queries>, statement: Arc<StatementText>) -> Self {
-        Self { input, queries, statement }
+    pub(crate) fn new(
+        input: Arc<dyn ExecutionPlan>,
+        queries: Arc<Queries>,
+        statement: Arc<StatementText>,
+        is_metadata: bool,
+    ) -> Self {
+        Self { input, queries, statement, is_metadata }
     }
 }
-
 impl DisplayAs for QueryExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("QueryExec")
@@ -289,12 +348,14 @@ impl ExecutionPlan for QueryExec {
     }
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::new(children.swap_remove(0), self.queries.clone(), self.statement.clone())))
+        let input = children.swap_remove(0);
+        Ok(Arc::new(Self::new(input, self.queries.clone(), self.statement.clone(), self.is_metadata)))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let entry = self.queries.register(&self.statement)?;
-        let config = context.session_config().clone().with_extension(entry.query.clone());
+        let entry = self.queries.register(&self.statement).map_err(into_datafusion)?;
+        let query = Arc::clone(&entry.query);
+        let config = context.session_config().clone().with_extension(Arc::clone(&query));
         let context = Arc::new(TaskContext::new(
             context.task_id(),
             context.session_id(),
@@ -303,58 +364,122 @@ impl ExecutionPlan for QueryExec {
             context.higher_order_functions().clone(),
             context.aggregate_functions().clone(),
             context.window_functions().clone(),
-            context.runtime_env(),
+            self.queries.gate.runtime(query.caller.name(), context.runtime_env()),
         ));
-        let input = self.input.execute(partition, context)?;
+        let input = Arc::clone(&self.input);
+        let begin = move || input.execute(partition, context);
+        // What Python asks for while its own query has a turn would wait for itself.
+        let takes_turn = !self.is_metadata && query.caller.depth() == 0;
+        let limits = self.queries.gate.limits(query.caller.name().map(|name| &**name));
+        let running = Running { entry, begin: Some(begin), takes_turn, limits, rows: 0, bytes: 0, told: false };
         let place = self.statement.place;
-        let rows = run(Running { input: Some(input), entry }).map_err(move |error| match place {
-            Some(place) if place.of > 1 => into_datafusion(place.mark(from_datafusion(error))),
-            _ => error,
+        let rows = run(running).map(move |batch| {
+            batch.map_err(|error| match place {
+                Some(place) if place.of > 1 => into_datafusion(place.mark(error)),
+                _ => into_datafusion(error),
+            })
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), rows)))
     }
 }
 
 /// A running query's stream, and its place in the list. Dropping it is how a client leaves.
-struct Running {
-    input: Option<SendableRecordBatchStream>,
+struct Running<B> {
     entry: Arc<Entry>,
+    /// Executes the plan; taken when the turn has come.
+    begin: Option<B>,
+    takes_turn: bool,
+    limits: UserLimits,
+    rows: u64,
+    bytes: u64,
+    /// Whether its end was counted.
+    told: bool,
 }
 
-impl Drop for Running {
+impl<B> Drop for Running<B> {
     fn drop(&mut self) {
         self.entry.query.ending();
+        self.entry.query.let_go();
+        if !self.told {
+            self.entry.queries.counters.ended(Some(ErrorKind::Cancelled));
+        }
     }
 }
 
-fn run(running: Running) -> impl futures::Stream<Item = Result<RecordBatch>> + Send {
-    stream::unfold(running, |mut running| async move {
-        let query = running.entry.query.clone();
-        let input = running.input.as_mut()?;
-        let next = tokio::select! {
-            biased;
-            () = query.cancelled.cancelled() => {
-                let message = format!("query {} was cancelled", query.id);
-                Some(Err(into_datafusion(Error::cancelled(message).with_context("query", &query.id))))
+impl<B: FnOnce() -> Result<SendableRecordBatchStream>> Running<B> {
+    /// Waits for the turn, and executes the plan.
+    async fn begin(&mut self) -> couatl_core::Result<()> {
+        let Some(begin) = self.begin.take() else { return Ok(()) };
+        let query = &self.entry.query;
+        let turn = if self.takes_turn { query.turn(&self.entry.queries).await? } else { Turn::default() };
+        let clock = self.limits.query_time.map(|time| {
+            let query = Arc::clone(query);
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                tokio::time::sleep(time).await;
+                let text = format!("the query was ended after {time:?}, which is the longest that one may run");
+                query.end(Error::new(ErrorKind::Timeout, text));
+            }))
+        });
+        let rows = begin().map_err(from_datafusion)?;
+        *query.held.lock() = Some(Held { rows, _turn: turn, _clock: clock });
+        Ok(())
+    }
+
+    async fn next(&mut self) -> couatl_core::Result<Option<RecordBatch>> {
+        self.begin().await?;
+        let Some(batch) = self.entry.query.next().await.transpose().map_err(from_datafusion)? else { return Ok(None) };
+        self.count(&batch)?;
+        Ok(Some(batch))
+    }
+
+    /// Counts what leaves, and refuses what would be too much.
+    fn count(&mut self, batch: &RecordBatch) -> couatl_core::Result<()> {
+        let (rows, bytes) = (batch.num_rows() as u64, size(batch));
+        self.rows += rows;
+        self.bytes += bytes;
+        let too_much = |limit: Option<u64>, made: u64| limit.filter(|limit| made > *limit);
+        let over = match (too_much(self.limits.query_rows, self.rows), too_much(self.limits.query_bytes, self.bytes)) {
+            (Some(rows), _) => format!("{rows} rows"),
+            (None, Some(bytes)) => format!("{bytes} bytes"),
+            (None, None) => {
+                self.entry.query.count(batch.num_rows());
+                let counters = &self.entry.queries.counters;
+                counters.rows.fetch_add(rows, Relaxed);
+                counters.bytes.fetch_add(bytes, Relaxed);
+                return Ok(());
             }
-            next = input.next() => next,
         };
-        match next {
-            Some(Ok(batch)) => {
-                query.count(batch.num_rows());
-                Some((Ok(batch), running))
-            }
-            last => {
-                // Dropping the plan's streams cancels what still runs.
-                drop(running.input.take());
-                let settled = query.settle().await.map_err(into_datafusion);
-                let last = match (last, settled) {
-                    (Some(error), Ok(()) | Err(_)) => Some(error),
-                    (None, Ok(())) => None,
-                    (None, Err(error)) => Some(Err(error)),
-                };
-                last.map(|last| (last, running))
-            }
-        }
+        Err(Error::new(
+            ErrorKind::ResourcesExhausted,
+            format!("the result has more than {over}, which is the most that one may have: use LIMIT, or select less"),
+        ))
+    }
+}
+
+/// The bytes of the rows in memory, whatever larger arrays they are part of.
+fn size(batch: &RecordBatch) -> u64 {
+    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size());
+    sizes.map(|size| size.map_or(0, |size| size as u64)).sum()
+}
+
+fn run<B>(running: Running<B>) -> impl futures::Stream<Item = couatl_core::Result<RecordBatch>> + Send
+where
+    B: FnOnce() -> Result<SendableRecordBatchStream> + Send,
+{
+    stream::unfold(Some(running), |running| async move {
+        let mut running = running?;
+        let query = Arc::clone(&running.entry.query);
+        let last = match running.next().await {
+            Ok(Some(batch)) => return Some((Ok(batch), Some(running))),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        // Dropping the plan's streams cancels what still runs.
+        query.let_go();
+        let settled = query.settle().await;
+        let last = last.and(settled).map_err(|error| query.hide(error));
+        running.entry.queries.counters.ended(last.as_ref().err().map(Error::kind));
+        running.told = true;
+        last.err().map(|error| (Err(error), None))
     })
 }

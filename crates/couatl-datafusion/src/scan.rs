@@ -22,7 +22,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::into_datafusion;
 use crate::order::Order;
-use crate::query::Query;
+use crate::query::{Opening, Query};
+use crate::statistics::Access;
 
 /// Reads a source: one lane, in which all its partitions run at once. Where rows are promised in an order, it is that
 /// of the lane: partitions that run side by side keep it together, or the query fails.
@@ -33,6 +34,8 @@ pub(crate) struct StreamScanExec {
     fetch: Option<usize>,
     /// The columns of the source by which its rows ascend, read or not.
     order_by: Vec<usize>,
+    /// Who created the stream.
+    owner: Option<Arc<str>>,
     order: Order,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
@@ -45,6 +48,7 @@ impl StreamScanExec {
         projection: Vec<usize>,
         fetch: Option<usize>,
         order_by: Vec<usize>,
+        owner: Option<Arc<str>>,
     ) -> Result<Self> {
         let schema = Arc::new(source.schema().project(&projection)?);
         let boundedness = match (source.mode(), fetch) {
@@ -57,7 +61,8 @@ impl StreamScanExec {
         let properties = PlanProperties::new(equivalence, partitioning, EmissionType::Incremental, boundedness)
             .with_scheduling_type(SchedulingType::Cooperative);
         let metrics = Arc::new(Metrics::default());
-        Ok(Self { source, projection, fetch, order_by, order, schema, properties: Arc::new(properties), metrics })
+        let properties = Arc::new(properties);
+        Ok(Self { source, projection, fetch, order_by, owner, order, schema, properties, metrics })
     }
 
     /// The stream that it reads.
@@ -120,8 +125,9 @@ impl ExecutionPlan for StreamScanExec {
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
-        let scan = Self::try_new(self.source.clone(), self.projection.clone(), limit, self.order_by.clone()).ok()?;
-        Some(Arc::new(scan))
+        let (source, projection) = (self.source.clone(), self.projection.clone());
+        let scan = Self::try_new(source, projection, limit, self.order_by.clone(), self.owner.clone());
+        Some(Arc::new(scan.ok()?))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -151,17 +157,27 @@ impl ExecutionPlan for StreamScanExec {
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let query = Query::of(&context);
+        let opening = query.as_ref().map_or_else(Opening::default, |query| {
+            query.open(self.source.name(), Access::Read, &self.metrics, self.owner.as_ref())
+        });
         let request = ScanRequest {
             projection: self.projection.clone(),
             fetch: self.fetch,
+            context: opening.context,
             metrics: self.metrics.clone(),
-            finish: query.map_or_else(Finish::ignore, |query| query.work()),
+            finish: opening.finish.unwrap_or_else(Finish::ignore),
         };
         let source = self.source.clone();
         let partitions = stream::once(async move { source.open(request).await.map_err(into_datafusion) });
         let batches = partitions
             .map_ok(|partitions| stream::select_all(partitions.into_iter().map(|partition| Box::pin(rows(partition)))))
             .try_flatten();
+        let name = self.source.name().to_owned();
+        let batches = batches.inspect_err(move |error| {
+            if let Some(query) = &query {
+                query.failed(&name, Access::Read, crate::error::kind(error));
+            }
+        });
         // Rows past the limit are nobody's, in order or not.
         let batches = self.order.clone().checked(self.source.name().to_owned(), limited(batches, self.fetch));
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
-use couatl_core::{Error, Host, Result};
+use couatl_core::{Error, Host, Result, Secrets, check_secret_references};
 use couatl_sql::{CreateStream, Statement, StatementKind, StreamName};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{ParamValues, ResolvedTableReference, TableReference};
@@ -24,8 +24,10 @@ use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::TryStreamExt;
 use parking_lot::RwLock;
 
-use crate::access::{Deeds, Grants, Role, User};
+use crate::access::{Deeds, Grants, Role};
+use crate::caller::Caller;
 use crate::catalog::{self, CATALOG, ManagedSchema, SCHEMA};
+use crate::limits::Limits;
 use crate::planner::{StatementText, install_session, reads_streams};
 use crate::statement::{self, Outcome, Prepared, parse};
 use crate::table::StreamTable;
@@ -37,8 +39,20 @@ use crate::{Queries, depth, from_datafusion, parameters, row_values, show};
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
-    /// Who asks; nobody in particular where everything is allowed.
-    user: Option<User>,
+    caller: Caller,
+}
+
+/// What a session begins with.
+#[derive(Debug, Clone, Default)]
+pub struct SessionSettings {
+    /// How many bytes its queries, all together, keep in the operators that gather rows (sorts, aggregates, joins). Those
+    /// that can go on on disk do; the others fail with `resources-exhausted`. Rows on their way, and what Python holds,
+    /// are not counted.
+    pub memory_limit: Option<usize>,
+    /// How much there may be at once, and of one query.
+    pub limits: Limits,
+    /// The secrets that definitions may name.
+    pub secrets: Secrets,
 }
 
 struct Inner {
@@ -61,22 +75,19 @@ impl Session {
     /// # Errors
     /// `internal`, if DataFusion refuses the catalog.
     pub fn new(host: Arc<dyn Host>) -> Result<Self> {
-        Self::with_runtime(host, RuntimeEnvBuilder::new())
+        Self::with_settings(host, SessionSettings::default())
     }
 
-    /// A session whose queries, all together, keep no more than so many bytes in the operators that gather rows (sorts,
-    /// aggregates, joins). Those that can go on on disk do; the others fail with `resources-exhausted`. Rows on their
-    /// way, and what Python holds, are not counted.
+    /// A session that begins with these settings.
     ///
     /// # Errors
     /// `internal`, if DataFusion refuses the catalog.
-    pub fn with_memory_limit(host: Arc<dyn Host>, bytes: usize) -> Result<Self> {
-        Self::with_runtime(host, RuntimeEnvBuilder::new().with_memory_limit(bytes, 1.0))
-    }
-
-    fn with_runtime(host: Arc<dyn Host>, runtime: RuntimeEnvBuilder) -> Result<Self> {
-        let runtime = runtime.build_arc().map_err(from_datafusion)?;
-        let queries = Arc::new(Queries::default());
+    pub fn with_settings(host: Arc<dyn Host>, settings: SessionSettings) -> Result<Self> {
+        let SessionSettings { memory_limit, limits, secrets } = settings;
+        let runtime = RuntimeEnvBuilder::new();
+        let limited = |bytes| RuntimeEnvBuilder::new().with_memory_limit(bytes, 1.0);
+        let runtime = memory_limit.map_or(runtime, limited).build_arc().map_err(from_datafusion)?;
+        let queries = Arc::new(Queries::new(limits, secrets));
         let mut rules: Vec<_> = vec![Arc::new(TextUuids) as _];
         rules.extend(Analyzer::new().rules);
         let builder = SessionStateBuilder::new()
@@ -95,7 +106,7 @@ impl Session {
         let catalog = catalog::new_catalog(queries.clone(), state).map_err(from_datafusion)?;
         context.register_catalog(CATALOG, catalog);
         let inner = Inner { context, host, queries, grants: Arc::default() };
-        Ok(Self { inner: Arc::new(inner), user: None })
+        Ok(Self { inner: Arc::new(inner), caller: Caller::default() })
     }
 
     /// The settings with which a session begins.
@@ -114,32 +125,35 @@ impl Session {
     pub(crate) fn with_context(&self, context: SessionContext) -> Self {
         let Inner { host, queries, grants, .. } = &*self.inner;
         let (host, queries, grants) = (Arc::clone(host), Arc::clone(queries), Arc::clone(grants));
-        Self { inner: Arc::new(Inner { context, host, queries, grants }), user: self.user.clone() }
+        Self { inner: Arc::new(Inner { context, host, queries, grants }), caller: self.caller.clone() }
     }
 
-    /// The same session, as this user sees it: what they may not do is refused, and what others do is not shown.
+    /// The same session, as somebody sees it: what they may not do is refused, and what others do is not shown.
     #[must_use]
-    pub fn with_user(&self, user: User) -> Self {
-        Self { user: Some(user), ..self.clone() }
+    pub fn with_caller(&self, caller: Caller) -> Self {
+        Self { caller, ..self.clone() }
     }
 
     /// Whose session it is.
-    pub fn user(&self) -> Option<&User> {
-        self.user.as_ref()
+    pub fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// Refuses what takes a higher role than the user has.
     pub(crate) fn needs(&self, role: Role, what: &str) -> Result<()> {
-        self.user.as_ref().map_or(Ok(()), |user| user.needs(role, what))
+        self.caller.principals().try_for_each(|user| user.needs(role, what))
     }
 
     /// Refuses a plan that does what the user may not.
     fn allow(&self, plan: &LogicalPlan) -> Result<()> {
-        let Some(user) = &self.user else { return Ok(()) };
+        if self.caller.principals().next().is_none() {
+            return Ok(());
+        }
         let state = self.inner.context.state();
         let defaults = &state.config_options().catalog;
         let resolve = |name: TableReference| name.resolve(&defaults.default_catalog, &defaults.default_schema);
-        Deeds::of(plan).map_err(from_datafusion)?.check(user, &self.inner.grants, resolve)
+        let deeds = Deeds::of(plan).map_err(from_datafusion)?;
+        self.caller.principals().try_for_each(|user| deeds.check(user, &self.inner.grants, resolve))
     }
 
     /// The DataFusion session underneath: its catalogs, its configuration.
@@ -186,7 +200,8 @@ impl Session {
             return Err(parameters::lonely_parameters());
         }
         let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
-        Ok(Prepared { sql: text.to_owned(), leading, last, is_update, schema, parameters })
+        let (sql, leading, last) = (Arc::from(text), Arc::from(leading), Arc::new(last));
+        Ok(Prepared { sql, leading, last, is_update, schema, parameters })
     }
 
     /// Runs all statements of a prepared text but the last, which is planned then.
@@ -201,7 +216,7 @@ impl Session {
         let described = self.describe(&prepared.last).await;
         let (is_update, schema, parameters) = described.map_err(|error| prepared.last.place.mark(error))?;
         let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
-        Ok(Prepared { leading: Vec::new(), is_update, schema, parameters, ..prepared })
+        Ok(Prepared { leading: Arc::default(), is_update, schema, parameters, ..prepared })
     }
 
     /// The same query with the types that its parameters turn out to have: a schema may depend on them (`SELECT ?`).
@@ -312,7 +327,7 @@ impl Session {
                 return self.nothing();
             }
             StatementKind::KillQuery { query_id } => {
-                if !self.inner.queries.kill(query_id, self.user.as_ref()) {
+                if !self.inner.queries.kill(query_id, self.caller.as_user()) {
                     return Err(Error::not_found(format!("no query '{query_id}' is running; SHOW QUERIES lists them")));
                 }
                 return self.nothing();
@@ -327,12 +342,12 @@ impl Session {
                 self.inner.grants.say(user, table, privileges, *granted);
                 return self.nothing();
             }
-            StatementKind::ShowQueries => show::queries(&self.inner.queries.shown_to(self.user.as_ref()))?,
+            StatementKind::ShowQueries => show::queries(&self.inner.queries.shown_to(self.caller.as_user()))?,
             StatementKind::ShowCreateStream(name) => {
                 let table = self.stream(name).await?;
                 let table = table_of(&table, name)?;
                 // Under the name by which it was asked for: a definition does not know its schema.
-                let statement = match &self.user {
+                let statement = match self.caller.as_user() {
                     Some(user) if user.role < Role::Admin && table.owner() != Some(&user.name) => table.disclosed(),
                     _ => table.statement().to_owned(),
                 };
@@ -403,6 +418,10 @@ impl Session {
             }
             LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut table)) => {
                 table.definition = Some(without_secrets(&statement.text, &table.options));
+                let secrets = &self.inner.queries.secrets;
+                for value in table.options.values_mut() {
+                    *value = secrets.resolve(value)?.into_owned();
+                }
                 let plan = LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table));
                 SessionContext::new_with_state(state).execute_logical_plan(plan).await
             }
@@ -426,7 +445,7 @@ impl Session {
     /// The session's state for a plan that is to know its statement.
     pub(crate) fn state(&self, statement: &Statement) -> SessionState {
         let mut state = self.inner.context.state();
-        state.config_mut().set_extension(Arc::new(StatementText::of(statement, self.user.clone())));
+        state.config_mut().set_extension(Arc::new(StatementText::of(statement, self.caller.clone())));
         state
     }
 
@@ -515,11 +534,12 @@ impl Session {
                 )));
             }
         }
+        let init = create.definition.functions.init.as_ref();
+        init.and_then(|init| init.parameters.as_deref()).map_or(Ok(()), check_secret_references)?;
         let (host, definition) = (self.inner.host.clone(), Arc::new(create.definition.clone()));
         let checked = tokio::task::spawn_blocking(move || host.stream(definition));
         let stream = checked.await.map_err(|error| Error::internal(error.to_string()))??;
-        let table: Arc<dyn TableProvider> =
-            Arc::new(StreamTable::owned(stream, self.user.as_ref().map(|user| Arc::clone(&user.name))));
+        let table: Arc<dyn TableProvider> = Arc::new(StreamTable::owned(stream, self.caller.name().cloned()));
         catalog::put(&schema, &name.table, table, existing.is_some()).map_err(from_datafusion)?;
         Ok(())
     }
@@ -627,7 +647,8 @@ fn without_secrets(text: &str, options: &HashMap<String, String>) -> String {
         let name = name.to_ascii_lowercase();
         ["secret", "password", "token", "key", "credential"].iter().any(|word| name.contains(word))
     };
-    let secrets = options.iter().filter(|(name, value)| is_secret(name) && !value.is_empty());
+    let secrets =
+        options.iter().filter(|(name, value)| is_secret(name) && !value.is_empty() && !value.starts_with("${"));
     secrets
         .fold(text.to_owned(), |text, (_, value)| text.replace(&format!("'{}'", value.replace('\'', "''")), "'hidden'"))
 }

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use couatl_core::{Result, StreamDefinition, type_spelling};
 
-use crate::query::QueryInfo;
+use crate::queries::QueryInfo;
 
 fn text_schema(names: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(names.iter().map(|name| Field::new(*name, DataType::Utf8, false)).collect::<Vec<_>>()))

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use couatl_core::{Finish, Metrics, Sink, SinkWriter, WriteRequest};
+use couatl_core::{Error, Finish, Metrics, Sink, SinkWriter, WriteRequest};
 use datafusion::datasource::sink::DataSink;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
 use futures::StreamExt;
 
-use crate::query::Query;
+use crate::query::{Opening, Query};
+use crate::statistics::Access;
 use crate::store::{Misfit, not_null, store};
 use crate::{from_datafusion, into_datafusion};
 
@@ -22,15 +23,17 @@ use crate::{from_datafusion, into_datafusion};
 pub(crate) struct StreamSink {
     sink: Arc<dyn Sink>,
     batch_rows: usize,
+    /// Who created the stream.
+    owner: Option<Arc<str>>,
     /// The sink's columns, all of them nullable: NOT NULL is checked here, where the message can say what to do.
     schema: SchemaRef,
 }
 
 impl StreamSink {
-    pub(crate) fn new(sink: Arc<dyn Sink>, batch_rows: usize) -> Self {
+    pub(crate) fn new(sink: Arc<dyn Sink>, batch_rows: usize, owner: Option<Arc<str>>) -> Self {
         let nullable = |field: &Arc<Field>| Field::clone(field).with_nullable(true);
         let schema = Arc::new(Schema::new(sink.schema().fields().iter().map(nullable).collect::<Vec<_>>()));
-        Self { sink, batch_rows, schema }
+        Self { sink, batch_rows, owner, schema }
     }
 
     /// The batch as the sink's columns hold it. `rows_before` is how many rows the INSERT has had, for messages.
@@ -75,9 +78,18 @@ impl DataSink for StreamSink {
 
     async fn write_all(&self, mut data: SendableRecordBatchStream, context: &Arc<TaskContext>) -> Result<u64> {
         let query = Query::of(context);
-        let finish = query.as_ref().map_or_else(Finish::ignore, Query::work);
-        let request = WriteRequest { metrics: Arc::new(Metrics::default()), finish };
-        let mut writer = self.sink.open(request).await.map_err(into_datafusion)?;
+        let metrics = Arc::new(Metrics::default());
+        let opening = query.as_ref().map_or_else(Opening::default, |query| {
+            query.open(self.sink.name(), Access::Write, &metrics, self.owner.as_ref())
+        });
+        let finish = opening.finish.unwrap_or_else(Finish::ignore);
+        let request = WriteRequest { context: opening.context, metrics, finish };
+        let failed = |error: &Error| {
+            if let Some(query) = &query {
+                query.failed(self.sink.name(), Access::Write, error.kind());
+            }
+        };
+        let mut writer = self.sink.open(request).await.inspect_err(failed).map_err(into_datafusion)?;
         let written = match self.write(&mut *writer, &mut data, query.as_deref()).await {
             Ok(()) => writer.commit().await,
             Err(error) => Err(match writer.abort().await {
@@ -85,7 +97,7 @@ impl DataSink for StreamSink {
                 Err(cleanup) => error.with_note(format!("\nand then, cleaning up: {cleanup}")),
             }),
         };
-        written.map_err(into_datafusion)
+        written.inspect_err(failed).map_err(into_datafusion)
     }
 }
 

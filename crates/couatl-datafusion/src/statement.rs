@@ -1,5 +1,7 @@
 //! A statement before and after it has run.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, SchemaRef};
 use couatl_core::Error;
 use couatl_sql::{Statement, StatementKind};
@@ -17,12 +19,14 @@ use crate::{depth, expansion, from_datafusion, insert, into_datafusion, view};
 
 /// A text that has been parsed and planned, and not run. It keeps the statements: each execution plans them anew, so
 /// that streams may be replaced in between.
+///
+/// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    pub(crate) sql: String,
+    pub(crate) sql: Arc<str>,
     /// What runs before the last statement, in order.
-    pub(crate) leading: Vec<Statement>,
-    pub(crate) last: Statement,
+    pub(crate) leading: Arc<[Statement]>,
+    pub(crate) last: Arc<Statement>,
     pub(crate) is_update: bool,
     pub(crate) schema: SchemaRef,
     pub(crate) parameters: SchemaRef,
@@ -32,6 +36,12 @@ impl Prepared {
     /// The text, as it came.
     pub fn sql(&self) -> &str {
         &self.sql
+    }
+
+    /// About how many bytes it holds: the text, and its statements with their tokens.
+    pub fn bytes(&self) -> usize {
+        const TIMES: usize = 5;
+        self.sql.len().saturating_mul(TIMES)
     }
 
     /// Whether it changes something (DDL, INSERT, COPY, SET …) rather than giving rows.

@@ -98,7 +98,13 @@ impl TableProvider for StreamTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema().fields().len()).collect());
         let order_by = self.stream.definition.order_columns().map_err(into_datafusion)?;
-        Ok(Arc::new(StreamScanExec::try_new(self.stream.source.clone(), projection, limit, order_by)?))
+        Ok(Arc::new(StreamScanExec::try_new(
+            self.stream.source.clone(),
+            projection,
+            limit,
+            order_by,
+            self.owner.clone(),
+        )?))
     }
 
     async fn insert_into(
@@ -110,7 +116,8 @@ impl TableProvider for StreamTable {
         if op != InsertOp::Append {
             return Err(self.takes_rows_alone());
         }
-        let sink = StreamSink::new(self.stream.sink.clone(), self.stream.definition.batch_rows.get());
+        let rows = self.stream.definition.batch_rows.get();
+        let sink = StreamSink::new(self.stream.sink.clone(), rows, self.owner.clone());
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))
     }
 

@@ -14,7 +14,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use couatl_core::{Error, ErrorKind, Result};
-use couatl_datafusion::User;
+use couatl_datafusion::{Caller, Queries, User};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use parking_lot::Mutex;
@@ -46,7 +46,91 @@ const MOST_FAILURES: usize = 10_000;
 /// How long a password that was right needs not be looked at again.
 const REMEMBERED: Duration = Duration::from_secs(5 * 60);
 
-/// Decides who a call is from.
+/// What the header of a call says of who makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    Password { user: String, password: String },
+    Token(String),
+}
+
+impl Credentials {
+    /// Reads the header, if there is one.
+    fn read(headers: &HeaderMap) -> Result<Option<Self>> {
+        let Some(header) = headers.get(AUTHORIZATION) else { return Ok(None) };
+        let unreadable = || denied("the authorization header cannot be read: it is Basic or Bearer");
+        let (scheme, credentials) =
+            header.to_str().ok().and_then(|header| header.split_once(' ')).ok_or_else(unreadable)?;
+        let credentials = credentials.trim();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Ok(Some(Self::Token(credentials.to_owned())));
+        }
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return Err(unreadable());
+        }
+        let decoded = BASIC.decode(credentials).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let parts = decoded.as_deref().and_then(|text| text.split_once(':'));
+        let (user, password) = parts.ok_or_else(unreadable)?;
+        Ok(Some(Self::Password { user: user.to_owned(), password: password.to_owned() }))
+    }
+}
+
+/// Who may come in: the users, where there are any, and the Python of queries that run.
+#[derive(Debug, Clone)]
+pub(crate) struct Callers {
+    authenticator: Option<Arc<Authenticator>>,
+    queries: Arc<Queries>,
+}
+
+impl Callers {
+    pub(crate) fn new(authenticator: Option<Arc<Authenticator>>, queries: Arc<Queries>) -> Self {
+        Self { authenticator, queries }
+    }
+
+    /// Whether everybody may come in.
+    pub(crate) fn are_all_welcome(&self) -> bool {
+        self.authenticator.is_none()
+    }
+
+    /// Who a call with these headers is from, and the token with which their next one may come. Who brings a password
+    /// looks for one, also where nobody has to log in.
+    pub(crate) async fn identify(&self, headers: &HeaderMap) -> Result<(Caller, Option<String>)> {
+        let credentials = match Credentials::read(headers) {
+            Err(_) if self.are_all_welcome() => None,
+            read => read?,
+        };
+        if let Some(found) = self.python(credentials.as_ref()) {
+            return Ok(found);
+        }
+        match &self.authenticator {
+            Some(authenticator) => {
+                let (user, token) = authenticator.identify(credentials.as_ref()).await?;
+                Ok((Caller::user(user), token))
+            }
+            None => {
+                let token = matches!(credentials, Some(Credentials::Password { .. })).then(|| "everybody".to_owned());
+                Ok((Caller::default(), token))
+            }
+        }
+    }
+
+    /// The Python of a query that runs. Its token is its name and its password.
+    fn python(&self, credentials: Option<&Credentials>) -> Option<(Caller, Option<String>)> {
+        let users = self.authenticator.as_ref().map(|authenticator| authenticator.users.current());
+        let find = |name: &str| users.as_ref()?.get(name);
+        match credentials? {
+            Credentials::Password { user, password } => {
+                let caller = self.queries.caller(user, password, find)?;
+                Some((caller, Some(format!("{user}.{password}"))))
+            }
+            Credentials::Token(token) => {
+                let (user, password) = token.split_once('.')?;
+                Some((self.queries.caller(user, password, find)?, None))
+            }
+        }
+    }
+}
+
+/// Decides which user a call is from.
 #[derive(Debug)]
 pub struct Authenticator {
     users: UserFile,
@@ -56,13 +140,6 @@ pub struct Authenticator {
     failures: Mutex<HashMap<String, (u32, Instant)>>,
     /// The signature of a name and a password that was right, and until when.
     remembered: Mutex<HashMap<String, (Vec<u8>, Instant)>>,
-}
-
-/// Who a call is from, and the token to give them.
-#[derive(Debug)]
-pub(crate) struct Identity {
-    pub(crate) user: User,
-    pub(crate) token: Option<String>,
 }
 
 impl Authenticator {
@@ -81,30 +158,21 @@ impl Authenticator {
         })
     }
 
-    /// Who a call with these headers is from.
-    pub(crate) async fn identify(self: &Arc<Self>, headers: &HeaderMap) -> Result<Identity> {
-        let header = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok());
-        let Some((scheme, credentials)) = header.and_then(|header| header.split_once(' ')) else {
-            return Err(denied("who are you? send a user and a password, or a token"));
-        };
-        match scheme {
-            _ if scheme.eq_ignore_ascii_case("bearer") => {
-                let (user, life) = self
-                    .token_user(credentials.trim())
-                    .ok_or_else(|| denied("the token is not valid, or no more: log in again"))?;
+    /// The user of these credentials, and the token to give them.
+    async fn identify(self: &Arc<Self>, credentials: Option<&Credentials>) -> Result<(User, Option<String>)> {
+        match credentials {
+            None => Err(denied("who are you? send a user and a password, or a token")),
+            Some(Credentials::Token(token)) => {
+                let (user, life) =
+                    self.token_user(token).ok_or_else(|| denied("the token is not valid, or no more: log in again"))?;
                 let token = (life < TOKEN_LIFE / 2).then(|| self.token(&user));
-                Ok(Identity { user, token })
+                Ok((user, token))
             }
-            _ if scheme.eq_ignore_ascii_case("basic") => {
-                let decoded = BASIC.decode(credentials.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-                let Some((name, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) else {
-                    return Err(denied("the authorization header cannot be read"));
-                };
-                let user = self.log_in(name, password).await?;
+            Some(Credentials::Password { user, password }) => {
+                let user = self.log_in(user, password).await?;
                 let token = Some(self.token(&user));
-                Ok(Identity { user, token })
+                Ok((user, token))
             }
-            _ => Err(denied("authorization is Basic or Bearer")),
         }
     }
 
@@ -113,16 +181,17 @@ impl Authenticator {
         if let Some((user, _)) = self.token_user(password).filter(|(user, _)| &*user.name == name) {
             return Ok(user);
         }
-        let signature = hmac::sign(&self.key, format!("{name}:{password}").as_bytes()).as_ref().to_vec();
+        let users = self.users.current();
+        let signature =
+            self.sign(&format!("{name}:{password}"), users.hash(name).unwrap_or_default()).as_ref().to_vec();
         let remembered = self.remembered.lock().get(name).cloned();
         if remembered.is_some_and(|(known, until)| known == signature && Instant::now() < until)
-            && let Some(user) = self.users.current().get(name)
+            && let Some(user) = users.get(name)
         {
             return Ok(user);
         }
         let found = {
             let _permit = self.passwords.acquire().await;
-            let users = self.users.current();
             let (name, password) = (name.to_owned(), password.to_owned());
             tokio::task::spawn_blocking(move || users.verify(&name, &password)).await
         };
@@ -155,23 +224,35 @@ impl Authenticator {
         LONGEST_DELAY.min(FIRST_DELAY * 2_u32.saturating_pow((*count - 1).min(10)))
     }
 
-    /// A token for a user, `name.expiry.signature`.
+    /// What is said, signed for as long as the user's password is what it is.
+    fn sign(&self, said: &str, hash: &str) -> hmac::Tag {
+        hmac::sign(&self.key, format!("{said}\n{hash}").as_bytes())
+    }
+
+    /// A token for a user.
     fn token(&self, user: &User) -> String {
-        let expiry = (SystemTime::now() + TOKEN_LIFE).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.token_until(user, SystemTime::now() + TOKEN_LIFE)
+    }
+
+    /// A token, `name.expiry.signature`.
+    fn token_until(&self, user: &User, expiry: SystemTime) -> String {
+        let expiry = expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let said = format!("{}.{expiry}", BASE64_URL_SAFE_NO_PAD.encode(&*user.name));
-        let signature = hmac::sign(&self.key, said.as_bytes());
+        let signature = self.sign(&said, self.users.current().hash(&user.name).unwrap_or_default());
         format!("{said}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
     }
 
     /// The user of a token, and for how long it is still good.
     fn token_user(&self, token: &str) -> Option<(User, Duration)> {
         let (said, signature) = token.rsplit_once('.')?;
-        hmac::verify(&self.key, said.as_bytes(), &BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
         let (name, expiry) = said.split_once('.')?;
+        let name = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
+        let users = self.users.current();
+        let signed = format!("{said}\n{}", users.hash(&name)?);
+        hmac::verify(&self.key, signed.as_bytes(), &BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
         let expiry = UNIX_EPOCH + Duration::from_secs(expiry.parse().ok()?);
         let life = expiry.duration_since(SystemTime::now()).ok()?;
-        let name = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
-        Some((self.users.current().get(&name)?, life))
+        Some((users.get(&name)?, life))
     }
 }
 
@@ -194,8 +275,9 @@ mod tests {
         (Arc::new(Authenticator::new(folder.path().join("users")).unwrap()), folder)
     }
 
-    fn header(text: &str) -> HeaderMap {
-        HeaderMap::from_iter([(AUTHORIZATION, text.parse().unwrap())])
+    async fn identify(authenticator: &Arc<Authenticator>, header: &str) -> Result<(User, Option<String>)> {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]);
+        authenticator.identify(Credentials::read(&headers)?.as_ref()).await
     }
 
     #[tokio::test]
@@ -203,14 +285,14 @@ mod tests {
         let (authenticator, _folder) = authenticator();
         // With padding and without.
         for basic in ["Basic YW5uOnNlY3JldA==", "basic YW5uOnNlY3JldA"] {
-            let ann = authenticator.identify(&header(basic)).await.unwrap();
-            assert_eq!((&*ann.user.name, ann.user.role), ("ann", Role::Writer));
-            let token = ann.token.unwrap();
-            let again = authenticator.identify(&header(&format!("Bearer {token}"))).await.unwrap();
-            assert_eq!(again.user, ann.user);
-            assert_eq!(again.token, None, "a young token is not renewed");
+            let (ann, token) = identify(&authenticator, basic).await.unwrap();
+            assert_eq!((&*ann.name, ann.role), ("ann", Role::Writer));
+            let token = token.unwrap();
+            let (again, renewed) = identify(&authenticator, &format!("Bearer {token}")).await.unwrap();
+            assert_eq!(again, ann);
+            assert_eq!(renewed, None, "a young token is not renewed");
             let basic = BASIC.encode(format!("ann:{token}"));
-            assert_eq!(authenticator.identify(&header(&format!("Basic {basic}"))).await.unwrap().user, ann.user);
+            assert_eq!(identify(&authenticator, &format!("Basic {basic}")).await.unwrap().0, ann);
         }
     }
 
@@ -221,7 +303,7 @@ mod tests {
         for name in ["ann", "ann", "ann", "eve"] {
             let before = tokio::time::Instant::now();
             let basic = BASIC.encode(format!("{name}:wrong"));
-            let error = authenticator.identify(&header(&format!("Basic {basic}"))).await.unwrap_err();
+            let error = identify(&authenticator, &format!("Basic {basic}")).await.unwrap_err();
             assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::Unauthenticated, "wrong user or password"));
             delays.push(before.elapsed().as_millis() / 100);
         }
@@ -231,11 +313,26 @@ mod tests {
         let mut forged = token.clone();
         forged.pop();
         for wrong in ["Bearer ", "Bearer a.b", &format!("Bearer {forged}"), "Basic !", "Digest x", "x"] {
-            let error = authenticator.identify(&header(wrong)).await.unwrap_err();
+            let error = identify(&authenticator, wrong).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{wrong}");
         }
-        assert!(authenticator.identify(&HeaderMap::new()).await.is_err());
+        assert!(authenticator.identify(None).await.is_err());
+        let old = authenticator.token_until(&ann, SystemTime::now() - Duration::from_secs(1));
+        assert!(identify(&authenticator, &format!("Bearer {old}")).await.is_err());
         std::fs::remove_file(folder.path().join("users")).unwrap();
-        assert!(authenticator.identify(&header(&format!("Bearer {token}"))).await.is_err(), "a removed user is gone");
+        assert!(identify(&authenticator, &format!("Bearer {token}")).await.is_err(), "a removed user is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_password_ends_the_old_one_and_its_tokens() {
+        let (authenticator, folder) = authenticator();
+        let basic = |password: &str| format!("Basic {}", BASIC.encode(format!("ann:{password}")));
+        let (_, token) = identify(&authenticator, &basic("secret")).await.unwrap();
+        let mut users = Users::default();
+        users.add("ann", Role::Writer, "other").unwrap();
+        users.write(&folder.path().join("users")).unwrap();
+        assert!(identify(&authenticator, &basic("secret")).await.is_err());
+        assert!(identify(&authenticator, &format!("Bearer {}", token.unwrap())).await.is_err());
+        assert!(identify(&authenticator, &basic("other")).await.is_ok());
     }
 }

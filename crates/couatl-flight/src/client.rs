@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use couatl_core::Error;
-use couatl_datafusion::{Session, User};
+use couatl_datafusion::{Caller, Session};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
@@ -20,14 +20,17 @@ use tonic::body::Body;
 use tower::Service;
 use tracing::warn;
 
-use crate::auth::Authenticator;
-use crate::handle::{HandleLimits, Handles};
+use crate::auth::Callers;
+use crate::handle::{HandleLimits, Handles, Weigh};
 use crate::statement::Statement;
 use crate::status::status;
 use crate::stream::put_in;
 
 /// The name that Flight's own clients look for.
 const SESSION_COOKIE: &str = "arrow_flight_session_id";
+
+/// The calls that nobody has to log in for.
+const HEALTH: &str = "/grpc.health.v1.Health/";
 
 /// What a connection is to the requests that come over it.
 #[derive(Debug, Clone, Default)]
@@ -52,9 +55,9 @@ impl Client {
 }
 
 impl Client {
-    /// Whether a session is of the same user.
+    /// Whether a session is of the same caller.
     pub(crate) fn owns(&self, session: &Session) -> bool {
-        is_same(session.user(), self.session.user())
+        session.caller().is_same(self.session.caller())
     }
 
     /// A statement as its user may run it now; nothing for one of another user.
@@ -62,10 +65,8 @@ impl Client {
         if !self.owns(&statement.session) {
             return None;
         }
-        Some(match self.session.user() {
-            Some(user) => Statement { session: statement.session.with_user(user.clone()), ..statement },
-            None => statement,
-        })
+        let session = statement.session.with_caller(self.session.caller().clone());
+        Some(Statement { session, ..statement })
     }
 }
 
@@ -76,16 +77,22 @@ pub(crate) struct Sessions {
     by_cookie: Handles<Session>,
 }
 
+impl Weigh for Session {
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
 impl Sessions {
     pub(crate) fn new(base: Session, limits: HandleLimits) -> Self {
         Self { base, by_cookie: Handles::new(limits) }
     }
 
     /// The client of a request, and whether its cookie says so.
-    fn find(&self, headers: &HeaderMap, connection: Option<ConnectInfo>, user: Option<User>) -> (Client, bool) {
-        let as_now = |session: &Session| user.clone().map_or_else(|| session.clone(), |user| session.with_user(user));
-        // Sessions are not handed on from one user to another.
-        let is_own = |session: &Session| is_same(session.user(), user.as_ref());
+    fn find(&self, headers: &HeaderMap, connection: Option<ConnectInfo>, caller: &Caller) -> (Client, bool) {
+        let as_now = |session: &Session| session.with_caller(caller.clone());
+        // Sessions are not handed on from one caller to another.
+        let is_own = |session: &Session| session.caller().is_same(caller);
         if let Some(id) = cookie(headers)
             && let Some(session) = self.by_cookie.get(&id).filter(is_own)
         {
@@ -123,11 +130,6 @@ impl Sessions {
     }
 }
 
-/// Whether both are the same user, whatever their roles are now; or nobody.
-fn is_same(one: Option<&User>, other: Option<&User>) -> bool {
-    one.map(|user| &user.name) == other.map(|user| &user.name)
-}
-
 /// The session that a request names.
 fn cookie(headers: &HeaderMap) -> Option<Bytes> {
     let texts = headers.get_all(COOKIE).into_iter().filter_map(|header| header.to_str().ok());
@@ -140,8 +142,7 @@ fn cookie(headers: &HeaderMap) -> Option<Bytes> {
 #[derive(Clone)]
 pub(crate) struct Clients<S> {
     pub(crate) sessions: Arc<Sessions>,
-    /// None where everybody may do everything.
-    pub(crate) authenticator: Option<Arc<Authenticator>>,
+    pub(crate) callers: Callers,
     pub(crate) inner: S,
 }
 
@@ -158,26 +159,25 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let (sessions, authenticator) = (Arc::clone(&self.sessions), self.authenticator.clone());
+        let (sessions, callers) = (Arc::clone(&self.sessions), self.callers.clone());
         // The one that is ready.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         async move {
-            let identified = match &authenticator {
-                Some(authenticator) => match authenticator.identify(request.headers()).await {
-                    Ok(identity) => Some(identity),
-                    Err(error) => {
-                        warn!(path = request.uri().path(), %error, "refused");
-                        return Ok(status(&error).into_http());
-                    }
-                },
-                None => None,
+            // Whoever looks after the server asks it how it is, and knows no password.
+            if request.uri().path().starts_with(HEALTH) {
+                return inner.call(request).await;
+            }
+            let (caller, token) = match callers.identify(request.headers()).await {
+                Ok(identified) => identified,
+                Err(error) => {
+                    warn!(path = request.uri().path(), %error, "refused");
+                    return Ok(status(&error).into_http());
+                }
             };
-            let (user, token) = identified.map_or((None, None), |identity| (Some(identity.user), identity.token));
             let token = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
-            let token = token.or_else(|| authenticator.is_none().then(|| everybody(request.headers())).flatten());
             let connection = request.extensions().get::<ConnectInfo>().cloned();
-            let (client, is_known) = sessions.find(request.headers(), connection, user);
+            let (client, is_known) = sessions.find(request.headers(), connection, &caller);
             let cookie = (!is_known).then(|| set_cookie(&client.id)).flatten();
             request.extensions_mut().insert(client);
             let mut response = put_in(inner.call(request).await?);
@@ -191,12 +191,6 @@ where
         }
         .boxed()
     }
-}
-
-/// What a client that brings a password is given where there are no users, since it looks for a token.
-fn everybody(headers: &HeaderMap) -> Option<HeaderValue> {
-    let logs_in = headers.get(AUTHORIZATION)?.as_bytes().get(..6)?.eq_ignore_ascii_case(b"basic ");
-    logs_in.then(|| HeaderValue::from_static("Bearer everybody"))
 }
 
 /// Without attributes: some make Java's clients send it back in quotes, with attributes of their own.

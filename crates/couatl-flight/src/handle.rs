@@ -20,6 +20,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 pub struct HandleLimits {
     /// How many there may be at once.
     pub count: usize,
+    /// How many bytes of statements and parameters they stand for, all together.
+    pub bytes: usize,
     /// How long one lives after its last use.
     pub idle: Duration,
 }
@@ -31,25 +33,34 @@ pub(crate) struct Handles<T> {
     entries: Mutex<HashMap<Uuid, Entry<T>>>,
 }
 
+/// What a handle stands for has a size.
+pub(crate) trait Weigh {
+    /// About how many bytes it holds; what all of them hold anyhow need not be counted.
+    fn bytes(&self) -> usize;
+}
+
 #[derive(Debug)]
 struct Entry<T> {
     value: T,
+    bytes: usize,
     used: Instant,
 }
 
-impl<T: Clone> Handles<T> {
+fn total<T>(entries: &HashMap<Uuid, Entry<T>>) -> usize {
+    entries.values().map(|entry| entry.bytes).sum()
+}
+
+impl<T: Clone + Weigh> Handles<T> {
     pub(crate) fn new(limits: HandleLimits) -> Self {
         Self { limits, entries: Mutex::default() }
     }
 
     /// Keeps a value, and gives the handle of it.
     pub(crate) fn insert(&self, value: T) -> Bytes {
-        let id = Uuid::new_v4();
+        let (id, bytes) = (Uuid::new_v4(), value.bytes());
         let mut entries = self.entries.lock();
-        if entries.len() >= self.limits.count {
-            self.make_room(&mut entries);
-        }
-        entries.insert(id, Entry { value, used: Instant::now() });
+        self.make_room(&mut entries, bytes);
+        entries.insert(id, Entry { value, bytes, used: Instant::now() });
         Bytes::from(id.to_string())
     }
 
@@ -68,7 +79,9 @@ impl<T: Clone> Handles<T> {
             return None;
         }
         entry.used = Instant::now();
-        Some(change(&mut entry.value))
+        let changed = change(&mut entry.value);
+        entry.bytes = entry.value.bytes();
+        Some(changed)
     }
 
     /// Forgets a handle, and gives its value, if it lived.
@@ -92,17 +105,22 @@ impl<T: Clone> Handles<T> {
         drop(expired);
     }
 
-    /// Drops what has expired, and, where that is not enough, the eighth that was not used for the longest time: a
-    /// share, so that a full store does not look through all of itself for each new entry.
-    fn make_room(&self, entries: &mut HashMap<Uuid, Entry<T>>) {
-        entries.retain(|_, entry| entry.used.elapsed() <= self.limits.idle);
-        if entries.len() < self.limits.count {
-            return;
+    /// Where one more would be too much, drops what has expired, and then, an eighth at a time, what was not used for the
+    /// longest time: a share, so that a full store does not look through all of itself for each new entry.
+    fn make_room(&self, entries: &mut HashMap<Uuid, Entry<T>>, bytes: usize) {
+        let is_full = |entries: &HashMap<Uuid, Entry<T>>| {
+            !entries.is_empty()
+                && (entries.len() >= self.limits.count || total(entries).saturating_add(bytes) > self.limits.bytes)
+        };
+        if is_full(entries) {
+            entries.retain(|_, entry| entry.used.elapsed() <= self.limits.idle);
         }
-        let mut uses: Vec<Instant> = entries.values().map(|entry| entry.used).collect();
-        let (_, last_to_go, _) = uses.select_nth_unstable(entries.len() / 8);
-        let last_to_go = *last_to_go;
-        entries.retain(|_, entry| entry.used > last_to_go);
+        while is_full(entries) {
+            let mut uses: Vec<Instant> = entries.values().map(|entry| entry.used).collect();
+            let (_, last_to_go, _) = uses.select_nth_unstable(entries.len() / 8);
+            let last_to_go = *last_to_go;
+            entries.retain(|_, entry| entry.used > last_to_go);
+        }
     }
 }
 
@@ -110,8 +128,29 @@ impl<T: Clone> Handles<T> {
 mod tests {
     use super::*;
 
+    impl Weigh for usize {
+        fn bytes(&self) -> usize {
+            *self
+        }
+    }
+
     fn handles(count: usize) -> Handles<usize> {
-        Handles::new(HandleLimits { count, idle: Duration::from_secs(600) })
+        Handles::new(HandleLimits { count, bytes: 1000, idle: Duration::from_secs(600) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_large_makes_others_go() {
+        let handles = handles(100);
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            all.push(handles.insert(300));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let kept: Vec<bool> = all.iter().map(|handle| handles.get(handle).is_some()).collect();
+        assert_eq!(kept, [false, true, true, true]);
+        let huge = handles.insert(5000);
+        assert_eq!(handles.get(&huge), Some(5000), "one that is too large by itself is there alone");
+        assert!(all.iter().all(|handle| handles.get(handle).is_none()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,9 +20,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::auth::Authenticator;
+use crate::auth::Callers;
 use crate::connection::Connection;
 use crate::format::Format;
+use crate::metrics;
 use crate::runtime::QueryRuntime;
 use crate::statement::Statement;
 use crate::stream::prepare;
@@ -38,7 +39,7 @@ const MAX_QUERY_BYTES: usize = 16 * 1024 * 1024;
 pub(crate) struct Http {
     pub(crate) session: Session,
     pub(crate) runtime: QueryRuntime,
-    pub(crate) authenticator: Option<Arc<Authenticator>>,
+    pub(crate) callers: Callers,
     pub(crate) refusing: CancellationToken,
 }
 
@@ -76,23 +77,19 @@ impl Http {
             .route("/", get(answer).post(answer))
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
             .layer(axum::extract::DefaultBodyLimit::max(MAX_QUERY_BYTES))
             .with_state(self)
     }
 
     /// The session of whoever asks.
     async fn session(&self, headers: &HeaderMap) -> Result<Session> {
-        match &self.authenticator {
-            Some(authenticator) => {
-                let identity = authenticator.identify(headers).await?;
-                Ok(self.session.fork().with_user(identity.user))
-            }
-            None if is_from_elsewhere(headers) => Err(Error::new(
-                ErrorKind::PermissionDenied,
-                "requests of other pages, and for other names, are refused",
-            )),
-            None => Ok(self.session.fork()),
+        if self.callers.are_all_welcome() && is_from_elsewhere(headers) {
+            let text = "requests of other pages, and for other names, are refused";
+            return Err(Error::new(ErrorKind::PermissionDenied, text));
         }
+        let (caller, _) = self.callers.identify(headers).await?;
+        Ok(self.session.fork().with_caller(caller))
     }
 
     async fn run(&self, method: &Method, headers: &HeaderMap, asked: Asked, body: &Bytes) -> Result<Response> {
@@ -164,6 +161,15 @@ fn chunks(
         }
     });
     Ok(chunks.filter(|chunk| futures::future::ready(!matches!(chunk, Ok(bytes) if bytes.is_empty()))).boxed())
+}
+
+/// The numbers of the server, for whoever may come in.
+async fn metrics(State(http): State<Http>, headers: HeaderMap) -> Response {
+    match http.session(&headers).await.map(|session| metrics::scrape(session.queries())) {
+        Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Ok(Err(error)) => refusal(&Error::internal(error.to_string())),
+        Err(error) => refusal(&error),
+    }
 }
 
 async fn ready(State(http): State<Http>) -> (StatusCode, &'static str) {

@@ -35,6 +35,14 @@ pub(crate) enum Parameters {
 }
 
 impl Parameters {
+    /// What their arrays hold.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Parameters::None => 0,
+            Parameters::Rows(batches) => batches.iter().map(RecordBatch::get_array_memory_size).sum(),
+        }
+    }
+
     /// The values of each execution, in order.
     pub(crate) fn executions(&self) -> impl Iterator<Item = Result<Option<ParamValues>>> + Send + use<> {
         let (once, batches) = match self {

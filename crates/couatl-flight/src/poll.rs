@@ -17,6 +17,8 @@ use prost::Message;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
+use crate::handle::Weigh;
+
 /// How long the first poll of a statement waits for it: many are done before a second one could come.
 pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(100);
 
@@ -34,6 +36,12 @@ pub(crate) struct Running {
     end: Shared<BoxFuture<'static, Result<FlightInfo, Status>>>,
     /// The answer while there is none.
     unfinished: Arc<FlightInfo>,
+}
+
+impl Weigh for Running {
+    fn bytes(&self) -> usize {
+        self.unfinished.schema.len() + self.unfinished.flight_descriptor.as_ref().map_or(0, |d| d.cmd.len())
+    }
 }
 
 impl Running {

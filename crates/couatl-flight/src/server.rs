@@ -12,16 +12,19 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::server::NamedService;
 use tonic::transport::Server as Transport;
+use tonic_health::ServingStatus;
 use tower::layer::layer_fn;
 use tracing::{info, warn};
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Callers};
 use crate::client::{Clients, Sessions};
 use crate::connection::connections;
 use crate::flight::Flight;
 use crate::handle::HandleLimits;
 use crate::http::{Http, Incoming};
+use crate::reflection;
 use crate::runtime::QueryRuntime;
 use crate::service::Service;
 use crate::stream::MAX_MESSAGE_BYTES;
@@ -36,6 +39,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long clients have to read the statuses of their ended queries, where the grace has passed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How much of the statements and parameters that clients hold is kept, of each kind of handle.
+const HANDLE_BYTES: usize = 256 * 1024 * 1024;
+
 /// What a server can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
@@ -49,6 +55,10 @@ pub struct ServerConfig {
     pub statements: HandleLimits,
     /// How many sessions clients may have, and for how long without using them.
     pub sessions: HandleLimits,
+    /// Whether it says how it is, by gRPC's own protocol for that, to whoever asks.
+    pub health: bool,
+    /// Whether it describes its protocol to those who ask for it.
+    pub reflection: bool,
 }
 
 impl Default for ServerConfig {
@@ -56,9 +66,11 @@ impl Default for ServerConfig {
         Self {
             grace: Duration::from_secs(10),
             heartbeat: Some(Duration::from_secs(15)),
-            tickets: HandleLimits { count: 10_000, idle: Duration::from_secs(10 * 60) },
-            statements: HandleLimits { count: 10_000, idle: Duration::from_secs(60 * 60) },
-            sessions: HandleLimits { count: 10_000, idle: Duration::from_secs(24 * 60 * 60) },
+            tickets: HandleLimits { count: 10_000, bytes: HANDLE_BYTES, idle: Duration::from_secs(10 * 60) },
+            statements: HandleLimits { count: 10_000, bytes: HANDLE_BYTES, idle: Duration::from_secs(60 * 60) },
+            sessions: HandleLimits { count: 10_000, bytes: HANDLE_BYTES, idle: Duration::from_secs(24 * 60 * 60) },
+            health: false,
+            reflection: false,
         }
     }
 }
@@ -139,13 +151,14 @@ impl Server {
         let cut = CancellationToken::new();
         let _cut = cut.clone().drop_guard();
 
+        let callers = Callers::new(authenticator, Arc::clone(session.queries()));
         let runtime = QueryRuntime::new(queries.clone(), over.clone());
         let _http = http.map(|listener| {
             let incoming = Incoming(connections(listener, tls.clone(), cut.clone()).boxed());
             let http = Http {
                 session: session.clone(),
                 runtime: runtime.clone(),
-                authenticator: authenticator.clone(),
+                callers: callers.clone(),
                 refusing: refusing.clone(),
             };
             let closing = closing.clone().cancelled_owned();
@@ -162,22 +175,19 @@ impl Server {
         let service = FlightServiceServer::new(Flight::new(service, Arc::clone(&sessions), refusing.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_serving::<FlightServiceServer<Flight>>().await;
         let transport = Transport::builder()
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_max_header_list_size(HEADER_LIST_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .layer(layer_fn(move |inner| Clients {
-                sessions: Arc::clone(&sessions),
-                authenticator: authenticator.clone(),
-                inner,
-            }))
-            .serve_with_incoming_shutdown(
-                service,
-                connections(listener, tls, cut.clone()),
-                closing.clone().cancelled_owned(),
-            );
+            .layer(layer_fn(move |inner| Clients { sessions: Arc::clone(&sessions), callers: callers.clone(), inner }))
+            .add_service(service)
+            .add_optional_service(config.health.then_some(health))
+            .add_optional_service(config.reflection.then(reflection::service).transpose()?)
+            .serve_with_incoming_shutdown(connections(listener, tls, cut.clone()), closing.clone().cancelled_owned());
         let mut transport = std::pin::pin!(transport);
         let failed = |error: tonic::transport::Error| {
             Error::new(ErrorKind::Unavailable, format!("the server cannot go on: {error}")).with_source(error)
@@ -191,6 +201,9 @@ impl Server {
 
         info!(address, grace = ?config.grace, "shutting down");
         refusing.cancel();
+        for service in ["", <FlightServiceServer<Flight> as NamedService>::NAME] {
+            reporter.set_service_status(service, ServingStatus::NotServing).await;
+        }
         let asked = Instant::now();
         let queries_end = queries.spawn(async move { session.shutdown(config.grace).await });
         tokio::pin!(queries_end);

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::client::Client;
-use crate::handle::{HandleLimits, Handles};
+use crate::handle::{HandleLimits, Handles, Weigh};
 use crate::ingest::ingestion;
 use crate::parameters::{Parameters, Upload};
 use crate::poll::Running;
@@ -64,6 +64,12 @@ pub(crate) struct Service {
 struct Query {
     statement: Statement,
     cancelled: CancellationToken,
+}
+
+impl Weigh for Query {
+    fn bytes(&self) -> usize {
+        self.statement.bytes()
+    }
 }
 
 /// What a client gets of a new prepared statement.

@@ -9,6 +9,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 
+use crate::handle::Weigh;
 use crate::parameters::Parameters;
 use crate::wire::wire_schema;
 
@@ -19,6 +20,12 @@ pub(crate) struct Statement {
     pub(crate) session: Session,
     pub(crate) prepared: Prepared,
     pub(crate) parameters: Parameters,
+}
+
+impl Weigh for Statement {
+    fn bytes(&self) -> usize {
+        self.prepared.bytes() + self.parameters.bytes()
+    }
 }
 
 impl Statement {

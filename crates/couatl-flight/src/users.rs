@@ -102,6 +102,11 @@ impl Users {
         self.by_name.iter().map(|(name, entry)| User { name: Arc::clone(name), role: entry.role })
     }
 
+    /// What there is of a user's password: another one has another.
+    pub(crate) fn hash(&self, name: &str) -> Option<&str> {
+        self.by_name.get(name).map(|entry| &*entry.hash)
+    }
+
     /// The user of a name.
     pub(crate) fn get(&self, name: &str) -> Option<User> {
         let (name, entry) = self.by_name.get_key_value(name)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use couatl_core::{Error, Init, Result, StreamDefinition};
+use couatl_core::{Credentials, Error, Init, Result, StreamDefinition};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule};
@@ -92,6 +92,16 @@ impl Module {
             Ok((name, module)) => Ok(Self { body, name, module }),
             Err(error) => Err(raised(py, Some(&body), &body.definition.name, "the interpreter", error)),
         }
+    }
+
+    /// Gives the body the names of those who may ask the server from within it: ours, and those that Timeplus has.
+    pub(crate) fn tell(&self, py: Python<'_>, credentials: &Credentials) -> Result<()> {
+        let globals = self.module.bind(py).dict();
+        let told = ["couatl", "timeplus"].into_iter().try_for_each(|system| {
+            globals.set_item(format!("__{system}_local_api_user"), &credentials.user)?;
+            globals.set_item(format!("__{system}_local_api_password"), &credentials.password)
+        });
+        told.map_err(|error| raised(py, Some(&self.body), &self.body.definition.name, "the interpreter", error))
     }
 
     /// Runs the body. User code.

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use couatl_core::{Error, Metrics, Result, StreamDefinition};
+use couatl_core::{Error, Metrics, OpenContext, Result, StreamDefinition};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -101,28 +101,37 @@ fn known_ints(py: Python<'_>) -> Result<()> {
 
 impl<'a> Opened<'a> {
     /// Imports the body and runs its init function. After an error nothing is left to close.
-    pub(crate) fn open(py: Python<'_>, program: &'a Program, control: &'a Control) -> Result<Self> {
+    pub(crate) fn open(
+        py: Python<'_>,
+        program: &'a Program,
+        context: &OpenContext,
+        control: &'a Control,
+    ) -> Result<Self> {
         known_ints(py)?;
         let module = match &program.code {
             Code::Body(body) => Some(Module::new(py, body.clone())?),
             Code::Callables { .. } => None,
         };
         let opened = Self { program, control, module };
-        let outcome = opened.import_and_init(py);
+        let outcome = opened.import_and_init(py, context);
         if outcome.is_err() {
             opened.unload(py);
         }
         outcome.map(|()| opened)
     }
 
-    fn import_and_init(&self, py: Python<'_>) -> Result<()> {
+    fn import_and_init(&self, py: Python<'_>, context: &OpenContext) -> Result<()> {
         let Some(module) = &self.module else { return Ok(()) };
+        if let Some(credentials) = context.credentials() {
+            module.tell(py, credentials)?;
+        }
         user(py, self.control, || module.run(py))
             .map_err(|error| self.program.raised(py, self.control, "importing the body", error))?;
         if self.control.is_cancelled() {
             return Err(cancelled(&self.program.definition.name));
         }
         if let Some((init, parameters)) = module.init(py)? {
+            let parameters = parameters.map(|parameters| context.resolve(parameters)).transpose()?;
             let call = || match parameters {
                 Some(parameters) => init.call1((parameters,)),
                 None => init.call0(),

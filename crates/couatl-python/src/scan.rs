@@ -7,7 +7,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -28,6 +28,10 @@ use crate::program::{Opened, Program, cancelled, settle, spawn, user};
 
 /// Tuples of a list that are converted together, column by column: few enough to stay in the cache meanwhile.
 const CHUNK_ROWS: usize = 128;
+
+/// How long a thread has the interpreter before it lets others have it. Who waits asks for it after 5 ms, and only who was
+/// asked really hands it over; a thread that lets go of it before takes it back before anybody has woken up.
+const LONGEST_HOLD: Duration = Duration::from_millis(10);
 
 /// What travels: rows that the consumer finishes into a batch, or a batch that came as one.
 pub(crate) enum Parcel {
@@ -52,7 +56,7 @@ impl Parcel {
 
 /// Starts a scan on a thread of its own; resolves when init has run.
 pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<PythonPartition> {
-    let ScanRequest { projection, fetch, metrics, finish } = request;
+    let ScanRequest { projection, fetch, context, metrics, finish } = request;
     let definition = program.definition.clone();
     let schema = Arc::new(definition.schema.project(&projection)?);
     let layout = Arc::new(Layout {
@@ -82,7 +86,7 @@ pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<
         move |py: Python<'_>| {
             clock.restart();
             let mut reader = Reader::new(py, &program, &control, &clock, &delivery, layout, fetch)?;
-            let thread = match Opened::open(py, &program, &control) {
+            let thread = match Opened::open(py, &program, &context, &control) {
                 Ok(thread) => thread,
                 Err(error) => {
                     // Whoever waits for the opening is told there; where nobody does any more, nobody needs it.
@@ -176,6 +180,8 @@ struct Reader<'a, 'py> {
     converted: u64,
     fetch: u64,
     samples: Samples,
+    /// When others could last have the interpreter.
+    breath: Instant,
 }
 
 impl<'a, 'py> Reader<'a, 'py> {
@@ -207,6 +213,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             converted: 0,
             fetch,
             samples,
+            breath: Instant::now(),
         })
     }
 
@@ -466,6 +473,7 @@ impl<'a, 'py> Reader<'a, 'py> {
         let full = rows.is_full();
         self.count = number;
         self.clock.converted(self.samples.add(self.converted, start.elapsed()));
+        self.breathe();
         if full {
             self.full();
         }
@@ -476,8 +484,16 @@ impl<'a, 'py> Reader<'a, 'py> {
     #[cold]
     fn full(&mut self) {
         self.flush();
-        // A long list is converted without a bytecode in between: let others have the interpreter.
-        self.py.detach(|| {});
+        self.breathe();
+    }
+
+    /// Lets others have the interpreter, where this thread has had it for long enough. Python looks by itself whether
+    /// others want it, but only between bytecodes, and a long list, or an iterator that is written in C, has none.
+    fn breathe(&mut self) {
+        if self.breath.elapsed() >= LONGEST_HOLD {
+            self.py.detach(|| {});
+            self.breath = Instant::now();
+        }
     }
 
     /// An Arrow object's batches, after the rows that wait.
@@ -503,6 +519,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             self.clock.converted(start.elapsed());
             self.count += wanted as u64;
             self.send(Parcel::Batch(batch));
+            self.breathe();
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ type Order = (RecordBatch, oneshot::Sender<Result<()>>);
 
 /// Starts a write on a thread of its own; resolves when init has run and the function is known to fit.
 pub(crate) async fn open(program: Arc<Program>, request: WriteRequest) -> Result<PythonWriter> {
-    let WriteRequest { metrics, finish } = request;
+    let WriteRequest { context, metrics, finish } = request;
     let (orders, inbox) = mpsc::channel::<Order>();
     let orders = Arc::new(Mutex::new(Some(orders)));
     let control = Control::new({
@@ -48,7 +48,7 @@ pub(crate) async fn open(program: Arc<Program>, request: WriteRequest) -> Result
     let job = {
         let (control, metrics, program) = (control.clone(), metrics.clone(), program.clone());
         move |py: Python<'_>| {
-            let thread = match Opened::open(py, &program, &control) {
+            let thread = match Opened::open(py, &program, &context, &control) {
                 Ok(thread) => thread,
                 Err(error) => {
                     // Whoever waits for the opening is told there; where nobody does any more, nobody needs it.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use couatl_core::Result;
-use couatl_datafusion::Session;
+use couatl_datafusion::{Session, SessionSettings};
 use couatl_python::PythonHost;
 use datafusion::dataframe::DataFrame;
 
@@ -18,7 +18,7 @@ pub struct Engine {
 #[derive(Debug, Default)]
 pub struct EngineBuilder {
     python: Option<PathBuf>,
-    memory_limit: Option<usize>,
+    settings: SessionSettings,
 }
 
 impl Engine {
@@ -52,11 +52,10 @@ impl EngineBuilder {
         self
     }
 
-    /// How many bytes the queries may keep in sorts, aggregates and joins, see [`Session::with_memory_limit`]. Without it
-    /// there is no limit.
+    /// What its session begins with: limits, and where secrets are.
     #[must_use]
-    pub fn memory_limit(mut self, bytes: usize) -> Self {
-        self.memory_limit = Some(bytes);
+    pub fn settings(mut self, settings: SessionSettings) -> Self {
+        self.settings = settings;
         self
     }
 
@@ -66,10 +65,7 @@ impl EngineBuilder {
     /// `invalid-argument` where there is no Python in that place, or the process already runs another one.
     pub fn build(self) -> Result<Engine> {
         let host = Arc::new(PythonHost::new(self.python.as_deref())?);
-        let session = match self.memory_limit {
-            Some(bytes) => Session::with_memory_limit(host, bytes)?,
-            None => Session::new(host)?,
-        };
+        let session = Session::with_settings(host, self.settings)?;
         Ok(Engine { session })
     }
 }

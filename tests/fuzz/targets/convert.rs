@@ -123,7 +123,7 @@ impl Case {
     /// What the source gives, and how that ends.
     async fn scan(&self) -> (Vec<RecordBatch>, Result<()>) {
         let (projection, metrics, finish) = (self.projection.clone(), Arc::new(Metrics::default()), Finish::ignore());
-        let request = ScanRequest { projection, fetch: None, metrics, finish };
+        let request = ScanRequest { projection, fetch: None, context: Arc::default(), metrics, finish };
         let mut partition = match self.read.source.open(request).await {
             Ok(mut partitions) => partitions.remove(0),
             Err(error) => return (Vec::new(), Err(error)),
@@ -141,7 +141,7 @@ impl Case {
     }
 
     async fn give_back(&self, batches: Vec<RecordBatch>) -> Result<()> {
-        let request = WriteRequest { metrics: Arc::new(Metrics::default()), finish: Finish::ignore() };
+        let request = WriteRequest { context: Arc::default(), metrics: Arc::new(Metrics::default()), finish: Finish::ignore() };
         let mut writer = self.write.sink.open(request).await?;
         for batch in batches {
             if let Err(error) = writer.write(batch).await {

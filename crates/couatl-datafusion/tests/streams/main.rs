@@ -15,7 +15,7 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use couatl_core::ErrorKind;
-use couatl_datafusion::{Outcome, Session, from_datafusion};
+use couatl_datafusion::{Outcome, Session, SessionSettings, from_datafusion};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 
@@ -172,7 +172,8 @@ async fn limit_makes_an_endless_stream_countable() {
 #[tokio::test]
 async fn a_query_that_keeps_too_much_fails_and_says_what_to_do() {
     let host = Arc::new(ScriptedHost::default());
-    let session = Session::with_memory_limit(Arc::new(Shared(host.clone())), 1 << 20).unwrap();
+    let settings = SessionSettings { memory_limit: Some(1 << 20), ..SessionSettings::default() };
+    let session = Session::with_settings(Arc::new(Shared(host.clone())), settings).unwrap();
     session.sql(&create("c", "n int64", "streaming")).await.unwrap();
     let script = host.script("c");
     script.send(Step::Rows((0..1_000_000).collect())).unwrap();

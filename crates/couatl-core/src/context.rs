@@ -1,0 +1,238 @@
+//! What the user code of one opening is told beside its definition: secrets, and credentials for the way back.
+//!
+//! A definition names its secrets, `${secret:NAME}`, and is shown and stored so. Their values are read when a query
+//! opens the stream, are told to its code alone, and are taken out of whatever error comes of it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::{Error, Result};
+
+/// Shorter ones are not taken out of errors: too much that is no secret would look like them.
+const HIDDEN_BYTES: usize = 4;
+
+const OPEN: &str = "${secret:";
+
+/// Where secrets are found: a file for each in a folder, else the environment variable `COUATL_SECRET_NAME`.
+///
+/// ```
+/// use couatl_core::{ErrorKind, Secrets};
+///
+/// let folder = tempfile::tempdir()?;
+/// std::fs::write(folder.path().join("token"), "s3cr3t\n")?;
+/// let secrets = Secrets::new(Some(folder.path().into()));
+/// assert_eq!(secrets.resolve("token=${secret:token}")?, "token=s3cr3t");
+/// assert_eq!(secrets.resolve("${secret:other}").unwrap_err().kind(), ErrorKind::NotFound);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Secrets {
+    folder: Option<PathBuf>,
+}
+
+impl Secrets {
+    /// Those of a folder and of the environment; without a folder, of the environment alone.
+    pub fn new(folder: Option<PathBuf>) -> Self {
+        Self { folder }
+    }
+
+    /// The text with the values of the secrets that it names. A line break at the end of a file is not part of its value.
+    ///
+    /// # Errors
+    /// `invalid-setting` where a reference cannot be read; `not-found` where there is no such secret.
+    pub fn resolve<'t>(&self, text: &'t str) -> Result<Cow<'t, str>> {
+        self.resolve_with(text, |_, _| ())
+    }
+
+    /// Tells each reference and its value to `told`.
+    fn resolve_with<'t>(&self, text: &'t str, mut told: impl FnMut(&str, &str)) -> Result<Cow<'t, str>> {
+        if !text.contains(OPEN) {
+            return Ok(Cow::Borrowed(text));
+        }
+        let mut resolved = String::new();
+        for piece in pieces(text) {
+            match piece? {
+                Piece::Text(text) => resolved.push_str(text),
+                Piece::Secret(name) => {
+                    let value = self.value(name)?;
+                    told(&format!("{OPEN}{name}}}"), &value);
+                    resolved.push_str(&value);
+                }
+            }
+        }
+        Ok(Cow::Owned(resolved))
+    }
+
+    fn value(&self, name: &str) -> Result<String> {
+        let file = self.folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.is_file());
+        let variable = format!("COUATL_SECRET_{name}");
+        let found = match file {
+            Some(path) => std::fs::read_to_string(path).map_err(|error| error.to_string()),
+            None => std::env::var(&variable).map_err(|error| error.to_string()),
+        };
+        match found {
+            Ok(value) => Ok(value.strip_suffix('\n').map_or(value.as_str(), |v| v.trim_end_matches('\r')).to_owned()),
+            Err(reason) => Err(Error::not_found(format!(
+                "there is no secret '{name}' ({reason}): put it into a file of that name in the folder of secrets, or \
+                 into the environment variable {variable}"
+            ))),
+        }
+    }
+}
+
+/// Refuses a text whose references to secrets cannot be read, whether or not there are such secrets.
+///
+/// # Errors
+/// `invalid-setting`.
+pub fn check_secret_references(text: &str) -> Result<()> {
+    pieces(text).try_for_each(|piece| piece.map(drop))
+}
+
+enum Piece<'t> {
+    Text(&'t str),
+    Secret(&'t str),
+}
+
+fn pieces(text: &str) -> impl Iterator<Item = Result<Piece<'_>>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let Some(reference) = rest.strip_prefix(OPEN) else {
+            let (before, after) = rest.split_at(rest.find(OPEN).unwrap_or(rest.len()));
+            rest = after;
+            return Some(Ok(Piece::Text(before)));
+        };
+        let (name, after) = reference.split_once('}').unwrap_or((reference, ""));
+        rest = after;
+        let is_word = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        let is_name = !name.is_empty() && !name.starts_with('.') && name.chars().all(is_word);
+        Some(match is_name && reference.len() > name.len() {
+            true => Ok(Piece::Secret(name)),
+            false => Err(Error::invalid_setting(
+                "cannot read the reference to a secret: expected ${secret:NAME}, with letters, digits, '_', '-' and '.' \
+                 in its name",
+            )),
+        })
+    })
+}
+
+/// What lets the code of a stream ask the server that runs it, while its query runs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The name.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// What one opening of a source or a sink is told. The default knows the secrets of the environment and nobody to ask.
+#[derive(Debug, Default)]
+pub struct OpenContext {
+    secrets: Arc<Secrets>,
+    credentials: Option<Credentials>,
+    /// The values that were told, and what stands for them.
+    told: Mutex<Vec<(Told, String)>>,
+}
+
+/// A value that is not to be printed.
+struct Told(String);
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl OpenContext {
+    /// With these secrets, and these credentials.
+    pub fn new(secrets: Arc<Secrets>, credentials: Option<Credentials>) -> Self {
+        let password = credentials.iter().map(|credentials| credentials.password.clone());
+        let told = password.map(|password| (Told(password), "(password)".to_owned())).collect();
+        Self { secrets, credentials, told: Mutex::new(told) }
+    }
+
+    /// What lets user code ask the server; none where there is no server.
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
+    }
+
+    /// A setting with the values of the secrets that it names.
+    ///
+    /// # Errors
+    /// Those of [`Secrets::resolve`].
+    pub fn resolve<'t>(&self, setting: &'t str) -> Result<Cow<'t, str>> {
+        self.secrets.resolve_with(setting, |reference, value| {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            told.push((Told(value.to_owned()), reference.to_owned()));
+        })
+    }
+
+    /// The error without what was told.
+    #[must_use]
+    pub fn hide(&self, error: Error) -> Error {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter()
+            .filter(|(Told(value), _)| value.len() >= HIDDEN_BYTES)
+            .fold(error, |error, (Told(value), reference)| error.replacing(value, reference))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets() -> (Arc<Secrets>, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), "alpha\n").unwrap();
+        std::fs::write(folder.path().join("b.c-d_e"), "beta\nbeta\r\n").unwrap();
+        (Arc::new(Secrets::new(Some(folder.path().to_owned()))), folder)
+    }
+
+    #[test]
+    fn references_are_replaced_and_nothing_else() {
+        let (secrets, _folder) = secrets();
+        for (text, expected) in [
+            ("", ""),
+            ("none ${a} $secret:a}", "none ${a} $secret:a}"),
+            ("${secret:a}", "alpha"),
+            ("x${secret:a}${secret:b.c-d_e}}", "xalphabeta\nbeta}"),
+        ] {
+            assert_eq!(secrets.resolve(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_reference_is_refused_without_a_look_at_files() {
+        let (secrets, _folder) = secrets();
+        for text in ["${secret:}", "${secret:a", "${secret:../a}", "${secret:.a}", "${secret:a b}", "${secret:a/b}"] {
+            assert_eq!(check_secret_references(text).unwrap_err().kind(), crate::ErrorKind::InvalidSetting, "{text}");
+            assert!(secrets.resolve(text).is_err());
+        }
+        check_secret_references("${secret:missing}").unwrap();
+        let error = secrets.resolve("${secret:missing}").unwrap_err().to_string();
+        assert!(error.contains("'missing'") && error.contains("COUATL_SECRET_missing"), "{error}");
+    }
+
+    #[test]
+    fn what_was_told_is_not_said() {
+        let (secrets, _folder) = secrets();
+        let credentials = Credentials { user: "query".into(), password: "p4ssw0rd".into() };
+        let context = OpenContext::new(secrets, Some(credentials));
+        assert_eq!(context.resolve("${secret:a}").unwrap(), "alpha");
+        assert!(!format!("{context:?}").contains("alpha") && !format!("{context:?}").contains("p4ssw0rd"));
+        let error = Error::internal("cannot reach alpha with p4ssw0rd").with_context("url", "tcp://alpha");
+        let error = context.hide(error);
+        assert_eq!(error.to_string(), "cannot reach ${secret:a} with (password)");
+        assert_eq!(error.context().collect::<Vec<_>>(), [("url", "tcp://${secret:a}")]);
+    }
+}

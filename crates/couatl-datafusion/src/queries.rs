@@ -1,0 +1,149 @@
+//! The queries of a session that run, and what they share: turns, secrets, numbers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use couatl_core::{Error, ErrorKind, Result, Secrets};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::access::User;
+use crate::caller::{Caller, MAX_DEPTH};
+use crate::limits::{Gate, Limits};
+use crate::planner::StatementText;
+use crate::query::{CLEANUP_GRACE, Query};
+use crate::statistics::{Counters, Statistics};
+
+/// The queries of a session that run, or whose cleanup does.
+#[derive(Debug, Default)]
+pub struct Queries {
+    running: Mutex<BTreeMap<String, Arc<Query>>>,
+    ended: Notify,
+    closed: AtomicBool,
+    pub(crate) gate: Gate,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// One query, at one moment.
+#[derive(Debug, Clone)]
+pub struct QueryInfo {
+    /// What `KILL QUERY` takes.
+    pub query_id: String,
+    /// The statement.
+    pub sql: String,
+    /// Whose it is, where the server knows users.
+    pub user: Option<Arc<str>>,
+    /// `queued`, `running`, `cancelling`, or `stuck` where user code does not end.
+    pub state: &'static str,
+    /// Rows given to the client, or by an INSERT to its stream, so far.
+    pub rows: u64,
+    /// When it began.
+    pub started: SystemTime,
+    /// How long ago that is.
+    pub elapsed: Duration,
+}
+
+impl Queries {
+    pub(crate) fn new(limits: Limits, secrets: Secrets) -> Self {
+        Self { gate: Gate::new(limits), secrets: Arc::new(secrets), ..Self::default() }
+    }
+
+    /// All of them, in the order of their ids.
+    pub fn list(&self) -> Vec<QueryInfo> {
+        self.shown_to(None)
+    }
+
+    /// What they have done so far.
+    pub fn statistics(&self) -> Statistics {
+        let list = self.list();
+        let queued = list.iter().filter(|query| query.state == QUEUED).count() as u64;
+        Statistics { running: list.len() as u64 - queued, queued, ..self.counters.read() }
+    }
+
+    /// Whose Python it is that shows these credentials: that of a query that runs. None where there is no such query, or
+    /// one of the users that it needs, who are looked up by name, is no more.
+    pub fn caller(&self, user: &str, password: &str, find: impl Fn(&str) -> Option<User>) -> Option<Caller> {
+        let query = self.running.lock().get(user).cloned()?;
+        let creator = query.creator_of(password)?;
+        let found = |name: Option<&Arc<str>>| name.map_or(Some(None), |name| find(name).map(Some));
+        let caller = query.caller();
+        Some(Caller::python(found(caller.name())?, found(creator.as_ref())?, user, caller.depth()))
+    }
+
+    /// Those that a user may see: their own; for an admin, and without a user, all.
+    pub(crate) fn shown_to(&self, user: Option<&User>) -> Vec<QueryInfo> {
+        let running = self.running.lock();
+        running.values().filter(|query| query.is_shown_to(user) && !query.is_over()).map(|query| query.info()).collect()
+    }
+
+    /// Asks a query to end. Gives whether there is one of that id that the user may see.
+    pub(crate) fn kill(&self, query_id: &str, user: Option<&User>) -> bool {
+        let query = self.running.lock().get(query_id).filter(|query| query.is_shown_to(user)).cloned();
+        query.map(|query| query.cancel()).is_some()
+    }
+
+    /// Refuses new queries, waits for those that run, then cancels the rest and waits for their cleanup: all of it
+    /// within the grace, where that is 10 s or more; a shorter one is followed by at most 5 s of cleanup.
+    pub(crate) async fn shutdown(&self, grace: Duration) {
+        self.closed.store(true, Relaxed);
+        // The end of a long grace is for the cleanup, so that all is over when it is.
+        let patience = if grace >= 2 * CLEANUP_GRACE { grace - CLEANUP_GRACE } else { grace };
+        if tokio::time::timeout(patience, self.empty()).await.is_err() {
+            let running: Vec<_> = self.running.lock().values().cloned().collect();
+            running.iter().for_each(|query| query.cancel());
+            let _ = tokio::time::timeout(CLEANUP_GRACE, self.empty()).await;
+        }
+    }
+
+    async fn empty(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.running.lock().is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Books a query. One that a query's Python makes runs on while the server shuts down: what it is for does.
+    pub(crate) fn register(self: &Arc<Self>, statement: &StatementText) -> Result<Arc<Entry>> {
+        if self.closed.load(Relaxed) && statement.caller.depth() == 0 {
+            let message = "the server is shutting down and takes no new queries";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        if statement.caller.depth() > MAX_DEPTH {
+            return Err(Error::new(
+                ErrorKind::ResourcesExhausted,
+                format!(
+                    "{MAX_DEPTH} queries run inside each other, each made by the Python of a stream that the one before \
+                     reads: does a stream ask for itself?"
+                ),
+            ));
+        }
+        let query = Arc::new(Query::new(self, statement));
+        let entry = Arc::new(Entry { queries: Arc::clone(self), query: Arc::clone(&query) });
+        query.entered(&entry);
+        self.counters.started.fetch_add(1, Relaxed);
+        self.running.lock().insert(query.id().to_owned(), query);
+        Ok(entry)
+    }
+}
+
+/// What a query is that waits for its turn.
+pub(crate) const QUEUED: &str = "queued";
+
+/// A place in the list: held by the query's stream and by all its work, given up with the last of them.
+pub(crate) struct Entry {
+    pub(crate) queries: Arc<Queries>,
+    pub(crate) query: Arc<Query>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.queries.running.lock().remove(self.query.id());
+        self.queries.ended.notify_waiters();
+    }
+}
