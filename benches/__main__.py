@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benches import picture, report
-from benches.groups import batches, flight, latency, lists, memory, peers, rows, sinks, startup
+from benches.groups import batches, flight, latency, listing, lists, memory, peers, rows, sinks, startup
 from benches.machine import machine
 from benches.measure import Outcome, Result, Scale
 
@@ -23,6 +23,7 @@ GROUPS = {
     "startup": startup,
     "memory": memory,
     "flight": flight,
+    "listing": listing,
 }
 
 

@@ -16,9 +16,14 @@ ALL, NOTHING = b"all", b"nothing"
 UPDATED = 1
 
 
-def message(*fields: tuple[int, bytes]) -> bytes:
-    """A protobuf message of length-delimited fields."""
-    return b"".join(bytes([number << 3 | 2]) + varint(len(value)) + value for number, value in fields)
+def message(*fields: tuple[int, bytes | int]) -> bytes:
+    """A protobuf message of length-delimited fields, and of varints."""
+    return b"".join(
+        bytes([number << 3]) + varint(value)
+        if isinstance(value, int)
+        else bytes([number << 3 | 2]) + varint(len(value)) + value
+        for number, value in fields
+    )
 
 
 def varint(value: int) -> bytes:
@@ -29,7 +34,7 @@ def varint(value: int) -> bytes:
     return bytes([*encoded, value])
 
 
-def command(name: str, *fields: tuple[int, bytes]) -> bytes:
+def command(name: str, *fields: tuple[int, bytes | int]) -> bytes:
     """A message of Flight SQL, in the envelope that says which it is."""
     return message((1, f"type.googleapis.com/arrow.flight.protocol.sql.{name}".encode()), (2, message(*fields)))
 
@@ -66,8 +71,8 @@ class Server(flight.FlightServerBase):
         writer: flight.FlightMetadataWriter,
     ) -> None:
         rows = sum(chunk.data.num_rows for chunk in reader)
-        # DoPutUpdateResult: the count, which is no length-delimited field.
-        writer.write(bytes([UPDATED << 3]) + varint(rows))
+        # DoPutUpdateResult: the count.
+        writer.write(message((UPDATED, rows)))
 
 
 def main() -> None:
