@@ -59,7 +59,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve streams and tables over Flight SQL.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Run SQL statements, in this process or on a server.
     Sql(SqlArgs),
     /// Keep the users of a server.

@@ -178,7 +178,7 @@ mod tests {
         let command = ["couatl", SERVE, "--config"].map(OsString::from).into_iter();
         let command = command.chain([path.clone().into()]).chain(args.iter().map(OsString::from));
         match parse(command.collect()).map(|args| args.command) {
-            Ok(Command::Serve(args)) => Ok(args),
+            Ok(Command::Serve(args)) => Ok(*args),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string().replace(&*path.to_string_lossy(), "couatl.toml")),
         }

@@ -1,6 +1,8 @@
 //! What a client sets for itself: the settings of one session, beside those of others.
 
 use couatl_core::{Error, Result};
+use datafusion::common::config::ConfigExtension;
+use datafusion::common::extensions_options;
 use datafusion::prelude::SessionContext;
 
 use crate::session::Session;
@@ -9,7 +11,29 @@ use crate::session::Session;
 const CATALOG_OPTION: (&str, &str) = ("catalog", "datafusion.catalog.default_catalog");
 const SCHEMA_OPTION: (&str, &str) = ("schema", "datafusion.catalog.default_schema");
 
+extensions_options! {
+    /// How a session's results are sent.
+    pub struct WireOptions {
+        /// Whether dictionaries are sent as such, or as their values, which every client reads.
+        pub keep_dictionaries: bool, default = false
+        /// In how many parts a result may be offered that clients can fetch side by side, where its rows have nothing to do
+        /// with each other.
+        pub result_partitions: usize, default = 1
+    }
+}
+
+impl ConfigExtension for WireOptions {
+    const PREFIX: &'static str = "couatl";
+}
+
 impl Session {
+    /// How its results are sent.
+    pub fn wire_options(&self) -> WireOptions {
+        let state = self.context().state_ref();
+        let options = state.read().config_options().extensions.get::<WireOptions>().cloned();
+        options.unwrap_or_default()
+    }
+
     /// A session on the same streams, tables and queries, whose settings and prepared statements are its own. It begins
     /// with those of this one.
     #[must_use]

@@ -18,6 +18,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
@@ -307,7 +308,7 @@ pub(crate) struct QueryExec {
 }
 
 impl QueryExec {
-    /// `input` must have a single partition.
+    /// Each partition of `input` is a query of its own.
     pub(crate) fn new(
         input: Arc<dyn ExecutionPlan>,
         queries: Arc<Queries>,
@@ -315,6 +316,12 @@ impl QueryExec {
         is_metadata: bool,
     ) -> Self {
         Self { input, queries, statement, is_metadata }
+    }
+
+    /// The same query before its partitions are brought together.
+    pub(crate) fn uncoalesced(&self) -> Option<Arc<dyn ExecutionPlan>> {
+        let input = Arc::clone(self.input.downcast_ref::<CoalescePartitionsExec>()?.input());
+        Some(Arc::new(Self::new(input, self.queries.clone(), self.statement.clone(), self.is_metadata)))
     }
 }
 impl DisplayAs for QueryExec {

@@ -28,12 +28,13 @@ use crate::access::{Deeds, Grants, Role};
 use crate::caller::Caller;
 use crate::catalog::{self, CATALOG, ManagedSchema, SCHEMA};
 use crate::limits::Limits;
+use crate::options::WireOptions;
 use crate::planner::{StatementText, install_session, reads_streams};
-use crate::statement::{self, Outcome, Prepared, parse};
+use crate::statement::{self, Description, Outcome, Prepared, parse};
 use crate::table::StreamTable;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
-use crate::{Queries, depth, from_datafusion, parameters, row_values, show};
+use crate::{Queries, depth, from_datafusion, lineage, parameters, row_values, show};
 
 /// A DataFusion session that speaks the language of streams. Cheap to clone; everything inside is shared.
 #[derive(Clone)]
@@ -113,6 +114,7 @@ impl Session {
     pub(crate) fn config() -> SessionConfig {
         let mut config =
             SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema(CATALOG, SCHEMA);
+        config = config.with_option_extension(WireOptions::default());
         // Strings are strings: no client has to know views.
         let options = config.options_mut();
         options.sql_parser.map_string_types_to_utf8view = false;
@@ -149,10 +151,8 @@ impl Session {
         if self.caller.principals().next().is_none() {
             return Ok(());
         }
-        let state = self.inner.context.state();
-        let defaults = &state.config_options().catalog;
-        let resolve = |name: TableReference| name.resolve(&defaults.default_catalog, &defaults.default_schema);
         let deeds = Deeds::of(plan).map_err(from_datafusion)?;
+        let resolve = |name| self.resolved(name);
         self.caller.principals().try_for_each(|user| deeds.check(user, &self.inner.grants, resolve))
     }
 
@@ -192,16 +192,16 @@ impl Session {
             return Err(parameters::lonely_parameters());
         }
         let described = self.describe(&last).await;
-        let (is_update, schema, parameters) = match described {
-            Err(_) if !leading.is_empty() => (!gives_rows(&last), Schema::empty(), Schema::empty()),
+        let described = match described {
+            Err(_) if !leading.is_empty() => Description { is_update: !gives_rows(&last), ..Description::update() },
             described => described?,
         };
-        if !leading.is_empty() && !parameters.fields().is_empty() {
+        if !leading.is_empty() && !described.parameters.fields().is_empty() {
             return Err(parameters::lonely_parameters());
         }
-        let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
+        let Description { is_update, schema, parameters, origins } = described;
         let (sql, leading, last) = (Arc::from(text), Arc::from(leading), Arc::new(last));
-        Ok(Prepared { sql, leading, last, is_update, schema, parameters })
+        Ok(Prepared { sql, leading, last, is_update, schema, parameters, origins })
     }
 
     /// Runs all statements of a prepared text but the last, which is planned then.
@@ -214,9 +214,9 @@ impl Session {
         }
         self.run_all(&prepared.leading).await?;
         let described = self.describe(&prepared.last).await;
-        let (is_update, schema, parameters) = described.map_err(|error| prepared.last.place.mark(error))?;
-        let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
-        Ok(Prepared { leading: Arc::default(), is_update, schema, parameters, ..prepared })
+        let described = described.map_err(|error| prepared.last.place.mark(error))?;
+        let Description { is_update, schema, parameters, origins } = described;
+        Ok(Prepared { leading: Arc::default(), is_update, schema, parameters, origins, ..prepared })
     }
 
     /// The same query with the types that its parameters turn out to have: a schema may depend on them (`SELECT ?`).
@@ -316,7 +316,7 @@ impl Session {
         Ok(counts.map(|counts| counts.values().iter().sum()).reduce(|sum: u64, count| sum + count))
     }
 
-    async fn data_frame(&self, statement: &Statement, parameters: Option<ParamValues>) -> Result<DataFrame> {
+    pub(crate) async fn data_frame(&self, statement: &Statement, parameters: Option<ParamValues>) -> Result<DataFrame> {
         let batch = match &statement.kind {
             StatementKind::CreateStream(create) => {
                 self.create(create).await?;
@@ -457,12 +457,12 @@ impl Session {
     }
 
     /// Whether a statement is an update, the schema of its rows, and its parameters.
-    async fn describe(&self, statement: &Statement) -> Result<(bool, Schema, Schema)> {
+    async fn describe(&self, statement: &Statement) -> Result<Description> {
         depth::planned(self.described(statement)).await
     }
 
-    async fn described(&self, statement: &Statement) -> Result<(bool, Schema, Schema)> {
-        let rows = |schema: arrow::datatypes::SchemaRef| Ok((false, Schema::clone(&schema), Schema::empty()));
+    async fn described(&self, statement: &Statement) -> Result<Description> {
+        let rows = |schema| Ok(Description::rows(schema));
         let tokens = match &statement.kind {
             StatementKind::ShowStreams => return rows(show::streams_schema()),
             StatementKind::ShowQueries => return rows(show::queries_schema()),
@@ -475,7 +475,7 @@ impl Session {
                 Err(_) => tokens,
             },
             StatementKind::Other(tokens) => tokens,
-            _ => return Ok((true, Schema::empty(), Schema::empty())),
+            _ => return Ok(Description::update()),
         };
         let mut plan = self.plan(tokens.clone(), &[]).await?;
         if let LogicalPlan::Statement(PlanStatement::Execute(_)) = plan {
@@ -491,9 +491,11 @@ impl Session {
         };
         match plan {
             LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_) => {
-                Ok((true, Schema::empty(), parameters))
+                Ok(Description { parameters: Arc::new(parameters), ..Description::update() })
             }
             plan => {
+                let resolve = |name: &TableReference| self.resolved(name.clone());
+                let origins = lineage::origins(&plan).into_iter().map(|origin| origin.map(resolve)).collect();
                 let plan = without_views(plan).map_err(from_datafusion)?;
                 if parameters.fields().is_empty() && reads_streams(&plan).map_err(from_datafusion)? {
                     // What no stream can answer is refused here, and not when its rows are fetched.
@@ -503,7 +505,8 @@ impl Session {
                     true => self.row_schema(plan)?,
                     false => plan.schema().as_arrow().clone(),
                 };
-                Ok((false, schema, parameters))
+                let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
+                Ok(Description { is_update: false, schema, parameters, origins })
             }
         }
     }
@@ -582,15 +585,21 @@ impl Session {
         self.resolve(reference)
     }
 
+    /// What a name means here.
+    fn resolved(&self, name: TableReference) -> ResolvedTableReference {
+        let state = self.inner.context.state_ref();
+        let state = state.read();
+        let defaults = &state.config().options().catalog;
+        name.resolve(&defaults.default_catalog, &defaults.default_schema)
+    }
+
     /// What a name means here, and the schema where it is, or would be.
     pub(crate) fn resolve(
         &self,
         reference: TableReference,
     ) -> Result<(ResolvedTableReference, Arc<dyn SchemaProvider>)> {
-        let state = self.inner.context.state();
-        let options = &state.config().options().catalog;
-        let resolved = reference.resolve(&options.default_catalog, &options.default_schema);
-        let catalog = state.catalog_list().catalog(&resolved.catalog);
+        let resolved = self.resolved(reference);
+        let catalog = self.inner.context.state().catalog_list().catalog(&resolved.catalog);
         let schema = catalog.and_then(|catalog| catalog.schema(&resolved.schema));
         let schema = schema.ok_or_else(|| {
             Error::not_found(format!("there is no schema '{}.{}'", resolved.catalog, resolved.schema))
@@ -654,7 +663,7 @@ fn without_secrets(text: &str, options: &HashMap<String, String>) -> String {
 }
 
 /// The plan of a `DataFrame`, and what it runs in.
-async fn physical(data_frame: DataFrame) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
+pub(crate) async fn physical(data_frame: DataFrame) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
     let context = Arc::new(data_frame.task_ctx());
     let plan = depth::planned(data_frame.create_physical_plan()).await.map_err(from_datafusion)?;
     Ok((plan, context))

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use couatl_core::Error;
 use couatl_sql::{Statement, StatementKind};
-use datafusion::common::plan_err;
+use datafusion::common::{ResolvedTableReference, plan_err};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
@@ -30,6 +30,28 @@ pub struct Prepared {
     pub(crate) is_update: bool,
     pub(crate) schema: SchemaRef,
     pub(crate) parameters: SchemaRef,
+    pub(crate) origins: Arc<[Option<ResolvedTableReference>]>,
+}
+
+/// What planning a statement tells of it.
+pub(crate) struct Description {
+    pub(crate) is_update: bool,
+    pub(crate) schema: SchemaRef,
+    pub(crate) parameters: SchemaRef,
+    /// The table of each column, as [`Prepared::origin`] gives it.
+    pub(crate) origins: Arc<[Option<ResolvedTableReference>]>,
+}
+
+impl Description {
+    /// Of what changes something.
+    pub(crate) fn update() -> Self {
+        Self { is_update: true, ..Self::rows(Arc::new(Schema::empty())) }
+    }
+
+    /// Of rows with these columns.
+    pub(crate) fn rows(schema: SchemaRef) -> Self {
+        Self { is_update: false, schema, parameters: Arc::new(Schema::empty()), origins: Arc::default() }
+    }
 }
 
 impl Prepared {
@@ -58,6 +80,11 @@ impl Prepared {
     /// The schema of its rows, the same that its execution delivers; without view types. Empty for an update.
     pub fn schema(&self) -> SchemaRef {
         self.schema.clone()
+    }
+
+    /// The table that a column comes from as it is, where there is one.
+    pub fn origin(&self, column: usize) -> Option<&ResolvedTableReference> {
+        self.origins.get(column)?.as_ref()
     }
 
     /// The parameters in order, named `$1`, `$2`, …, with the types that planning found; Null where it found none.

@@ -27,6 +27,7 @@ use crate::metrics;
 use crate::runtime::QueryRuntime;
 use crate::statement::Statement;
 use crate::stream::prepare;
+use crate::wire::wire_schema;
 
 /// How long an answer waits for its first row, so that what goes wrong before it is a status.
 const FIRST_ROW: Duration = Duration::from_secs(1);
@@ -120,7 +121,7 @@ impl Http {
             statement.run_leading().await
         });
         let statement = statement.await?;
-        let schema = statement.schema();
+        let schema = wire_schema(&statement.prepared.schema());
         if statement.prepared.is_update() {
             let count = self.runtime.run(statement.update()).await?;
             let count = count.map(|count| [("x-couatl-rows", count.to_string())]);

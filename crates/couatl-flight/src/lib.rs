@@ -21,6 +21,7 @@
 mod action;
 mod auth;
 mod client;
+mod column;
 mod connection;
 mod flight;
 mod format;

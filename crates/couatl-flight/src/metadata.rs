@@ -3,23 +3,30 @@
 //! Names are filtered before anything is loaded: a filter over ten thousand streams opens those that match. LIKE
 //! patterns are arrow's: `%`, `_`, and `\` before either to mean itself.
 
-use std::sync::{Arc, LazyLock};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Weak};
 
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, StringArray, StringBuilder};
 use arrow::compute::kernels::comparison::like;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::metadata::{GetCatalogsBuilder, GetDbSchemasBuilder, GetTablesBuilder};
 use arrow_flight::sql::{CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables};
+use arrow_flight::{IpcMessage, SchemaAsIpc};
+use bytes::Bytes;
 use couatl_core::{Error, Result};
 use couatl_datafusion::from_datafusion;
-use datafusion::catalog::SchemaProvider;
 use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, InformationSchemaProvider};
+use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::common::ResolvedTableReference;
 use datafusion::datasource::TableType;
 use datafusion::prelude::SessionContext;
+use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::wire::wire_schema;
+use crate::column::described;
+use crate::wire::Dictionaries;
 
 /// The schema of CommandGetPrimaryKeys: the order of the last two is that of the reference implementations.
 pub(crate) static PRIMARY_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -81,29 +88,112 @@ pub(crate) fn schemas(context: &SessionContext, command: CommandGetDbSchemas) ->
     builder.build().map_err(unbuilt)
 }
 
-/// The tables that a command asks for, with their schemas where it says so.
-pub(crate) async fn tables(context: SessionContext, command: CommandGetTables) -> Result<RecordBatch> {
-    let wanted = |name| command.table_types.is_empty() || command.table_types.iter().any(|wanted| wanted == name);
-    let mut builder = tables_builder(command.include_schema);
-    for FoundSchema { catalog, name, provider } in
-        found_schemas(&context, command.catalog.as_deref(), command.db_schema_filter_pattern.as_deref())?
-    {
-        for table in matching(provider.table_names(), command.table_name_filter_pattern.as_deref())? {
+/// The tables that a command asks for, with their schemas where it says so, in the order of their names.
+pub(crate) async fn tables(
+    context: SessionContext,
+    known: Arc<KnownColumns>,
+    command: CommandGetTables,
+) -> Result<RecordBatch> {
+    let wanted = |name: &str| command.table_types.is_empty() || command.table_types.iter().any(|wanted| wanted == name);
+    let mut rows = TableRows::default();
+    let mut found = found_schemas(&context, command.catalog.as_deref(), command.db_schema_filter_pattern.as_deref())?;
+    found.sort_by(|one, other| (&one.catalog, &one.name).cmp(&(&other.catalog, &other.name)));
+    for FoundSchema { catalog, name, provider } in found {
+        let mut names = matching(provider.table_names(), command.table_name_filter_pattern.as_deref())?;
+        names.sort();
+        for table in names {
+            let place = ResolvedTableReference {
+                catalog: catalog.as_str().into(),
+                schema: name.as_str().into(),
+                table: table.into(),
+            };
+            // Where no type is asked for, a table that is opened anyhow says its own.
+            let opened = match command.include_schema && command.table_types.is_empty() {
+                true => opened(&*provider, &place.table).await,
+                false => None,
+            };
+            let table_type = match &opened {
+                Some(opened) => Some(opened.table_type()),
+                None => provider.table_type(&place.table).await.map_err(from_datafusion)?,
+            };
             // None is a table that was dropped since its name was read.
-            let Some(table_type) = provider.table_type(&table).await.map_err(from_datafusion)? else { continue };
-            let table_type = table_type_name(table_type);
-            if wanted(table_type) {
-                let columns = if command.include_schema { columns(&*provider, &table).await } else { no_columns() };
-                builder.append(&catalog, &name, &table, table_type, &columns).map_err(unbuilt)?;
-            }
+            let Some(table_type) = table_type.map(table_type_name).filter(|name: &&str| wanted(name)) else { continue };
+            let columns = match command.include_schema {
+                true if opened.is_none() => self::opened(&*provider, &place.table).await,
+                _ => opened,
+            };
+            rows.append(&place, table_type, columns.map(|table| known.encoded(&place, &table.schema())).transpose()?);
         }
     }
-    builder.build().map_err(unbuilt)
+    rows.finish(command.include_schema)
+}
+
+/// A table, as far as it can be opened. One that cannot (its file is gone, say) is listed without columns: it must not
+/// make all the others unlistable.
+async fn opened(provider: &dyn SchemaProvider, table: &str) -> Option<Arc<dyn TableProvider>> {
+    provider.table(table).await.unwrap_or_else(|error| {
+        warn!(table, %error, "a table is listed without its columns");
+        None
+    })
+}
+
+/// What [`tables`] has found.
+#[derive(Default)]
+struct TableRows {
+    names: [StringBuilder; 4],
+    columns: BinaryBuilder,
+}
+
+impl TableRows {
+    fn append(&mut self, place: &ResolvedTableReference, table_type: &str, columns: Option<Bytes>) {
+        let values = [&*place.catalog, &*place.schema, &*place.table, table_type];
+        self.names.iter_mut().zip(values).for_each(|(names, value)| names.append_value(value));
+        self.columns.append_value(columns.as_deref().unwrap_or(&NO_COLUMNS));
+    }
+
+    fn finish(mut self, with_columns: bool) -> Result<RecordBatch> {
+        let mut columns: Vec<ArrayRef> = self.names.iter_mut().map(|names| Arc::new(names.finish()) as _).collect();
+        if with_columns {
+            columns.push(Arc::new(self.columns.finish()));
+        }
+        Ok(RecordBatch::try_new(tables_schema(with_columns), columns)?)
+    }
+}
+
+/// The columns of no table, encoded.
+static NO_COLUMNS: LazyLock<Bytes> = LazyLock::new(|| encode(&Schema::empty()).unwrap_or_default());
+
+/// The columns of tables, encoded as they were last listed: of ten thousand tables, few are new since then.
+#[derive(Debug, Default)]
+pub(crate) struct KnownColumns(Mutex<HashMap<ResolvedTableReference, (Weak<Schema>, Bytes)>>);
+
+impl KnownColumns {
+    /// The columns of a table, as its rows would be sent.
+    fn encoded(&self, place: &ResolvedTableReference, schema: &SchemaRef) -> Result<Bytes> {
+        let mut known = self.0.lock();
+        if let Some((of, encoded)) = known.get(place)
+            && std::ptr::eq(of.as_ptr(), Arc::as_ptr(schema))
+        {
+            return Ok(encoded.clone());
+        }
+        let encoded = encode(&described(schema, Dictionaries::Flat, |_| Some(place)))?;
+        // Those of tables that are gone go when there would be more than ever.
+        if known.len() == known.capacity() {
+            known.retain(|_, (of, _)| of.strong_count() > 0);
+        }
+        known.insert(place.clone(), (Arc::downgrade(schema), encoded.clone()));
+        Ok(encoded)
+    }
+}
+
+fn encode(schema: &Schema) -> Result<Bytes> {
+    let message = IpcMessage::try_from(SchemaAsIpc::new(schema, &IpcWriteOptions::default()))?;
+    Ok(message.0)
 }
 
 /// The schema of [`tables`].
 pub(crate) fn tables_schema(include_schema: bool) -> SchemaRef {
-    tables_builder(include_schema).schema()
+    GetTablesBuilder::new(None::<String>, None::<String>, None::<String>, None::<String>, include_schema).schema()
 }
 
 /// All table types.
@@ -113,27 +203,6 @@ pub(crate) fn table_types() -> Result<RecordBatch> {
         builder.append(table_type_name(table_type));
     }
     builder.build().map_err(unbuilt)
-}
-
-fn tables_builder(include_schema: bool) -> GetTablesBuilder {
-    GetTablesBuilder::new(None::<String>, None::<String>, None::<String>, None::<String>, include_schema)
-}
-
-fn no_columns() -> SchemaRef {
-    Arc::new(Schema::empty())
-}
-
-/// The columns of a table, as its rows would be sent. One table that cannot be opened (its file is gone, say) is listed
-/// without columns: it must not make all the others unlistable.
-async fn columns(provider: &dyn SchemaProvider, table: &str) -> SchemaRef {
-    match provider.table(table).await {
-        Ok(Some(found)) => wire_schema(&found.schema()),
-        Ok(None) => no_columns(),
-        Err(error) => {
-            warn!(table, %error, "a table is listed without its columns");
-            no_columns()
-        }
-    }
 }
 
 struct FoundSchema {
@@ -216,7 +285,7 @@ mod tests {
 
     async fn names(pattern: &str) -> Vec<String> {
         let command = CommandGetTables { table_name_filter_pattern: Some(pattern.to_owned()), ..Default::default() };
-        let batch = tables(context().await, command).await.unwrap();
+        let batch = tables(context().await, Arc::default(), command).await.unwrap();
         batch.column(2).as_string::<i32>().iter().flatten().map(str::to_owned).collect()
     }
 
@@ -256,7 +325,7 @@ mod tests {
     #[tokio::test]
     async fn tables_are_listed_in_order() {
         check(
-            &tables(context().await, CommandGetTables::default()).await.unwrap(),
+            &tables(context().await, Arc::default(), CommandGetTables::default()).await.unwrap(),
             expect![[r#"
             +--------------+----------------+------------+------------+
             | catalog_name | db_schema_name | table_name | table_type |
@@ -302,7 +371,11 @@ mod tests {
         };
         for (types, expected) in [(&["VIEW"][..], 1), (&["TABLE"], 7), (&["TABLE", "VIEW"], 8), (&["SYSTEM TABLE"], 0)]
         {
-            assert_eq!(tables(context().await, listed(types)).await.unwrap().num_rows(), expected, "{types:?}");
+            assert_eq!(
+                tables(context().await, Arc::default(), listed(types)).await.unwrap().num_rows(),
+                expected,
+                "{types:?}"
+            );
         }
         check(
             &table_types().unwrap(),
@@ -327,7 +400,7 @@ mod tests {
             include_schema: true,
             ..Default::default()
         };
-        let batch = tables(context, command).await.unwrap();
+        let batch = tables(context, Arc::default(), command).await.unwrap();
         assert_eq!(batch.schema(), tables_schema(true));
         let message = IpcMessage(batch.column(4).as_binary::<i32>().value(0).to_vec().into());
         assert_eq!(Schema::try_from(message).unwrap().field(0).data_type(), &DataType::Utf8);
@@ -343,7 +416,7 @@ mod tests {
             include_schema: true,
             ..Default::default()
         };
-        let listed = tables(context, command).await.unwrap();
+        let listed = tables(context, Arc::default(), command).await.unwrap();
         assert!(listed.column(2).as_string::<i32>().iter().flatten().any(|name| name == "columns"));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UnionArray, new_null_array};
 use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use couatl_core::{Error, ErrorKind, Result};
@@ -18,6 +18,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{Stream, StreamExt, TryStreamExt, future, stream};
 use tonic::Status;
 
+use crate::column::undescribed;
 use crate::status;
 use crate::wire::{wire_batch, wire_schema};
 
@@ -76,8 +77,8 @@ impl Upload {
             let batch = batch.map_err(status::upload)?;
             if batch.num_columns() > 0 {
                 let batch = without_unions(&batch).map_err(|error| status::status(&error))?;
-                let flat = wire_batch(&batch, &wire_schema(&batch.schema())).map_err(|error| status::status(&error))?;
-                return Ok(Some(flat));
+                let schema = plain_schema(&batch.schema());
+                return wire_batch(&batch, &schema).map(Some).map_err(|error| status::status(&error));
             }
         }
         Ok(None)
@@ -93,7 +94,7 @@ impl Upload {
         // A schema is known for certain when the first batch is here, or the end.
         let first = self.next().await?;
         let Some(schema) = self.0.schema().filter(|schema| !schema.fields().is_empty()) else { return Ok(None) };
-        let schema = first.as_ref().map_or_else(|| wire_schema(schema), RecordBatch::schema);
+        let schema = first.as_ref().map_or_else(|| plain_schema(schema), RecordBatch::schema);
         let rest = stream::try_unfold(self, |mut upload| async move {
             let failed = |status: Status| into_datafusion(Error::invalid_argument(status.message()));
             Ok(upload.next().await.map_err(failed)?.map(|batch| (batch, upload)))
@@ -116,6 +117,12 @@ impl Upload {
         }
         Ok(if self.is_empty() { Parameters::None } else { Parameters::Rows(batches.into()) })
     }
+}
+
+/// A schema without dictionaries, views, and what the server has said of its columns itself.
+fn plain_schema(schema: &Schema) -> SchemaRef {
+    let fields: Vec<_> = schema.fields().iter().map(undescribed).collect();
+    wire_schema(&Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// The batch with plain columns: some drivers send each value in a union of all types that they have.

@@ -24,6 +24,7 @@ use arrow_flight::{
 };
 use bytes::Bytes;
 use couatl_core::{Error, Result};
+use couatl_datafusion::Part;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use prost::Message;
@@ -55,6 +56,7 @@ pub(crate) struct Service {
     tickets: Handles<Query>,
     statements: Handles<Statement>,
     polls: Handles<Running>,
+    columns: Arc<metadata::KnownColumns>,
     ticket_idle: Duration,
     heartbeat: Option<Duration>,
 }
@@ -63,6 +65,8 @@ pub(crate) struct Service {
 #[derive(Clone)]
 struct Query {
     statement: Statement,
+    /// The part of its rows that it is about; all of them, where there is none.
+    part: Option<Part>,
     cancelled: CancellationToken,
 }
 
@@ -86,6 +90,7 @@ impl Service {
             tickets: Handles::new(tickets),
             statements: Handles::new(statements),
             polls: Handles::new(HandleLimits { idle: POLL_IDLE, ..tickets }),
+            columns: Arc::default(),
             ticket_idle: tickets.idle,
             heartbeat,
         }
@@ -141,8 +146,8 @@ impl Service {
 
     /// The query of a ticket, if it is the client's.
     fn query(&self, client: &Client, handle: &[u8]) -> Option<Query> {
-        let Query { statement, cancelled } = self.tickets.get(handle)?;
-        Some(Query { statement: client.own(statement)?, cancelled })
+        let query = self.tickets.get(handle)?;
+        Some(Query { statement: client.own(query.statement)?, ..query })
     }
 
     async fn run<T: Send + 'static>(
@@ -171,10 +176,21 @@ impl Service {
             let info = flight_info(&schema, descriptor)?.with_endpoint(endpoint(&ticket)).with_total_records(total);
             return Ok(Response::new(info));
         }
-        let query = Query { statement, cancelled: CancellationToken::new() };
-        let ticket = TicketStatementQuery { statement_handle: self.tickets.insert(query) };
-        let endpoint = endpoint(&ticket).with_expiration_time(self.ticket_expiration());
-        Ok(Response::new(flight_info(&schema, descriptor)?.with_endpoint(endpoint).with_ordered(true)))
+        let parts = {
+            let statement = statement.clone();
+            self.run(async move { statement.parts().await }).await?
+        };
+        // Whoever cancels one of them cancels all.
+        let cancelled = CancellationToken::new();
+        let is_whole = parts.is_empty();
+        let parts = if is_whole { vec![None] } else { parts.into_iter().map(Some).collect() };
+        let mut info = flight_info(&schema, descriptor)?.with_ordered(is_whole);
+        for part in parts {
+            let query = Query { statement: statement.clone(), part, cancelled: cancelled.clone() };
+            let ticket = TicketStatementQuery { statement_handle: self.tickets.insert(query) };
+            info = info.with_endpoint(endpoint(&ticket).with_expiration_time(self.ticket_expiration()));
+        }
+        Ok(Response::new(info))
     }
 
     /// Until when a ticket that is used now can be used again.
@@ -244,7 +260,10 @@ impl Service {
     /// The rows of a statement.
     async fn rows(&self, query: Query) -> FlightResponse {
         let schema = query.statement.schema();
-        let rows = self.run(query.statement.rows()).await?;
+        let rows = match query.part {
+            Some(part) => self.run(query.statement.part(part)).await?,
+            None => self.run(query.statement.rows()).await?,
+        };
         let rows = self.runtime.stream(prepare(rows, SchemaRef::clone(&schema)), query.cancelled);
         respond(with_heartbeat(rows, SchemaRef::clone(&schema), self.heartbeat), schema)
     }
@@ -400,7 +419,7 @@ impl FlightSqlService for Service {
         request: Request<Ticket>,
     ) -> FlightResponse {
         let statement = self.statement(Client::of(request.extensions())?, &query.prepared_statement_handle)?;
-        self.rows(Query { statement, cancelled: CancellationToken::new() }).await
+        self.rows(Query { statement, part: None, cancelled: CancellationToken::new() }).await
     }
 
     async fn do_put_statement_update(
@@ -481,7 +500,7 @@ impl FlightSqlService for Service {
 
     async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> FlightResponse {
         let context = Client::of(request.extensions())?.session.context().clone();
-        self.listed(metadata::tables(context, query)).await
+        self.listed(metadata::tables(context, Arc::clone(&self.columns), query)).await
     }
 
     async fn get_flight_info_table_types(

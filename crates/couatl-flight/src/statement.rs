@@ -3,15 +3,16 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use couatl_core::{Error, Result};
-use couatl_datafusion::{Outcome, Prepared, Session, from_datafusion};
+use couatl_datafusion::{Outcome, Part, Prepared, Session, from_datafusion};
 use datafusion::common::ParamValues;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 
+use crate::column::described;
 use crate::handle::Weigh;
 use crate::parameters::Parameters;
-use crate::wire::wire_schema;
+use crate::wire::Dictionaries;
 
 /// A prepared text and the rows of parameters it is to be run with.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub(crate) struct Statement {
     pub(crate) session: Session,
     pub(crate) prepared: Prepared,
     pub(crate) parameters: Parameters,
+    /// As its session had it when it was prepared: what was announced then is what is sent.
+    pub(crate) dictionaries: Dictionaries,
 }
 
 impl Weigh for Statement {
@@ -32,7 +35,11 @@ impl Statement {
     /// Parses and plans a text; nothing happens yet.
     pub(crate) async fn prepare(session: Session, sql: String) -> Result<Self> {
         let prepared = session.prepare(&sql).await?;
-        Ok(Self { session, prepared, parameters: Parameters::None })
+        let dictionaries = match session.wire_options().keep_dictionaries {
+            true => Dictionaries::Kept,
+            false => Dictionaries::Flat,
+        };
+        Ok(Self { session, prepared, parameters: Parameters::None, dictionaries })
     }
 
     /// Runs what its text has before the last statement, so that the last one can be planned, and once only; then its
@@ -49,7 +56,10 @@ impl Statement {
 
     /// The schema of its rows on the wire. An update has no columns.
     pub(crate) fn schema(&self) -> SchemaRef {
-        if self.prepared.is_update() { Schema::empty().into() } else { wire_schema(&self.prepared.schema()) }
+        match self.prepared.is_update() {
+            true => Schema::empty().into(),
+            false => described(&self.prepared.schema(), self.dictionaries, |column| self.prepared.origin(column)),
+        }
     }
 
     /// Runs it for its rows: once for each row of parameters, one after the other.
@@ -57,7 +67,7 @@ impl Statement {
     /// # Errors
     /// Those of planning and opening its first execution; all others are items of the stream.
     pub(crate) async fn rows(self) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let Self { session, prepared, parameters } = self;
+        let Self { session, prepared, parameters, .. } = self;
         if prepared.is_update() || prepared.has_leading() {
             return Err(Error::invalid_argument("this statement changes something: GetFlightInfo or DoPut runs it"));
         }
@@ -72,11 +82,27 @@ impl Statement {
         Ok(first.chain(rest).boxed())
     }
 
+    /// The parts in which its rows can be had, where there are several.
+    pub(crate) async fn parts(&self) -> Result<Vec<Part>> {
+        let mut executions = self.parameters.executions();
+        match (executions.next(), executions.next()) {
+            (Some(values), None) => self.session.parts(&self.prepared, values?).await,
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The rows of one of its parts.
+    pub(crate) async fn part(self, part: Part) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        // It was planned when its user might have been allowed what they are not any more.
+        self.session.prepare(self.prepared.sql()).await?;
+        Ok(part.rows()?.map_err(from_datafusion).boxed())
+    }
+
     /// Runs it for what it changes, with all its rows of parameters; the number of rows that it wrote, where it says one.
     ///
     /// A query that arrives as an update runs as well, for what its functions do, and its rows are thrown away.
     pub(crate) async fn update(self) -> Result<Option<u64>> {
-        let Self { session, prepared, parameters } = self;
+        let Self { session, prepared, parameters, .. } = self;
         let parameters = match parameters {
             Parameters::Rows(batches) if prepared.is_update() => {
                 let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(Some(0)) };

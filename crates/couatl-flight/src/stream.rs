@@ -122,9 +122,10 @@ fn messages(
     // Before the first batch it writes the schema.
     encoder.encode(&RecordBatch::new_empty(schema)).map_err(internal)?;
     let batches = rows.map(move |batch| match batch {
-        Ok(batch) => message(encoder.encode(&batch).map_err(internal)?),
+        Ok(batch) => encoded(encoder.encode(&batch).map_err(internal)?),
         Err(error) => Err(status(&error)),
     });
+    let batches = batches.map_ok(|messages| stream::iter(messages.into_iter().map(Ok))).try_flatten();
     Ok(stream::once(future::ok(vec![framed(&first)])).chain(batches))
 }
 
@@ -143,18 +144,28 @@ fn put_prefix(bytes: &mut BytesMut, length: usize) {
     bytes.put_u32(length as u32);
 }
 
-/// The message with an encoded batch, which is as Arrow's streaming format has it: a mark of 4 bytes, the length of the
+/// The messages with an encoded batch, those of its dictionaries first.
+fn encoded(encoded: Vec<Buffer>) -> Result<Vec<Parts>, Status> {
+    let encoded: Vec<_> = encoded.into_iter().filter(|buffer| !buffer.is_empty()).collect();
+    let (mut buffers, mut messages) = (encoded.into_iter(), Vec::new());
+    while !buffers.as_slice().is_empty() {
+        messages.push(message(&mut buffers)?);
+    }
+    Ok(messages)
+}
+
+/// The next of encoded messages, each of which is as Arrow's streaming format has it: a mark of 4 bytes, the length of the
 /// metadata in 4 more, the metadata, and the values.
-fn message(encoded: Vec<Buffer>) -> Result<Parts, Status> {
+fn message(buffers: &mut std::vec::IntoIter<Buffer>) -> Result<Parts, Status> {
     let cut_short = || internal(ArrowError::IpcError("an encoded batch is cut short".to_owned()));
-    let mut buffers = encoded.into_iter();
     let mut metadata = Vec::new();
     let start: [u8; 8] = buffers.next().and_then(|start| start.as_slice().try_into().ok()).ok_or_else(cut_short)?;
     let [.., a, b, c, d] = start;
     while metadata.len() < u32::from_le_bytes([a, b, c, d]) as usize {
         metadata.extend_from_slice(&buffers.next().ok_or_else(cut_short)?);
     }
-    let values = buffers.as_slice().iter().map(Buffer::len).sum();
+    let described = arrow::ipc::root_as_message(&metadata).map_err(|_| cut_short())?;
+    let values = usize::try_from(described.bodyLength()).map_err(|_| cut_short())?;
     let length = field_len(HEADER_FIELD, metadata.len()) + field_len(BODY_FIELD, values);
     if length > MAX_MESSAGE_BYTES {
         return Err(too_large(length));
@@ -165,7 +176,10 @@ fn message(encoded: Vec<Buffer>) -> Result<Parts, Status> {
     put_key(&mut joined, HEADER_FIELD, metadata.len());
     joined.extend_from_slice(&metadata);
     put_key(&mut joined, BODY_FIELD, values);
-    for buffer in buffers {
+    let mut missing = values;
+    while missing > 0 {
+        let buffer = buffers.next().ok_or_else(cut_short)?;
+        missing = missing.checked_sub(buffer.len()).ok_or_else(cut_short)?;
         if buffer.len() < OWN_PART_BYTES {
             joined.extend_from_slice(&buffer);
         } else {

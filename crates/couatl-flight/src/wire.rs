@@ -4,7 +4,7 @@
 //! View types become plain ones (JDBC reads no views), dictionaries become their values and large lists become lists,
 //! at any depth. arrow-flight's encoder flattens dictionaries and large lists on its own, and a schema that announced
 //! them would not be the one that it sends; sending dictionaries as they are would cost a dictionary message per batch
-//! and shuts out clients that know none. Names, nullability and metadata (`ARROW:extension:name` among it) stay.
+//! and shuts out clients that know none, so that a client has to ask for it. Names, nullability and metadata (`ARROW:extension:name` among it) stay.
 
 use std::sync::Arc;
 
@@ -19,12 +19,26 @@ pub(crate) const TARGET_BYTES: usize = 2 * 1024 * 1024;
 
 /// A schema as clients see it.
 pub(crate) fn wire_schema(schema: &Schema) -> SchemaRef {
-    let fields: Vec<FieldRef> = schema.fields().iter().map(wire_field).collect();
+    schema_with(schema, Dictionaries::Flat)
+}
+
+/// What is sent of dictionaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dictionaries {
+    /// Their values, which every client reads.
+    Flat,
+    /// Themselves.
+    Kept,
+}
+
+/// A schema as a client sees it who has said what it wants of dictionaries.
+pub(crate) fn schema_with(schema: &Schema, dictionaries: Dictionaries) -> SchemaRef {
+    let fields: Vec<FieldRef> = schema.fields().iter().map(|field| wire_field(field, dictionaries)).collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
-fn wire_field(field: &FieldRef) -> FieldRef {
-    let data_type = wire_type(field.data_type());
+fn wire_field(field: &FieldRef, dictionaries: Dictionaries) -> FieldRef {
+    let data_type = wire_type(field.data_type(), dictionaries);
     if let DataType::Union(fields, mode) = data_type {
         // The encoder announces unions so.
         let (ids, fields): (Vec<i8>, Vec<FieldRef>) = fields.iter().map(|(id, field)| (id, Arc::clone(field))).unzip();
@@ -36,11 +50,15 @@ fn wire_field(field: &FieldRef) -> FieldRef {
     Arc::new(Field::new(field.name(), data_type, field.is_nullable()).with_metadata(field.metadata().clone()))
 }
 
-fn wire_type(data_type: &DataType) -> DataType {
+fn wire_type(data_type: &DataType, dictionaries: Dictionaries) -> DataType {
+    let wire_field = |field: &FieldRef| wire_field(field, dictionaries);
     match data_type {
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,
-        DataType::Dictionary(_, values) => wire_type(values),
+        DataType::Dictionary(_, values) if dictionaries == Dictionaries::Flat => wire_type(values, dictionaries),
+        DataType::Dictionary(keys, values) => {
+            DataType::Dictionary(keys.clone(), Box::new(wire_type(values, dictionaries)))
+        }
         DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
             DataType::List(wire_field(item))
         }
@@ -114,6 +132,8 @@ fn sliced_bytes(array: &ArrayRef) -> usize {
         }
         DataType::FixedSizeList(_, _) => return sliced_bytes(array.as_fixed_size_list().values()),
         DataType::Struct(_) => return array.as_struct().columns().iter().map(sliced_bytes).sum(),
+        // The values come once, whatever is cut.
+        DataType::Dictionary(_, _) => return sliced_bytes(&array.as_any_dictionary().keys().slice(0, array.len())),
         _ => None,
     };
     match offsets_and_child {
