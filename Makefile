@@ -31,7 +31,7 @@ test: $(VENV)/wheel-dev
 	cargo build --workspace --examples
 	for example in $(EXAMPLES); do $(TARGET)/debug/examples/$$example || exit 1; done
 	$(BIN)/python -m mypy.stubtest couatl._couatl
-	$(BIN)/python -m pytest -q tests/python
+	COUATL_EXAMPLES=$(TARGET)/debug/examples $(BIN)/python -m pytest -q tests/python
 
 build: PROFILE := release
 build: $(VENV)/wheel-release

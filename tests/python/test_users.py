@@ -257,6 +257,37 @@ def test_clients_show_their_certificates(own_server, tmp_path):
         dbapi.connect(server.uri, db_kwargs=kwargs(trustme.CA()), autocommit=True).cursor().execute("SELECT 1")
 
 
+def sql(*arguments, password=None):
+    """The command, run by somebody with this password."""
+    environment = {**os.environ, **({"COUATL_PASSWORD": password} if password else {})}
+    command = [COUATL, "sql", "--format", "csv", *arguments]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL, env=environment
+    )
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def test_the_command_logs_in_over_tls(own_server, tmp_path, users):
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    (tmp_path / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    files = ["--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem"]
+    server = own_server("--users", users, *files, "--tls-client-ca", tmp_path / "ca.pem")
+    connect = ["--connect", server.uri, "--tls-ca", tmp_path / "ca.pem", *files]
+
+    assert sql(*connect, "--user", "rita", "SELECT 1 AS n; SELECT 2 AS n", password="atir") == (0, "n\n1\n\nn\n2\n", "")
+    code, _, said = sql(*connect, "--user", "rita", "SELECT 1", password="wrong")
+    assert (code, said) == (1, "error: wrong user or password\n")
+    code, _, said = sql(*connect, "SELECT 1")
+    assert code == 1 and "who are you?" in said
+    code, _, said = sql("--connect", server.uri, "--user", "rita", "SELECT 1", password="atir")
+    assert code == 1 and said.startswith(f"error: cannot connect to {server.uri}: ")
+    code, _, said = sql(*connect[:2], "--tls-ca", tmp_path / "nowhere.pem", "SELECT 1")
+    assert code == 1 and "nowhere.pem" in said
+
+
 def refusal(*arguments):
     served = subprocess.run([COUATL, "serve", *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert served.returncode == 1

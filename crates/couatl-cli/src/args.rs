@@ -1,5 +1,6 @@
 //! What the command line may say.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,7 @@ Examples:
   couatl sql --file clock.sql
   couatl sql --format csv --file rides.sql > rides.csv
   echo 'SHOW QUERIES' | couatl sql --connect grpc://127.0.0.1:50051
+  couatl sql --connect grpc+tls://db.example.org:50051 --user ann 'SHOW STREAMS'
 
 Ctrl-C cancels the query and keeps the rows so far; a second one ends at once. In csv and json, standard output holds
 rows alone: what else there is to say goes to standard error. An empty line stands between the results of two statements.
@@ -211,9 +213,25 @@ pub(crate) enum UserCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = SQL_EXAMPLES)]
 pub(crate) struct SqlArgs {
-    /// The server to run them on, grpc://HOST:PORT; without it they run in this process.
+    /// The server to run them on, grpc://HOST:PORT, or grpc+tls://HOST:PORT; without it they run in this process.
     #[arg(long, value_name = "URL", value_parser = endpoint)]
     pub(crate) connect: Option<Endpoint>,
+
+    /// Who you are there. The password is COUATL_PASSWORD, or asked for.
+    #[arg(long, value_name = "NAME", env = "COUATL_USER", requires = "connect")]
+    pub(crate) user: Option<String>,
+
+    /// The authorities of the server's certificate, in PEM; without them, those that this machine knows.
+    #[arg(long, value_name = "FILE", requires = "connect")]
+    pub(crate) tls_ca: Option<PathBuf>,
+
+    /// Your own certificate, in PEM, for a server that wants one.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of your certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
 
     /// How rows are printed.
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -269,19 +287,28 @@ pub(crate) enum Format {
 pub(crate) struct Endpoint {
     /// `HOST:PORT`.
     pub(crate) authority: String,
+    /// Whether it is spoken to over TLS.
+    pub(crate) tls: bool,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "grpc+tls" } else { "grpc" };
+        write!(f, "{scheme}://{}", self.authority)
+    }
 }
 
 fn endpoint(text: &str) -> Result<Endpoint, String> {
-    const EXPECTED: &str = "expected grpc://HOST:PORT";
+    const EXPECTED: &str = "expected grpc://HOST:PORT, or grpc+tls://HOST:PORT";
     let uri: Uri = text.parse().map_err(|_| EXPECTED.to_owned())?;
-    match uri.scheme_str() {
-        Some("grpc" | "grpc+tcp") => {}
-        Some("grpc+tls" | "grpcs") => return Err("TLS is not offered yet, use grpc://HOST:PORT".into()),
+    let tls = match uri.scheme_str() {
+        Some("grpc" | "grpc+tcp") => false,
+        Some("grpc+tls" | "grpcs") => true,
         _ => return Err(EXPECTED.into()),
-    }
+    };
     match uri.authority() {
         Some(authority) if uri.port_u16().is_some() && matches!(uri.path(), "" | "/") => {
-            Ok(Endpoint { authority: authority.to_string() })
+            Ok(Endpoint { authority: authority.to_string(), tls })
         }
         _ => Err(EXPECTED.into()),
     }
@@ -385,8 +412,13 @@ mod tests {
                         connect: Some(
                             Endpoint {
                                 authority: "[::1]:50051",
+                                tls: false,
                             },
                         ),
+                        user: None,
+                        tls_ca: None,
+                        tls_cert: None,
+                        tls_key: None,
                         format: Json,
                         file: None,
                         statements: Some(
@@ -428,20 +460,14 @@ mod tests {
             (
                 "couatl sql --connect localhost:50051",
                 expect![[r#"
-                error: invalid value 'localhost:50051' for '--connect <URL>': expected grpc://HOST:PORT
-            "#]],
+                    error: invalid value 'localhost:50051' for '--connect <URL>': expected grpc://HOST:PORT, or grpc+tls://HOST:PORT
+                "#]],
             ),
             (
                 "couatl sql --connect grpc://localhost",
                 expect![[r#"
-                error: invalid value 'grpc://localhost' for '--connect <URL>': expected grpc://HOST:PORT
-            "#]],
-            ),
-            (
-                "couatl sql --connect grpc+tls://localhost:1",
-                expect![[r#"
-                error: invalid value 'grpc+tls://localhost:1' for '--connect <URL>': TLS is not offered yet, use grpc://HOST:PORT
-            "#]],
+                    error: invalid value 'grpc://localhost' for '--connect <URL>': expected grpc://HOST:PORT, or grpc+tls://HOST:PORT
+                "#]],
             ),
             (
                 "couatl sql --file a.sql b",
@@ -462,7 +488,16 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let args = SqlArgs { connect: None, format: Format::Table, file: Some("no/such.sql".into()), statements: None };
+        let args = SqlArgs {
+            connect: None,
+            user: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            format: Format::Table,
+            file: Some("no/such.sql".into()),
+            statements: None,
+        };
         expect!["cannot read 'no/such.sql': No such file or directory (os error 2)"]
             .assert_eq(&args.text().unwrap_err().to_string());
     }

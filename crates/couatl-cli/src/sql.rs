@@ -14,7 +14,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::SqlArgs;
-use crate::client::Client;
+use crate::client::{Client, Server};
 use crate::connection::{Answer, Connection};
 use crate::engine::LocalEngine;
 use crate::progress::{Progress, TICK};
@@ -34,11 +34,11 @@ pub(crate) fn run(args: &SqlArgs) -> Result<u8> {
     if texts.is_empty() {
         return Ok(0);
     }
-    let stopped = match &args.connect {
-        Some(endpoint) => runtime::control(|control| {
+    let stopped = match Server::of(args)? {
+        Some(server) => runtime::control(|control| {
             control.block_on(async {
                 let mut screen = Screen::new(args)?;
-                match screen.wait(Client::connect(endpoint)).await {
+                match screen.wait(Client::connect(&server)).await {
                     Ok(client) => Ok(screen.run(client, &texts).await),
                     Err(stop) => Ok(Err(stop)),
                 }

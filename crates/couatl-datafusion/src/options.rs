@@ -1,8 +1,10 @@
 //! What a client sets for itself: the settings of one session, beside those of others.
 
+use std::any::Any;
+
 use couatl_core::{Error, Result};
-use datafusion::common::config::ConfigExtension;
-use datafusion::common::extensions_options;
+use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
+use datafusion::common::{plan_datafusion_err, plan_err};
 use datafusion::prelude::SessionContext;
 
 use crate::session::Session;
@@ -11,16 +13,72 @@ use crate::session::Session;
 const CATALOG_OPTION: (&str, &str) = ("catalog", "datafusion.catalog.default_catalog");
 const SCHEMA_OPTION: (&str, &str) = ("schema", "datafusion.catalog.default_schema");
 
-extensions_options! {
-    /// How a session's results are sent.
-    pub struct WireOptions {
-        /// Whether dictionaries are sent as such, or as their values, which every client reads.
-        pub keep_dictionaries: bool, default = false
-        /// In how many parts a result may be offered that clients can fetch side by side, where its rows have nothing to do
-        /// with each other.
-        pub result_partitions: usize, default = 1
+/// How a session's results are sent: the settings `couatl.…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WireOptions {
+    /// Whether dictionaries are sent as such, or as their values, which every client reads.
+    pub keep_dictionaries: bool,
+    /// In how many parts a result may be offered that clients can fetch side by side, where its rows have nothing to do
+    /// with each other.
+    pub result_partitions: usize,
+}
+
+impl Default for WireOptions {
+    fn default() -> Self {
+        Self { keep_dictionaries: false, result_partitions: 1 }
     }
 }
+
+// DataFusion's macro for this lists settings without their prefix, under which nobody finds them.
+impl ExtensionOptions for WireOptions {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn cloned(&self) -> Box<dyn ExtensionOptions> {
+        Box::new(self.clone())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> datafusion::error::Result<()> {
+        let expected = |what| plan_datafusion_err!("couatl.{key} is {what}, and not '{value}'");
+        match key {
+            "keep_dictionaries" => self.keep_dictionaries = value.parse().map_err(|_| expected("true or false"))?,
+            "result_partitions" => {
+                let parts = value.parse().ok().filter(|parts| (1..=MAX_PARTITIONS).contains(parts));
+                self.result_partitions = parts.ok_or_else(|| expected("a number from 1 to 1024"))?;
+            }
+            _ => return plan_err!("there is no setting 'couatl.{key}'; SHOW ALL lists them"),
+        }
+        Ok(())
+    }
+
+    fn entries(&self) -> Vec<ConfigEntry> {
+        let entry = |key, value: String, description| ConfigEntry {
+            key: format!("{}.{key}", Self::PREFIX),
+            value: Some(value),
+            description,
+        };
+        vec![
+            entry(
+                "keep_dictionaries",
+                self.keep_dictionaries.to_string(),
+                "Whether dictionaries are sent to clients as such, or as their values, which every client reads.",
+            ),
+            entry(
+                "result_partitions",
+                self.result_partitions.to_string(),
+                "In how many parts a result may be offered that clients can fetch side by side.",
+            ),
+        ]
+    }
+}
+
+/// Each part is an endpoint of its own, which a client may open a connection for.
+const MAX_PARTITIONS: usize = 1024;
 
 impl ConfigExtension for WireOptions {
     const PREFIX: &'static str = "couatl";

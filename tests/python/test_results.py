@@ -1,0 +1,164 @@
+"""How results are described and cut: columns for BI tools, dictionaries, and parts that are fetched side by side."""
+
+import threading
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from harness import create, error, rows, run, table, value
+
+PREFIX = b"ARROW:FLIGHT:SQL:"
+WORDS = """
+def words():
+    return [(n, ("on", "off")[n % 2], "abc"[n % 3]) for n in range(10_000)]
+"""
+
+
+def said(field):
+    """What the server says of a column."""
+    metadata = field.metadata or {}
+    return {
+        key.removeprefix(PREFIX).decode(): text.decode() for key, text in metadata.items() if key.startswith(PREFIX)
+    }
+
+
+@pytest.fixture
+def words(connection):
+    create(connection, "words", "n int32 NOT NULL, state enum8('on' = 1, 'off' = 2), w low_cardinality(string)", WORDS)
+
+
+def test_columns_say_what_they_are_and_where_they_come_from(connection, words):
+    schema = table(connection, "SELECT n, state AS s, n + 1 AS more, CAST(1.5 AS decimal(7, 2)) AS d FROM words").schema
+    n, s, more, d = map(said, schema)
+    assert (n["CATALOG_NAME"], n["SCHEMA_NAME"], n["DB_SCHEMA_NAME"], n["TABLE_NAME"]) == (
+        "couatl",
+        "public",
+        "public",
+        "words",
+    )
+    assert (n["TYPE_NAME"], n["PRECISION"], n["SCALE"], n["IS_CASE_SENSITIVE"]) == ("int32", "10", "0", "0")
+    assert (s["TYPE_NAME"], s["TABLE_NAME"]) == ("enum8('on' = 1, 'off' = 2)", "words")
+    assert s["IS_CASE_SENSITIVE"] == "1"
+    assert "TABLE_NAME" not in more and more["IS_READ_ONLY"] == "1"
+    assert (d["TYPE_NAME"], d["PRECISION"], d["SCALE"]) == ("decimal(7, 2)", "7", "2")
+
+
+def test_listed_columns_say_the_same(connection, words):
+    listed = connection.adbc_get_table_schema("words")
+    assert listed.equals(table(connection, "SELECT * FROM words").schema, check_metadata=True)
+    create(connection, "words", "other string", "def words(): return []")
+    assert said(connection.adbc_get_table_schema("words").field("other"))["TYPE_NAME"] == "string"
+
+
+def test_what_is_said_of_columns_is_not_kept_by_tables_made_of_them(connection, words):
+    with connection.cursor() as cursor:
+        assert cursor.adbc_ingest("copy", table(connection, "SELECT n, w FROM words"), mode="create") == 10_000
+    assert said(table(connection, "SELECT * FROM copy").schema.field("n"))["TABLE_NAME"] == "copy"
+    assert said(table(connection, "SELECT n + 0 AS n FROM copy").schema.field("n")).get("TABLE_NAME") is None
+
+
+def test_dictionaries_are_sent_to_who_asks(server, words):
+    with server.connect() as connection:
+        assert table(connection, "SELECT state, w FROM words").schema.types == [pyarrow.string()] * 2
+        run(connection, "SET couatl.keep_dictionaries = true")
+        kept = table(connection, "SELECT n, state, w FROM words ORDER BY n")
+        assert [str(field.type) for field in kept.schema][1:] == [
+            "dictionary<values=string, indices=int8, ordered=0>",
+            "dictionary<values=string, indices=int32, ordered=0>",
+        ]
+        expected = [(n, ("on", "off")[n % 2], "abc"[n % 3]) for n in range(10_000)]
+        assert list(zip(*(column.to_pylist() for column in kept.columns), strict=True)) == expected
+        with connection.cursor() as cursor:
+            assert cursor.adbc_prepare("SELECT state FROM words WHERE n = ?") is not None
+            assert cursor.adbc_execute_schema("SELECT state, w FROM words").types == kept.schema.types[1:]
+    with server.connect() as other:
+        assert table(other, "SELECT state FROM words").schema.types == [pyarrow.string()]
+
+
+@pytest.fixture
+def files(connection, tmp_path):
+    for part in range(4):
+        numbers = pyarrow.table({"n": list(range(part * 1000, part * 1000 + 1000)), "part": [part] * 1000})
+        pyarrow.parquet.write_table(numbers, tmp_path / f"{part}.parquet")
+    run(connection, f"CREATE EXTERNAL TABLE files STORED AS PARQUET LOCATION '{tmp_path}/'")
+    yield
+    run(connection, "DROP TABLE files")
+
+
+def partitions(connection, sql):
+    with connection.cursor() as cursor:
+        return cursor.adbc_execute_partitions(sql)
+
+
+def fetched(connection, partition):
+    with connection.cursor() as cursor:
+        cursor.adbc_read_partition(partition)
+        return cursor.fetch_arrow_table()["n"].to_pylist()
+
+
+def test_a_result_has_one_part_unless_a_client_asks_for_more(connection, files):
+    assert len(partitions(connection, "SELECT n FROM files")[0]) == 1
+
+
+def test_parts_are_fetched_side_by_side_in_any_order_and_again(server, files):
+    with server.connect() as connection:
+        run(connection, "SET couatl.result_partitions = 4")
+        parts, schema = partitions(connection, "SELECT n FROM files WHERE n % 2 = 0")
+        assert len(parts) == 4 and schema.names == ["n"]
+        found = {}
+
+        def fetch(index):
+            with server.connect() as own:
+                found[index] = fetched(own, parts[index])
+
+        threads = [threading.Thread(target=fetch, args=(index,)) for index in (3, 1, 0, 2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(n for part in found.values() for n in part) == list(range(0, 4000, 2))
+        assert sum(bool(part) for part in found.values()) > 1, "more than one part has rows"
+        assert fetched(connection, parts[1]) == found[1], "a part is the same again"
+        assert sorted(n for (n,) in rows(connection, "SELECT n FROM files")) == list(range(4000))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT n FROM files ORDER BY n",
+        "SELECT count(*) AS n FROM files",
+        "SELECT n FROM files LIMIT 3",
+        "SELECT DISTINCT n FROM files",
+        "SELECT a.n FROM files a JOIN files b ON a.n = b.n",
+        "SELECT n FROM words",
+        "SELECT 1 AS n",
+    ],
+)
+def test_what_brings_rows_together_has_one_part(server, words, files, sql):
+    with server.connect() as connection:
+        run(connection, "SET couatl.result_partitions = 4")
+        parts, _ = partitions(connection, sql)
+        assert len(parts) == 1
+        with server.connect() as plain:
+            assert sorted(fetched(connection, parts[0])) == sorted(
+                table(plain, sql)["n"].to_pylist() if "LIMIT" not in sql else fetched(connection, parts[0])
+            )
+
+
+def test_parameters_and_unions_have_parts_too(server, files):
+    with server.connect() as connection:
+        run(connection, "SET couatl.result_partitions = 2")
+        with connection.cursor() as cursor:
+            parts, _ = cursor.adbc_execute_partitions("SELECT n FROM files WHERE n < ?", parameters=(10,))
+        assert len(parts) == 2
+        assert sorted(n for part in parts for n in fetched(connection, part)) == list(range(10))
+        parts, _ = partitions(connection, "SELECT n FROM files UNION ALL SELECT n + 4000 AS n FROM files")
+        assert sorted(n for part in parts for n in fetched(connection, part)) == list(range(8000))
+
+
+def test_settings_are_refused_by_their_names(server):
+    with server.connect() as connection:
+        run(connection, "SET couatl.result_partitions = 3")
+        assert value(connection, "SELECT value FROM information_schema.df_settings WHERE name LIKE 'couatl.r%'") == "3"
+        assert "couatl.nosuch" in str(error(connection, "SET couatl.nosuch = 3"))
+        assert "result_partitions" in str(error(connection, "SET couatl.result_partitions = 'many'"))
