@@ -168,13 +168,23 @@ impl FromStr for UserLimit {
             return Err(EXPECTED.to_owned());
         };
         let mut limit = UserLimits::default();
+        // No limit is one that nothing reaches: it is said, and comes before what holds for all.
         match name {
-            "max-user-queries" => limit.queries = Limit(Some(value.parse()?)).count(),
-            "max-user-memory" => limit.memory = Limit(Some(value.parse()?)).bytes(),
-            "max-query-memory" => limit.query_memory = Limit(Some(value.parse()?)).bytes(),
-            "max-query-time" => limit.query_time = Some(value.parse::<Seconds>()?.0),
-            "max-query-rows" => limit.query_rows = Some(value.parse::<Count>()?.0),
-            "max-query-bytes" => limit.query_bytes = Some(value.parse::<Size>()?.0),
+            "max-user-queries" => limit.queries = Some(value.parse::<Limit<Count>>()?.count().unwrap_or(usize::MAX)),
+            "max-user-memory" => limit.memory = Some(value.parse::<Limit<Size>>()?.bytes().unwrap_or(usize::MAX)),
+            "max-query-memory" => {
+                limit.query_memory = Some(value.parse::<Limit<Size>>()?.bytes().unwrap_or(usize::MAX))
+            }
+            "max-query-time" => {
+                let time = value.parse::<Limit<Seconds>>()?.0;
+                limit.query_time = Some(time.map_or(Duration::MAX, |time| time.0));
+            }
+            "max-query-rows" => {
+                limit.query_rows = Some(value.parse::<Limit<Count>>()?.0.map_or(u64::MAX, |rows| rows.0));
+            }
+            "max-query-bytes" => {
+                limit.query_bytes = Some(value.parse::<Limit<Size>>()?.0.map_or(u64::MAX, |size| size.0));
+            }
             _ => return Err(EXPECTED.to_owned()),
         }
         Ok(Self { user: user.into(), limit })

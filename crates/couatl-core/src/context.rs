@@ -13,6 +13,9 @@ use crate::{Error, Result};
 /// Shorter ones are not taken out of errors: too much that is no secret would look like them.
 const HIDDEN_BYTES: usize = 4;
 
+/// What begins like a secret for so long is taken for one that was cut off.
+const BEGINNING_BYTES: usize = 8;
+
 const OPEN: &str = "${secret:";
 
 /// Where secrets are found: a file for each in a folder, else the environment variable `COUATL_SECRET_NAME`.
@@ -177,14 +180,59 @@ impl OpenContext {
         })
     }
 
-    /// The error without what was told.
+    /// The error without what was told, however Python has written it down: as it is, as `repr` or JSON write it, a line
+    /// of it, or its beginning, where a value was shortened.
     #[must_use]
     pub fn hide(&self, error: Error) -> Error {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.iter()
-            .filter(|(Told(value), _)| value.len() >= HIDDEN_BYTES)
-            .fold(error, |error, (Told(value), reference)| error.replacing(value, reference))
+        if told.is_empty() {
+            return error;
+        }
+        error.map_texts(|text| {
+            told.iter().fold(text, |text, (Told(value), reference)| {
+                forms(value).iter().fold(text, |text, form| hidden(text, form, reference))
+            })
+        })
     }
+}
+
+/// The forms in which a value may be written down, longer ones first.
+fn forms(value: &str) -> Vec<String> {
+    let escape = |text: &str, quote: char| {
+        text.chars().fold(String::new(), |mut escaped, c| {
+            match c {
+                '\\' => escaped.push_str("\\\\"),
+                '\n' => escaped.push_str("\\n"),
+                '\r' => escaped.push_str("\\r"),
+                '\t' => escaped.push_str("\\t"),
+                c if c == quote => escaped.extend(['\\', c]),
+                c => escaped.push(c),
+            }
+            escaped
+        })
+    };
+    let whole = [value.to_owned(), escape(value, '\''), escape(value, '"'), escape(value, '\0')];
+    let lines = value.lines().filter(|line| line.len() >= BEGINNING_BYTES);
+    let lines = lines.flat_map(|line| [line.to_owned(), escape(line, '\''), escape(line, '"')]);
+    let mut forms: Vec<_> = whole.into_iter().chain(lines).filter(|form| form.len() >= HIDDEN_BYTES).collect();
+    forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+    forms.dedup();
+    forms
+}
+
+/// A text with the reference in the place of a form, and of its beginnings that are long enough to be no chance.
+fn hidden(text: String, form: &str, reference: &str) -> String {
+    let head = form.char_indices().map(|(at, c)| at + c.len_utf8()).find(|end| *end >= BEGINNING_BYTES);
+    let Some(head) = head.filter(|head| *head < form.len()) else { return text.replace(form, reference) };
+    let (mut out, mut rest) = (String::new(), text.as_str());
+    while let Some(at) = rest.find(&form[..head]) {
+        let same = rest[at..].char_indices().zip(form.char_indices()).take_while(|(one, other)| one.1 == other.1);
+        let end = same.last().map_or(at + head, |((last, c), _)| at + last + c.len_utf8());
+        out.push_str(&rest[..at]);
+        out.push_str(reference);
+        rest = &rest[end..];
+    }
+    out + rest
 }
 
 #[cfg(test)]
@@ -221,6 +269,19 @@ mod tests {
         check_secret_references("${secret:missing}").unwrap();
         let error = secrets.resolve("${secret:missing}").unwrap_err().to_string();
         assert!(error.contains("'missing'") && error.contains("COUATL_SECRET_missing"), "{error}");
+    }
+
+    #[test]
+    fn what_was_told_is_not_said_in_any_form() {
+        let value = "it's\n\"so\" secret\\!";
+        let forms = forms(value);
+        for text in
+            [value, "'it\\'s\\n\"so\" secret\\\\!'", r#""it's\n\"so\" secret\\!""#, "cannot store 'it\\'s\\n\"so…'"]
+        {
+            let out = forms.iter().fold(text.to_owned(), |text, form| hidden(text, form, "REF"));
+            assert!(out.contains("REF") && !out.contains("so") && !out.contains("it"), "{text} gives {out}");
+        }
+        assert_eq!(hidden("abcdefgh abcdefgX".into(), "abcdefghij", "REF"), "REF abcdefgX");
     }
 
     #[test]

@@ -123,16 +123,16 @@ impl Error {
         self.with_note(format!("\nthe write function had accepted {rows} row{plural} before"))
     }
 
-    /// The same error, with other words in the place of some, wherever they stand in what it says. What caused it is left
-    /// out then: it would say them still.
+    /// The same error in other words. What caused it is left out then: it would say what it says still.
     #[must_use]
-    pub(crate) fn replacing(mut self, words: &str, others: &str) -> Self {
-        if self.0.message.contains(words) {
-            self.0.message = self.0.message.replace(words, others);
+    pub(crate) fn map_texts(mut self, change: impl Fn(String) -> String) -> Self {
+        let message = change(self.0.message.clone());
+        if message != self.0.message {
+            self.0.message = message;
             self.0.source = None;
         }
         for (_, value) in &mut self.0.context {
-            *value = value.replace(words, others);
+            *value = change(std::mem::take(value));
         }
         self
     }

@@ -18,7 +18,7 @@ use datafusion::execution::memory_pool::{
 use datafusion::execution::runtime_env::RuntimeEnv;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 /// What queries may take. The default is: as much as there is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,18 +108,18 @@ impl Gate {
     /// # Errors
     /// `resources-exhausted`, where it does not come in time.
     pub(crate) async fn turn(&self, user: Option<&Arc<str>>) -> Result<Turn> {
-        let deadline = Instant::now() + self.limits.queue;
+        let began = Instant::now();
         let own = match user.and_then(|user| Some((user, self.share(user).turns?))) {
             Some((user, turns)) => {
                 let limit = self.limits.of(Some(user)).queries.unwrap_or_default();
-                Some(self.wait(turns, deadline, || format!("user '{user}' has {limit} running")).await?)
+                Some(self.wait(turns, began, || format!("user '{user}' has {limit} running")).await?)
             }
             None => None,
         };
         let all = match &self.all {
             Some(turns) => {
                 let limit = self.limits.queries.unwrap_or_default();
-                Some(self.wait(turns.clone(), deadline, || format!("{limit} are running")).await?)
+                Some(self.wait(turns.clone(), began, || format!("{limit} are running")).await?)
             }
             None => None,
         };
@@ -129,10 +129,11 @@ impl Gate {
     async fn wait(
         &self,
         turns: Arc<Semaphore>,
-        deadline: Instant,
+        began: Instant,
         why: impl FnOnce() -> String,
     ) -> Result<OwnedSemaphorePermit> {
-        if let Ok(Ok(turn)) = timeout_at(deadline, turns.acquire_owned()).await {
+        let left = self.limits.queue.saturating_sub(began.elapsed());
+        if let Ok(Ok(turn)) = timeout(left, turns.acquire_owned()).await {
             return Ok(turn);
         }
         let (why, waited) = (why(), self.limits.queue);

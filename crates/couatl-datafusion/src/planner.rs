@@ -192,28 +192,39 @@ pub(crate) fn reads_streams(plan: &LogicalPlan) -> Result<bool> {
 /// Whether a plan is about what there is and what runs alone: nobody waits for that. `SELECT 1`, by which clients ask
 /// whether a server is there, is too.
 fn is_metadata(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = true;
+    let (mut found, mut reads, mut gathers) = (true, false, false);
     plan.apply_with_subqueries(|node| {
-        found &= match node {
-            LogicalPlan::TableScan(scan) => match scan.table_name.schema() {
-                Some(schema) => [INFORMATION_SCHEMA, SYSTEM].contains(&schema),
-                // What a statement of ours shows.
-                None => scan.table_name.table() == UNNAMED_TABLE,
-            },
+        match node {
+            LogicalPlan::TableScan(scan) => {
+                reads = true;
+                found &= match scan.table_name.schema() {
+                    Some(schema) => [INFORMATION_SCHEMA, SYSTEM].contains(&schema),
+                    // What a statement of ours shows.
+                    None => scan.table_name.table() == UNNAMED_TABLE,
+                };
+            }
             LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)
-            | LogicalPlan::Sort(_)
             | LogicalPlan::Limit(_)
             | LogicalPlan::SubqueryAlias(_)
             | LogicalPlan::EmptyRelation(_)
-            | LogicalPlan::Aggregate(_)
             | LogicalPlan::Statement(_)
-            | LogicalPlan::DescribeTable(_) => true,
-            _ => false,
-        };
+            | LogicalPlan::DescribeTable(_) => {}
+            LogicalPlan::Sort(_)
+            | LogicalPlan::Aggregate(_)
+            | LogicalPlan::Distinct(_)
+            | LogicalPlan::Union(_)
+            | LogicalPlan::Join(_)
+            | LogicalPlan::Window(_)
+            | LogicalPlan::Subquery(_)
+            | LogicalPlan::Repartition(_)
+            | LogicalPlan::Values(_) => gathers = true,
+            _ => found = false,
+        }
         Ok(if found { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
-    Ok(found)
+    // Rows that are computed from none can be as many as one likes.
+    Ok(found && (reads || !gathers))
 }
 
 fn streaming_state(state: &SessionState) -> SessionState {
