@@ -18,7 +18,7 @@ CLIENTS := adbc-driver-flightsql adbc-driver-manager pyarrow pandas polars
 RIVALS  := pyarrow polars duckdb bytewax streamz chdb shillelagh pysail pyspark-client pathway
 EXAMPLES := clock join_parquet session_context sink
 PEERS   := $(CURDIR)/.venv-peers
-TOOLS   := maturin pytest ruff mypy pandas-stubs trustme
+TOOLS   := maturin pytest ruff mypy pandas-stubs trustme grpcio grpcio-health-checking grpcio-reflection prometheus-client
 
 .PHONY: demo test build lint bless bench clean
 

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::builder::OsStr;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap, CommandFactory, Error, FromArgMatches};
 use toml::{Table, Value};
@@ -34,7 +34,7 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<Args, Error> {
             serve.mut_arg(name.replace('-', "_"), |option| option.default_values(values))
         });
     }
-    let matches = command.try_get_matches_from(args)?;
+    let matches = command.try_get_matches_from(&args).map_err(|error| of_environment(error, &args))?;
     let mut parsed = Args::from_arg_matches(&matches)?;
     if let (Command::Serve(serve), Some(matches)) = (&mut parsed.command, matches.subcommand_matches(SERVE)) {
         check(serve)?;
@@ -47,6 +47,24 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<Args, Error> {
 fn config_path(args: &[OsString]) -> Option<PathBuf> {
     let matches = Args::command().ignore_errors(true).try_get_matches_from(args).ok()?;
     matches.subcommand_matches(SERVE)?.get_one::<PathBuf>("config").cloned()
+}
+
+/// An error of a value that stands in the environment says where: nothing on the command line shows it.
+fn of_environment(error: Error, args: &[OsString]) -> Error {
+    let option = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(option)) => option.split_whitespace().next().unwrap_or_default().to_owned(),
+        _ => return error,
+    };
+    let is_given = args.iter().any(|arg| arg.to_string_lossy().split('=').next() == Some(&option));
+    let command = Args::command();
+    let named = options(&command).find(|(name, _)| format!("--{name}") == option);
+    match named.and_then(|(_, option)| option.get_env()).filter(|variable| std::env::var_os(variable).is_some()) {
+        Some(variable) if error.kind() == ErrorKind::ValueValidation && !is_given => {
+            let text = error.to_string();
+            refused(format!("in {}: {}", variable.to_string_lossy(), text.trim_start_matches("error: ").trim_end()))
+        }
+        _ => error,
+    }
 }
 
 fn refused(text: String) -> Error {
@@ -158,10 +176,12 @@ fn effective(matches: &ArgMatches, file: &BTreeMap<String, Vec<String>>) -> Stri
 }
 
 fn literal(option: &Arg, value: &str) -> String {
-    let is_number = value.parse::<i64>().is_ok() || value.parse::<f64>().is_ok_and(f64::is_finite);
-    match is_number && !is_list(option) {
-        true => value.to_owned(),
-        false => Value::String(value.to_owned()).to_string(),
+    let plain = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    let is_number = matches!(plain, Some(Value::Integer(_) | Value::Float(_)));
+    match plain.filter(|_| is_number).and_then(|plain| texts(option, plain)) {
+        // Only where it is read as it is written.
+        Some(said) if !is_list(option) && said == [value] => value.to_owned(),
+        _ => Value::String(value.to_owned()).to_string(),
     }
 }
 
@@ -190,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_file_says_what_the_command_line_does_not() {
-        let file = "listen = \"127.0.0.1:1\"\ngrace = 2.5\nmax-queries = 7\ninsecure = true\n\
+        let file = "listen = \"127.0.0.1:1\"\ngrace = 2.5\nmax-queries = 7\ninsecure = true\nusers = \"u\"\n\
                     user-limit = [\"ann:max-query-time=1\", \"bob:max-query-rows=5\"]\n";
         let args = parsed(file, &["--grace", "3", "--tls-cert=c", "--tls-key=k"]).unwrap();
         assert_eq!((&*args.listen, args.grace.0.as_secs(), args.insecure), ("127.0.0.1:1", 3, true));
@@ -202,7 +222,7 @@ mod tests {
             "heartbeat = 15  # default",
             "insecure = true  # the file",
             "grpc-health = false  # default",
-            "# users =",
+            "# secrets =",
             "user-limit = [\"ann:max-query-time=1\", \"bob:max-query-rows=5\"]  # the file",
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line} in\n{shown}");

@@ -33,6 +33,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
         return Ok(0);
     }
     log::install(LevelFilter::INFO)?;
+    if args.users.is_none() && !args.user_limit.is_empty() {
+        tracing::warn!("--user-limit limits nobody: without --users, nobody has a name");
+    }
     runtime::queries(|queries| {
         runtime::network(|network| {
             network.block_on(async {

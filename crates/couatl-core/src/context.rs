@@ -4,6 +4,7 @@
 //! opens the stream, are told to its code alone, and are taken out of whatever error comes of it.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +14,8 @@ use crate::{Error, Result};
 /// Shorter ones are not taken out of errors: too much that is no secret would look like them.
 const HIDDEN_BYTES: usize = 4;
 
-/// What begins like a secret for so long is taken for one that was cut off.
-const BEGINNING_BYTES: usize = 8;
+/// What is like a part of a secret for so long is taken for one.
+const PART_CHARS: usize = 10;
 
 const OPEN: &str = "${secret:";
 
@@ -91,6 +92,11 @@ impl Secrets {
 /// `invalid-setting`.
 pub fn check_secret_references(text: &str) -> Result<()> {
     pieces(text).try_for_each(|piece| piece.map(drop))
+}
+
+/// Whether a text is one reference to a secret, and nothing else.
+pub fn is_secret_reference(text: &str) -> bool {
+    text.starts_with(OPEN) && text.find('}') == Some(text.len() - 1)
 }
 
 enum Piece<'t> {
@@ -181,22 +187,27 @@ impl OpenContext {
     }
 
     /// The error without what was told, however Python has written it down: as it is, as `repr` or JSON write it, a line
-    /// of it, or its beginning, where a value was shortened.
+    /// of it, or any part of it that is long enough to be no chance.
     #[must_use]
     pub fn hide(&self, error: Error) -> Error {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_empty() {
+        let mut forms: Vec<_> = told
+            .iter()
+            .flat_map(|(Told(value), reference)| forms(value).into_iter().map(move |form| (form, reference)))
+            .collect();
+        if forms.is_empty() {
             return error;
         }
+        // One may begin like another, and be longer.
+        forms.sort_by_key(|(form, _)| std::cmp::Reverse(form.len()));
         error.map_texts(|text| {
-            told.iter().fold(text, |text, (Told(value), reference)| {
-                forms(value).iter().fold(text, |text, form| hidden(text, form, reference))
-            })
+            let whole = forms.iter().fold(text, |text, (form, reference)| text.replace(form, reference));
+            forms.iter().fold(whole, |text, (form, reference)| without_parts(text, form, reference))
         })
     }
 }
 
-/// The forms in which a value may be written down, longer ones first.
+/// The forms in which a value may be written down.
 fn forms(value: &str) -> Vec<String> {
     let escape = |text: &str, quote: char| {
         text.chars().fold(String::new(), |mut escaped, c| {
@@ -212,27 +223,39 @@ fn forms(value: &str) -> Vec<String> {
         })
     };
     let whole = [value.to_owned(), escape(value, '\''), escape(value, '"'), escape(value, '\0')];
-    let lines = value.lines().filter(|line| line.len() >= BEGINNING_BYTES);
+    let lines = value.lines().filter(|line| line.len() >= PART_CHARS);
     let lines = lines.flat_map(|line| [line.to_owned(), escape(line, '\''), escape(line, '"')]);
     let mut forms: Vec<_> = whole.into_iter().chain(lines).filter(|form| form.len() >= HIDDEN_BYTES).collect();
-    forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+    forms.sort();
     forms.dedup();
     forms
 }
 
-/// A text with the reference in the place of a form, and of its beginnings that are long enough to be no chance.
-fn hidden(text: String, form: &str, reference: &str) -> String {
-    let head = form.char_indices().map(|(at, c)| at + c.len_utf8()).find(|end| *end >= BEGINNING_BYTES);
-    let Some(head) = head.filter(|head| *head < form.len()) else { return text.replace(form, reference) };
-    let (mut out, mut rest) = (String::new(), text.as_str());
-    while let Some(at) = rest.find(&form[..head]) {
-        let same = rest[at..].char_indices().zip(form.char_indices()).take_while(|(one, other)| one.1 == other.1);
-        let end = same.last().map_or(at + head, |((last, c), _)| at + last + c.len_utf8());
-        out.push_str(&rest[..at]);
-        out.push_str(reference);
-        rest = &rest[end..];
+/// A text with the reference in the place of what it has in common with a form: texts are cut where they are too long.
+fn without_parts(text: String, form: &str, reference: &str) -> String {
+    let form: Vec<char> = form.chars().collect();
+    let parts: HashSet<&[char]> = form.windows(PART_CHARS).collect();
+    let chars: Vec<char> = text.chars().collect();
+    let mut is_part = vec![false; chars.len()];
+    for (at, window) in chars.windows(PART_CHARS).enumerate() {
+        if parts.contains(window) {
+            is_part[at..at + PART_CHARS].fill(true);
+        }
     }
-    out + rest
+    if !is_part.contains(&true) {
+        return text;
+    }
+    let mut out = String::new();
+    let mut before = false;
+    for (c, is_part) in chars.into_iter().zip(is_part) {
+        match is_part {
+            true if !before => out.push_str(reference),
+            true => {}
+            false => out.push(c),
+        }
+        before = is_part;
+    }
+    out
 }
 
 #[cfg(test)]
@@ -278,10 +301,15 @@ mod tests {
         for text in
             [value, "'it\\'s\\n\"so\" secret\\\\!'", r#""it's\n\"so\" secret\\!""#, "cannot store 'it\\'s\\n\"so…'"]
         {
-            let out = forms.iter().fold(text.to_owned(), |text, form| hidden(text, form, "REF"));
+            let out = forms.iter().fold(text.to_owned(), |text, form| without_parts(text, form, "REF"));
             assert!(out.contains("REF") && !out.contains("so") && !out.contains("it"), "{text} gives {out}");
         }
-        assert_eq!(hidden("abcdefgh abcdefgX".into(), "abcdefghij", "REF"), "REF abcdefgX");
+        let digits = "0123456789abcdef";
+        for (text, expected) in
+            [("x0123456789…", "xREF…"), ("…6789abcdef", "…REF"), ("…56789abcdefx", "…REFx"), ("01234567", "01234567")]
+        {
+            assert_eq!(without_parts(text.to_owned(), digits, "REF"), expected);
+        }
     }
 
     #[test]

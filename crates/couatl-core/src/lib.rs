@@ -21,7 +21,7 @@ mod sink;
 mod source;
 mod spelling;
 
-pub use context::{Credentials, OpenContext, Secrets, check_secret_references};
+pub use context::{Credentials, OpenContext, Secrets, check_secret_references, is_secret_reference};
 pub use definition::{Body, Functions, Init, Mode, StreamDefinition, WriteFormat};
 pub use error::{Error, ErrorKind, Result};
 pub use host::{Host, Stream};

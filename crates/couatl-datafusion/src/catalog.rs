@@ -199,7 +199,8 @@ impl PartitionStream for QueryRows {
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let asking = Query::of(&context);
-        let mut queries = self.queries.shown_to(asking.as_ref().and_then(|asking| asking.caller().as_user()));
+        let caller = asking.as_ref().map(|asking| asking.caller().clone()).unwrap_or_default();
+        let mut queries = self.queries.shown_to(&caller);
         queries.retain(|query| asking.as_ref().is_none_or(|asking| asking.id() != query.query_id));
         let batch = show::queries(&queries).map_err(crate::into_datafusion);
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::iter([batch])))

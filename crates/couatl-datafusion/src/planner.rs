@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use couatl_core::Mode;
 use couatl_sql::{Place, Statement};
 use datafusion::catalog::information_schema::INFORMATION_SCHEMA;
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
@@ -197,8 +198,10 @@ fn is_metadata(plan: &LogicalPlan) -> Result<bool> {
         match node {
             LogicalPlan::TableScan(scan) => {
                 reads = true;
+                let provider = source_as_provider(&scan.source)?;
                 found &= match scan.table_name.schema() {
-                    Some(schema) => [INFORMATION_SCHEMA, SYSTEM].contains(&schema),
+                    // A schema of that name may hold anything, where it is made in another catalog.
+                    Some(schema) => [INFORMATION_SCHEMA, SYSTEM].contains(&schema) && provider.is::<StreamingTable>(),
                     // What a statement of ours shows.
                     None => scan.table_name.table() == UNNAMED_TABLE,
                 };

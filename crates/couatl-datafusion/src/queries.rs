@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::access::User;
-use crate::caller::{Caller, MAX_DEPTH};
+use crate::caller::{Caller, MAX_ASKED, MAX_DEPTH};
 use crate::limits::{Gate, Limits};
 use crate::planner::StatementText;
 use crate::query::{CLEANUP_GRACE, Query};
@@ -53,7 +53,7 @@ impl Queries {
 
     /// All of them, in the order of their ids.
     pub fn list(&self) -> Vec<QueryInfo> {
-        self.shown_to(None)
+        self.shown_to(&Caller::default())
     }
 
     /// What they have done so far.
@@ -66,23 +66,51 @@ impl Queries {
     /// Whose Python it is that shows these credentials: that of a query that runs. None where there is no such query, or
     /// one of the users that it needs, who are looked up by name, is no more.
     pub fn caller(&self, user: &str, password: &str, find: impl Fn(&str) -> Option<User>) -> Option<Caller> {
-        let query = self.running.lock().get(user).cloned()?;
-        let creator = query.creator_of(password)?;
-        let found = |name: Option<&Arc<str>>| name.map_or(Some(None), |name| find(name).map(Some));
-        let caller = query.caller();
-        Some(Caller::python(found(caller.name())?, found(creator.as_ref())?, user, caller.depth()))
+        let query = self.running.lock().get(user).filter(|query| !query.is_cancelled()).cloned()?;
+        let creators = query.creators_of(password)?;
+        query.caller().python(user, &creators, find)
     }
 
-    /// Those that a user may see: their own; for an admin, and without a user, all.
-    pub(crate) fn shown_to(&self, user: Option<&User>) -> Vec<QueryInfo> {
+    /// Those that somebody may see: their own; for an admin, and without a user, all.
+    pub(crate) fn shown_to(&self, caller: &Caller) -> Vec<QueryInfo> {
         let running = self.running.lock();
-        running.values().filter(|query| query.is_shown_to(user) && !query.is_over()).map(|query| query.info()).collect()
+        running
+            .values()
+            .filter(|query| query.is_shown_to(caller) && !query.is_over())
+            .map(|query| query.info())
+            .collect()
     }
 
-    /// Asks a query to end. Gives whether there is one of that id that the user may see.
-    pub(crate) fn kill(&self, query_id: &str, user: Option<&User>) -> bool {
-        let query = self.running.lock().get(query_id).filter(|query| query.is_shown_to(user)).cloned();
+    /// Asks a query to end. Gives whether there is one of that id that the caller may see.
+    pub(crate) fn kill(&self, query_id: &str, caller: &Caller) -> bool {
+        let query = self.running.lock().get(query_id).filter(|query| query.is_shown_to(caller)).cloned();
         query.map(|query| query.cancel()).is_some()
+    }
+
+    /// Ends what the Python of a query has asked for: nobody waits for it any more.
+    pub(crate) fn end_asked_by(&self, query_id: &str) {
+        let asked = |query: &&Arc<Query>| query.caller().origin().is_some_and(|origin| origin.query_id == query_id);
+        let asked: Vec<_> = self.running.lock().values().filter(asked).cloned().collect();
+        asked.iter().for_each(|query| query.cancel());
+    }
+
+    /// Refuses what would go on for ever, or be too much.
+    fn check_depth(&self, caller: &Caller) -> Result<()> {
+        let Some(origin) = caller.origin() else { return Ok(()) };
+        let refused = |text: String| Err(Error::new(ErrorKind::ResourcesExhausted, text));
+        if caller.depth() > MAX_DEPTH {
+            return refused(format!(
+                "{MAX_DEPTH} queries run inside each other, each made by the Python of a stream that the one before \
+                 reads: does a stream ask for itself?"
+            ));
+        }
+        let of_root = |query: &&Arc<Query>| query.caller().origin().is_some_and(|other| other.root == origin.root);
+        if self.running.lock().values().filter(of_root).count() >= MAX_ASKED {
+            return refused(format!(
+                "{MAX_ASKED} queries run that Python has asked for, all for one query: let it ask for fewer at once"
+            ));
+        }
+        Ok(())
     }
 
     /// Refuses new queries, waits for those that run, then cancels the rest and waits for their cleanup: all of it
@@ -114,15 +142,7 @@ impl Queries {
             let message = "the server is shutting down and takes no new queries";
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
-        if statement.caller.depth() > MAX_DEPTH {
-            return Err(Error::new(
-                ErrorKind::ResourcesExhausted,
-                format!(
-                    "{MAX_DEPTH} queries run inside each other, each made by the Python of a stream that the one before \
-                     reads: does a stream ask for itself?"
-                ),
-            ));
-        }
+        self.check_depth(&statement.caller)?;
         let query = Arc::new(Query::new(self, statement));
         let entry = Arc::new(Entry { queries: Arc::clone(self), query: Arc::clone(&query) });
         query.entered(&entry);

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::access::{Role, User};
+use crate::access::Role;
 use crate::caller::Caller;
 use crate::limits::{Turn, UserLimits};
 use crate::planner::StatementText;
@@ -50,6 +50,8 @@ pub(crate) struct Query {
     started: (SystemTime, Instant),
     rows: AtomicU64,
     queued: AtomicBool,
+    /// Whether its end was.
+    counted: AtomicBool,
     cancelled: CancellationToken,
     /// Why it was, where nobody asked for it.
     reason: OnceLock<Error>,
@@ -70,7 +72,7 @@ pub(crate) struct Query {
 
 struct Told {
     context: Arc<OpenContext>,
-    creator: Option<Arc<str>>,
+    creators: Arc<[Arc<str>]>,
 }
 
 struct Held {
@@ -102,6 +104,7 @@ impl Query {
             started: (SystemTime::now(), Instant::now()),
             rows: AtomicU64::new(0),
             queued: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
             cancelled: CancellationToken::new(),
             reason: OnceLock::new(),
             held: Mutex::new(None),
@@ -129,9 +132,12 @@ impl Query {
         &self.caller
     }
 
-    pub(crate) fn is_shown_to(&self, user: Option<&User>) -> bool {
-        let Some(user) = user else { return true };
-        user.role == Role::Admin || self.caller.name() == Some(&user.name)
+    pub(crate) fn is_shown_to(&self, caller: &Caller) -> bool {
+        caller.principals().all(|user| user.role == Role::Admin || self.caller.name() == Some(&user.name))
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
     }
 
     /// Whether nothing of it runs any more, and only its client has not heard of its end.
@@ -154,13 +160,13 @@ impl Query {
         stream: &str,
         access: Access,
         metrics: &Arc<Metrics>,
-        creator: Option<&Arc<str>>,
+        creators: &Arc<[Arc<str>]>,
     ) -> Opening {
         let Some(queries) = self.queries.upgrade() else { return Opening::default() };
         let password = [(); 2].map(|()| uuid::Uuid::new_v4().simple().to_string()).concat();
         let credentials = Credentials { user: self.id.clone(), password };
         let context = Arc::new(OpenContext::new(Arc::clone(&queries.secrets), Some(credentials)));
-        self.told.lock().push(Told { context: Arc::clone(&context), creator: creator.cloned() });
+        self.told.lock().push(Told { context: Arc::clone(&context), creators: Arc::clone(creators) });
 
         let (query, counters, stream) = (Arc::clone(self), Arc::clone(&queries.counters), stream.to_owned());
         let open = counters.open(&stream, access, metrics);
@@ -183,8 +189,8 @@ impl Query {
         }
     }
 
-    /// The creator of the stream whose Python was told this password.
-    pub(crate) fn creator_of(&self, password: &str) -> Option<Option<Arc<str>>> {
+    /// Who created the stream whose Python was told this password.
+    pub(crate) fn creators_of(&self, password: &str) -> Option<Arc<[Arc<str>]>> {
         let told = self.told.lock();
         let is_it = |context: &OpenContext| {
             let known = context.credentials().map_or("", |credentials| &credentials.password).as_bytes();
@@ -192,7 +198,7 @@ impl Query {
             let differs = known.iter().zip(password.as_bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
             known.len() == password.len() && differs == 0
         };
-        told.iter().find(|told| is_it(&told.context)).map(|told| told.creator.clone())
+        told.iter().find(|told| is_it(&told.context)).map(|told| Arc::clone(&told.creators))
     }
 
     /// An error, without what the streams were told.
@@ -217,13 +223,34 @@ impl Query {
         self.cancelled.cancel();
         // Whoever holds it looks for the cancel after letting it go.
         let held = self.held.try_lock().and_then(|mut held| held.take());
+        if held.is_some() {
+            self.ended(Some(self.reason.get().map_or(ErrorKind::Cancelled, Error::kind)));
+        }
         drop(held);
+        self.end_asked();
+    }
+
+    /// It has ended, of which its client may not have heard yet.
+    fn ended(&self, how: Option<ErrorKind>) {
+        if !self.counted.swap(true, Relaxed)
+            && let Some(queries) = self.queries.upgrade()
+        {
+            queries.counters.ended(how);
+        }
+    }
+
+    /// Ends what its Python has asked for.
+    fn end_asked(&self) {
+        if let Some(queries) = self.queries.upgrade() {
+            queries.end_asked_by(&self.id);
+        }
     }
 
     /// Gives up what it executes, and its turn.
     fn let_go(&self) {
         let held = self.held.lock().take();
         drop(held);
+        self.end_asked();
     }
 
     /// Ends it for a reason.
@@ -378,7 +405,7 @@ impl ExecutionPlan for QueryExec {
         // What Python asks for while its own query has a turn would wait for itself.
         let takes_turn = !self.is_metadata && query.caller.depth() == 0;
         let limits = self.queries.gate.limits(query.caller.name().map(|name| &**name));
-        let running = Running { entry, begin: Some(begin), takes_turn, limits, rows: 0, bytes: 0, told: false };
+        let running = Running { entry, begin: Some(begin), takes_turn, limits, rows: 0, bytes: 0 };
         let place = self.statement.place;
         let rows = run(running).map(move |batch| {
             batch.map_err(|error| match place {
@@ -399,17 +426,13 @@ struct Running<B> {
     limits: UserLimits,
     rows: u64,
     bytes: u64,
-    /// Whether its end was counted.
-    told: bool,
 }
 
 impl<B> Drop for Running<B> {
     fn drop(&mut self) {
         self.entry.query.ending();
         self.entry.query.let_go();
-        if !self.told {
-            self.entry.queries.counters.ended(Some(ErrorKind::Cancelled));
-        }
+        self.entry.query.ended(Some(ErrorKind::Cancelled));
     }
 }
 
@@ -485,8 +508,7 @@ where
         query.let_go();
         let settled = query.settle().await;
         let last = last.and(settled).map_err(|error| query.hide(error));
-        running.entry.queries.counters.ended(last.as_ref().err().map(Error::kind));
-        running.told = true;
+        query.ended(last.as_ref().err().map(Error::kind));
         last.err().map(|error| (Err(error), None))
     })
 }

@@ -35,7 +35,7 @@ pub(crate) struct StreamScanExec {
     /// The columns of the source by which its rows ascend, read or not.
     order_by: Vec<usize>,
     /// Who created the stream.
-    owner: Option<Arc<str>>,
+    owners: Arc<[Arc<str>]>,
     order: Order,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
@@ -48,7 +48,7 @@ impl StreamScanExec {
         projection: Vec<usize>,
         fetch: Option<usize>,
         order_by: Vec<usize>,
-        owner: Option<Arc<str>>,
+        owners: Arc<[Arc<str>]>,
     ) -> Result<Self> {
         let schema = Arc::new(source.schema().project(&projection)?);
         let boundedness = match (source.mode(), fetch) {
@@ -62,7 +62,7 @@ impl StreamScanExec {
             .with_scheduling_type(SchedulingType::Cooperative);
         let metrics = Arc::new(Metrics::default());
         let properties = Arc::new(properties);
-        Ok(Self { source, projection, fetch, order_by, owner, order, schema, properties, metrics })
+        Ok(Self { source, projection, fetch, order_by, owners, order, schema, properties, metrics })
     }
 
     /// The stream that it reads.
@@ -126,7 +126,7 @@ impl ExecutionPlan for StreamScanExec {
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
         let (source, projection) = (self.source.clone(), self.projection.clone());
-        let scan = Self::try_new(source, projection, limit, self.order_by.clone(), self.owner.clone());
+        let scan = Self::try_new(source, projection, limit, self.order_by.clone(), self.owners.clone());
         Some(Arc::new(scan.ok()?))
     }
 
@@ -158,7 +158,7 @@ impl ExecutionPlan for StreamScanExec {
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let query = Query::of(&context);
         let opening = query.as_ref().map_or_else(Opening::default, |query| {
-            query.open(self.source.name(), Access::Read, &self.metrics, self.owner.as_ref())
+            query.open(self.source.name(), Access::Read, &self.metrics, &self.owners)
         });
         let request = ScanRequest {
             projection: self.projection.clone(),

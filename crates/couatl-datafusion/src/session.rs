@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
-use couatl_core::{Error, Host, Result, Secrets, check_secret_references};
+use couatl_core::{Error, Host, OpenContext, Result, Secrets, check_secret_references, is_secret_reference};
 use couatl_sql::{CreateStream, Statement, StatementKind, StreamName};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{ParamValues, ResolvedTableReference, TableReference};
@@ -327,7 +327,7 @@ impl Session {
                 return self.nothing();
             }
             StatementKind::KillQuery { query_id } => {
-                if !self.inner.queries.kill(query_id, self.caller.as_user()) {
+                if !self.inner.queries.kill(query_id, &self.caller) {
                     return Err(Error::not_found(format!("no query '{query_id}' is running; SHOW QUERIES lists them")));
                 }
                 return self.nothing();
@@ -342,14 +342,14 @@ impl Session {
                 self.inner.grants.say(user, table, privileges, *granted);
                 return self.nothing();
             }
-            StatementKind::ShowQueries => show::queries(&self.inner.queries.shown_to(self.caller.as_user()))?,
+            StatementKind::ShowQueries => show::queries(&self.inner.queries.shown_to(&self.caller))?,
             StatementKind::ShowCreateStream(name) => {
                 let table = self.stream(name).await?;
                 let table = table_of(&table, name)?;
                 // Under the name by which it was asked for: a definition does not know its schema.
-                let statement = match self.caller.as_user() {
-                    Some(user) if user.role < Role::Admin && table.owner() != Some(&user.name) => table.disclosed(),
-                    _ => table.statement().to_owned(),
+                let statement = match self.caller.principals().all(|user| table.is_disclosed_to(user)) {
+                    true => table.statement().to_owned(),
+                    false => table.disclosed(),
                 };
                 let plain = format!("STREAM {} (", couatl_core::quoted(&table.definition().name));
                 show::statement(&statement.replacen(&plain, &format!("STREAM {name} ("), 1))?
@@ -418,12 +418,13 @@ impl Session {
             }
             LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut table)) => {
                 table.definition = Some(without_secrets(&statement.text, &table.options));
-                let secrets = &self.inner.queries.secrets;
+                let told = OpenContext::new(Arc::clone(&self.inner.queries.secrets), None);
                 for value in table.options.values_mut() {
-                    *value = secrets.resolve(value)?.into_owned();
+                    *value = told.resolve(value)?.into_owned();
                 }
                 let plan = LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table));
-                SessionContext::new_with_state(state).execute_logical_plan(plan).await
+                let created = SessionContext::new_with_state(state).execute_logical_plan(plan).await;
+                return created.map_err(|error| told.hide(from_datafusion(error)));
             }
             plan @ LogicalPlan::Ddl(_) => SessionContext::new_with_state(state).execute_logical_plan(plan).await,
             plan @ LogicalPlan::Statement(_) => {
@@ -542,7 +543,8 @@ impl Session {
         let (host, definition) = (self.inner.host.clone(), Arc::new(create.definition.clone()));
         let checked = tokio::task::spawn_blocking(move || host.stream(definition));
         let stream = checked.await.map_err(|error| Error::internal(error.to_string()))??;
-        let table: Arc<dyn TableProvider> = Arc::new(StreamTable::owned(stream, self.caller.name().cloned()));
+        let owners = self.caller.principals().map(|user| Arc::clone(&user.name)).collect();
+        let table: Arc<dyn TableProvider> = Arc::new(StreamTable::owned(stream, owners));
         catalog::put(&schema, &name.table, table, existing.is_some()).map_err(from_datafusion)?;
         Ok(())
     }
@@ -657,7 +659,7 @@ fn without_secrets(text: &str, options: &HashMap<String, String>) -> String {
         ["secret", "password", "token", "key", "credential"].iter().any(|word| name.contains(word))
     };
     let secrets =
-        options.iter().filter(|(name, value)| is_secret(name) && !value.is_empty() && !value.starts_with("${"));
+        options.iter().filter(|(name, value)| is_secret(name) && !value.is_empty() && !is_secret_reference(value));
     secrets
         .fold(text.to_owned(), |text, (_, value)| text.replace(&format!("'{}'", value.replace('\'', "''")), "'hidden'"))
 }

@@ -24,16 +24,16 @@ pub(crate) struct StreamSink {
     sink: Arc<dyn Sink>,
     batch_rows: usize,
     /// Who created the stream.
-    owner: Option<Arc<str>>,
+    owners: Arc<[Arc<str>]>,
     /// The sink's columns, all of them nullable: NOT NULL is checked here, where the message can say what to do.
     schema: SchemaRef,
 }
 
 impl StreamSink {
-    pub(crate) fn new(sink: Arc<dyn Sink>, batch_rows: usize, owner: Option<Arc<str>>) -> Self {
+    pub(crate) fn new(sink: Arc<dyn Sink>, batch_rows: usize, owners: Arc<[Arc<str>]>) -> Self {
         let nullable = |field: &Arc<Field>| Field::clone(field).with_nullable(true);
         let schema = Arc::new(Schema::new(sink.schema().fields().iter().map(nullable).collect::<Vec<_>>()));
-        Self { sink, batch_rows, owner, schema }
+        Self { sink, batch_rows, owners, schema }
     }
 
     /// The batch as the sink's columns hold it. `rows_before` is how many rows the INSERT has had, for messages.
@@ -79,9 +79,9 @@ impl DataSink for StreamSink {
     async fn write_all(&self, mut data: SendableRecordBatchStream, context: &Arc<TaskContext>) -> Result<u64> {
         let query = Query::of(context);
         let metrics = Arc::new(Metrics::default());
-        let opening = query.as_ref().map_or_else(Opening::default, |query| {
-            query.open(self.sink.name(), Access::Write, &metrics, self.owner.as_ref())
-        });
+        let opening = query
+            .as_ref()
+            .map_or_else(Opening::default, |query| query.open(self.sink.name(), Access::Write, &metrics, &self.owners));
         let finish = opening.finish.unwrap_or_else(Finish::ignore);
         let request = WriteRequest { context: opening.context, metrics, finish };
         let failed = |error: &Error| {

@@ -51,6 +51,9 @@ pub struct Usage {
     pub errors: BTreeMap<ErrorKind, u64>,
 }
 
+/// Of how many streams numbers are kept; beyond, those that are not open begin anew.
+const MOST_STREAMS: usize = 20_000;
+
 /// Where they are counted.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -83,6 +86,10 @@ impl Counters {
     pub(crate) fn open(self: &Arc<Self>, stream: &str, access: Access, metrics: &Arc<Metrics>) -> Open {
         let key = (Arc::from(stream), access);
         let mut streams = self.streams.lock();
+        // Streams may come and go under ever new names.
+        if streams.len() >= MOST_STREAMS && !streams.contains_key(&key) {
+            streams.retain(|_, stream| !stream.open.is_empty());
+        }
         let found = streams.entry(key.clone()).or_default();
         found.done.opened += 1;
         found.open.push((Arc::clone(metrics), metrics.snapshot()));

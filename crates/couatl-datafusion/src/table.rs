@@ -13,6 +13,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::physical_plan::ExecutionPlan;
 
+use crate::access::{Role, User};
 use crate::into_datafusion;
 use crate::scan::StreamScanExec;
 use crate::sink::StreamSink;
@@ -25,25 +26,25 @@ use crate::sink::StreamSink;
 pub struct StreamTable {
     stream: Stream,
     statement: String,
-    /// Who created it.
-    owner: Option<Arc<str>>,
+    /// Who created it: more than one, where the Python of another stream did.
+    owners: Arc<[Arc<str>]>,
 }
 
 impl StreamTable {
     /// The table of a stream.
     pub fn new(stream: Stream) -> Self {
-        Self::owned(stream, None)
+        Self::owned(stream, Arc::default())
     }
 
-    /// The table of a user's stream.
-    pub(crate) fn owned(stream: Stream, owner: Option<Arc<str>>) -> Self {
+    /// The table of a stream that these users have created.
+    pub(crate) fn owned(stream: Stream, owners: Arc<[Arc<str>]>) -> Self {
         let statement = couatl_sql::create_statement(&stream.definition);
-        Self { stream, statement, owner }
+        Self { stream, statement, owners }
     }
 
-    /// The user who created it.
-    pub(crate) fn owner(&self) -> Option<&Arc<str>> {
-        self.owner.as_ref()
+    /// Whether a user may see all of its statement.
+    pub(crate) fn is_disclosed_to(&self, user: &User) -> bool {
+        user.role == Role::Admin || self.owners.contains(&user.name)
     }
 
     /// The statement as others than its creator may see it: without what may hold secrets.
@@ -103,7 +104,7 @@ impl TableProvider for StreamTable {
             projection,
             limit,
             order_by,
-            self.owner.clone(),
+            self.owners.clone(),
         )?))
     }
 
@@ -117,7 +118,7 @@ impl TableProvider for StreamTable {
             return Err(self.takes_rows_alone());
         }
         let rows = self.stream.definition.batch_rows.get();
-        let sink = StreamSink::new(self.stream.sink.clone(), rows, self.owner.clone());
+        let sink = StreamSink::new(self.stream.sink.clone(), rows, self.owners.clone());
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))
     }
 

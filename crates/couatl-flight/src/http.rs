@@ -4,7 +4,6 @@
 //! GET changes nothing, and where nobody has to log in, requests of other pages and for other names are refused.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -14,7 +13,7 @@ use axum::routing::get;
 use couatl_core::{Error, ErrorKind, Result};
 use couatl_datafusion::Session;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{StreamExt, stream};
 use http::header::{CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio_util::sync::CancellationToken;
@@ -28,9 +27,6 @@ use crate::runtime::QueryRuntime;
 use crate::statement::Statement;
 use crate::stream::prepare;
 use crate::wire::wire_schema;
-
-/// How long an answer waits for its first row, so that what goes wrong before it is a status.
-const FIRST_ROW: Duration = Duration::from_secs(1);
 
 /// The largest statement that is taken.
 const MAX_QUERY_BYTES: usize = 16 * 1024 * 1024;
@@ -130,15 +126,10 @@ impl Http {
         let rows = self.runtime.run(statement.rows()).await?;
         let rows = self.runtime.stream(prepare(rows, Arc::clone(&schema)), CancellationToken::new());
         let mut chunks = chunks(rows, format, &schema)?;
-        // What has come by now decides how the answer begins; a stream that is slow goes on without.
-        let mut first = Box::pin(async move {
-            let first = chunks.next().await;
-            (first, chunks)
-        });
-        let body = match tokio::time::timeout(FIRST_ROW, &mut first).await {
-            Ok((Some(Err(error)), _)) => return Err(error),
-            Ok((first, rest)) => stream::iter(first).chain(rest).boxed(),
-            Err(_) => first.map(|(first, rest)| stream::iter(first).chain(rest)).flatten_stream().boxed(),
+        // The first row decides how the answer begins: a query may wait for its turn, and not get it.
+        let body = match chunks.next().await {
+            Some(Err(error)) => return Err(error),
+            first => stream::iter(first).chain(chunks),
         };
         Ok(([(CONTENT_TYPE, format.content_type())], Body::from_stream(body)).into_response())
     }

@@ -7,7 +7,7 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
     FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto,
 };
-use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+use tonic_reflection::server::{Builder, v1, v1alpha};
 
 /// `name:number:type`, where a type that is none of protobuf's is a message, `[]` many of it, and `!` an enum.
 const MESSAGES: &[(&str, &[&str])] = &[
@@ -81,13 +81,34 @@ const CALLS: &[(&str, &str, &str)] = &[
 
 const PACKAGE: &str = "arrow.flight.protocol";
 
-/// The service that tells of the others.
-pub(crate) fn service() -> Result<ServerReflectionServer<impl ServerReflection>> {
-    tonic_reflection::server::Builder::configure()
-        .register_file_descriptor_set(FileDescriptorSet { file: vec![timestamp(), flight()] })
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|error| Error::internal(format!("the protocol cannot be described: {error}")))
+/// The service that tells of the others, in the two versions that clients speak.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reflection {
+    /// Whether one of the others says how the server is.
+    pub(crate) health: bool,
+}
+
+impl Reflection {
+    fn builder<'b>(self) -> Builder<'b> {
+        let builder =
+            Builder::configure().register_file_descriptor_set(FileDescriptorSet { file: vec![timestamp(), flight()] });
+        match self.health {
+            true => builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET),
+            false => builder,
+        }
+    }
+
+    pub(crate) fn v1(self) -> Result<v1::ServerReflectionServer<impl v1::ServerReflection>> {
+        self.builder().build_v1().map_err(undescribed)
+    }
+
+    pub(crate) fn v1alpha(self) -> Result<v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection>> {
+        self.builder().build_v1alpha().map_err(undescribed)
+    }
+}
+
+fn undescribed(error: tonic_reflection::server::Error) -> Error {
+    Error::internal(format!("the protocol cannot be described: {error}"))
 }
 
 fn flight() -> FileDescriptorProto {
@@ -209,6 +230,9 @@ mod tests {
         let named: Vec<_> = types.chain(calls).filter(|name| name != ".google.protobuf.Timestamp").collect();
         assert!(named.len() > 20 && named.iter().all(|name| known.contains(name)), "{named:?}");
         assert!(file.message_type.iter().flat_map(|message| &message.field).all(|field| field.number() > 0));
-        service().unwrap();
+        for health in [true, false] {
+            let reflection = Reflection { health };
+            assert!(reflection.v1().is_ok() && reflection.v1alpha().is_ok());
+        }
     }
 }

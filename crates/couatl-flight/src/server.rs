@@ -24,7 +24,7 @@ use crate::connection::connections;
 use crate::flight::Flight;
 use crate::handle::HandleLimits;
 use crate::http::{Http, Incoming};
-use crate::reflection;
+use crate::reflection::Reflection;
 use crate::runtime::QueryRuntime;
 use crate::service::Service;
 use crate::stream::MAX_MESSAGE_BYTES;
@@ -35,6 +35,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const HEADER_LIST_BYTES: u32 = 64 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is asked after by those who look after the server: all of it, or the service that it has.
+const SERVICES: [&str; 2] = ["", <FlightServiceServer<Flight> as NamedService>::NAME];
 
 /// How long clients have to read the statuses of their ended queries, where the grace has passed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -175,7 +178,8 @@ impl Server {
         let service = FlightServiceServer::new(Flight::new(service, Arc::clone(&sessions), refusing.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let (reporter, health) = tonic_health::server::health_reporter();
+        let described = config.reflection.then_some(Reflection { health: config.health });
+        let (mut reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<FlightServiceServer<Flight>>().await;
         let transport = Transport::builder()
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -186,7 +190,8 @@ impl Server {
             .layer(layer_fn(move |inner| Clients { sessions: Arc::clone(&sessions), callers: callers.clone(), inner }))
             .add_service(service)
             .add_optional_service(config.health.then_some(health))
-            .add_optional_service(config.reflection.then(reflection::service).transpose()?)
+            .add_optional_service(described.map(Reflection::v1).transpose()?)
+            .add_optional_service(described.map(Reflection::v1alpha).transpose()?)
             .serve_with_incoming_shutdown(connections(listener, tls, cut.clone()), closing.clone().cancelled_owned());
         let mut transport = std::pin::pin!(transport);
         let failed = |error: tonic::transport::Error| {
@@ -201,7 +206,7 @@ impl Server {
 
         info!(address, grace = ?config.grace, "shutting down");
         refusing.cancel();
-        for service in ["", <FlightServiceServer<Flight> as NamedService>::NAME] {
+        for service in SERVICES {
             reporter.set_service_status(service, ServingStatus::NotServing).await;
         }
         let asked = Instant::now();
@@ -218,6 +223,10 @@ impl Server {
             } => {}
         }
 
+        // Who watches its health knows by now, and would keep their connections open.
+        for service in SERVICES {
+            reporter.clear_service_status(service).await;
+        }
         // Results that are made may still be on their way.
         closing.cancel();
         let ended = match timeout(config.grace.saturating_sub(asked.elapsed()), &mut transport).await {
