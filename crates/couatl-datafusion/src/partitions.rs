@@ -16,7 +16,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
-use crate::query::QueryExec;
+use crate::root::QueryExec;
 use crate::session::{Session, physical};
 use crate::{Prepared, from_datafusion, parameters};
 

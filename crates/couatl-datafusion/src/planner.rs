@@ -35,7 +35,7 @@ use crate::depth;
 use crate::endless::RefuseEndless;
 use crate::prompt::{BOUND_LIMITS, PARTIAL_SORTS, PROMPT_FILTERS, PROMPT_JOINS, PROMPT_WINDOWS, WHOLE_GROUPING_SETS};
 use crate::queries::Queries;
-use crate::query::QueryExec;
+use crate::root::QueryExec;
 use crate::table::StreamTable;
 
 /// How long `EXPLAIN ANALYZE` watches a stream.

@@ -14,28 +14,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::RecordBatch;
 use couatl_core::{Credentials, Error, ErrorKind, Finish, Metrics, OpenContext};
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
-};
+use datafusion::physical_plan::SendableRecordBatchStream;
+use futures::StreamExt;
 use futures::future::poll_fn;
-use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::access::Role;
 use crate::caller::Caller;
-use crate::limits::{Turn, UserLimits};
+use crate::into_datafusion;
+use crate::limits::Turn;
 use crate::planner::StatementText;
 use crate::queries::{Entry, QUEUED, Queries, QueryInfo};
 use crate::statistics::Access;
-use crate::{from_datafusion, into_datafusion};
 
 /// How long a query waits for its scans and writes to clean up. Then it ends all the same, and what has not ended is
 /// listed as `stuck`.
@@ -202,7 +196,7 @@ impl Query {
     }
 
     /// An error, without what the streams were told.
-    fn hide(&self, error: Error) -> Error {
+    pub(crate) fn hide(&self, error: Error) -> Error {
         self.told.lock().iter().fold(error, |error, told| told.context.hide(error))
     }
 
@@ -231,7 +225,7 @@ impl Query {
     }
 
     /// It has ended, of which its client may not have heard yet.
-    fn ended(&self, how: Option<ErrorKind>) {
+    pub(crate) fn ended(&self, how: Option<ErrorKind>) {
         if !self.counted.swap(true, Relaxed)
             && let Some(queries) = self.queries.upgrade()
         {
@@ -246,20 +240,25 @@ impl Query {
         }
     }
 
+    /// It has begun: what it executes, its turn, and what ends it in time.
+    pub(crate) fn hold(&self, rows: SendableRecordBatchStream, turn: Turn, clock: Option<AbortOnDropHandle<()>>) {
+        *self.held.lock() = Some(Held { rows, _turn: turn, _clock: clock });
+    }
+
     /// Gives up what it executes, and its turn.
-    fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         let held = self.held.lock().take();
         drop(held);
         self.end_asked();
     }
 
     /// Ends it for a reason.
-    fn end(&self, reason: Error) {
+    pub(crate) fn end(&self, reason: Error) {
         let _ = self.reason.set(reason);
         self.cancel();
     }
 
-    fn ending(&self) {
+    pub(crate) fn ending(&self) {
         self.ending.get_or_init(Instant::now);
     }
 
@@ -291,7 +290,7 @@ impl Query {
     }
 
     /// Waits for its turn; a query that was cancelled meanwhile has none.
-    async fn turn(&self, queries: &Queries) -> couatl_core::Result<Turn> {
+    pub(crate) async fn turn(&self, queries: &Queries) -> couatl_core::Result<Turn> {
         self.queued.store(true, Relaxed);
         let began = tokio::time::Instant::now();
         let turn = tokio::select! {
@@ -305,7 +304,7 @@ impl Query {
     }
 
     /// Its next rows. They are taken from under a lock, so that a cancel can take what gives them away in between.
-    async fn next(&self) -> Option<Result<RecordBatch>> {
+    pub(crate) async fn next(&self) -> Option<Result<RecordBatch>> {
         let next = poll_fn(|cx| {
             let mut held = self.held.lock();
             held.as_mut().map_or(Poll::Ready(None), |held| held.rows.poll_next_unpin(cx))
@@ -321,194 +320,4 @@ impl Query {
         }
         next
     }
-}
-
-/// The root of every plan of a session: it books the query, waits for its turn, counts its rows, hears its cancel, and
-/// lets its last message leave only after the cleanup.
-#[derive(Debug)]
-pub(crate) struct QueryExec {
-    input: Arc<dyn ExecutionPlan>,
-    queries: Arc<Queries>,
-    statement: Arc<StatementText>,
-    /// Whether it takes no turn: it is about what there is, and what runs.
-    is_metadata: bool,
-}
-
-impl QueryExec {
-    /// Each partition of `input` is a query of its own.
-    pub(crate) fn new(
-        input: Arc<dyn ExecutionPlan>,
-        queries: Arc<Queries>,
-        statement: Arc<StatementText>,
-        is_metadata: bool,
-    ) -> Self {
-        Self { input, queries, statement, is_metadata }
-    }
-
-    /// The same query before its partitions are brought together.
-    pub(crate) fn uncoalesced(&self) -> Option<Arc<dyn ExecutionPlan>> {
-        let input = Arc::clone(self.input.downcast_ref::<CoalescePartitionsExec>()?.input());
-        Some(Arc::new(Self::new(input, self.queries.clone(), self.statement.clone(), self.is_metadata)))
-    }
-}
-impl DisplayAs for QueryExec {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("QueryExec")
-    }
-}
-
-impl ExecutionPlan for QueryExec {
-    fn name(&self) -> &str {
-        "QueryExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.input.properties()
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.swap_remove(0);
-        Ok(Arc::new(Self::new(input, self.queries.clone(), self.statement.clone(), self.is_metadata)))
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let entry = self.queries.register(&self.statement).map_err(into_datafusion)?;
-        let query = Arc::clone(&entry.query);
-        let config = context.session_config().clone().with_extension(Arc::clone(&query));
-        let context = Arc::new(TaskContext::new(
-            context.task_id(),
-            context.session_id(),
-            config,
-            context.scalar_functions().clone(),
-            context.higher_order_functions().clone(),
-            context.aggregate_functions().clone(),
-            context.window_functions().clone(),
-            self.queries.gate.runtime(query.caller.name(), context.runtime_env()),
-        ));
-        let input = Arc::clone(&self.input);
-        let begin = move || input.execute(partition, context);
-        // What Python asks for while its own query has a turn would wait for itself.
-        let takes_turn = !self.is_metadata && query.caller.depth() == 0;
-        let limits = self.queries.gate.limits(query.caller.name().map(|name| &**name));
-        let running = Running { entry, begin: Some(begin), takes_turn, limits, rows: 0, bytes: 0 };
-        let place = self.statement.place;
-        let rows = run(running).map(move |batch| {
-            batch.map_err(|error| match place {
-                Some(place) if place.of > 1 => into_datafusion(place.mark(error)),
-                _ => into_datafusion(error),
-            })
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), rows)))
-    }
-}
-
-/// A running query's stream, and its place in the list. Dropping it is how a client leaves.
-struct Running<B> {
-    entry: Arc<Entry>,
-    /// Executes the plan; taken when the turn has come.
-    begin: Option<B>,
-    takes_turn: bool,
-    limits: UserLimits,
-    rows: u64,
-    bytes: u64,
-}
-
-impl<B> Drop for Running<B> {
-    fn drop(&mut self) {
-        self.entry.query.ending();
-        self.entry.query.let_go();
-        self.entry.query.ended(Some(ErrorKind::Cancelled));
-    }
-}
-
-impl<B: FnOnce() -> Result<SendableRecordBatchStream>> Running<B> {
-    /// Waits for the turn, and executes the plan.
-    async fn begin(&mut self) -> couatl_core::Result<()> {
-        let Some(begin) = self.begin.take() else { return Ok(()) };
-        let query = &self.entry.query;
-        let turn = if self.takes_turn { query.turn(&self.entry.queries).await? } else { Turn::default() };
-        let clock = self.limits.query_time.map(|time| {
-            let query = Arc::clone(query);
-            AbortOnDropHandle::new(tokio::spawn(async move {
-                tokio::time::sleep(time).await;
-                let text = format!("the query was ended after {time:?}, which is the longest that one may run");
-                query.end(Error::new(ErrorKind::Timeout, text));
-            }))
-        });
-        let rows = begin().map_err(from_datafusion)?;
-        *query.held.lock() = Some(Held { rows, _turn: turn, _clock: clock });
-        Ok(())
-    }
-
-    async fn next(&mut self) -> couatl_core::Result<Option<RecordBatch>> {
-        self.begin().await?;
-        let Some(batch) = self.entry.query.next().await.transpose().map_err(from_datafusion)? else { return Ok(None) };
-        self.count(&batch)?;
-        Ok(Some(batch))
-    }
-
-    /// Counts what leaves, and refuses what would be too much.
-    fn count(&mut self, batch: &RecordBatch) -> couatl_core::Result<()> {
-        let (rows, bytes) = (batch.num_rows() as u64, size(batch));
-        self.rows += rows;
-        self.bytes += bytes;
-        let too_much = |limit: Option<u64>, made: u64| limit.filter(|limit| made > *limit);
-        let over = match (too_much(self.limits.query_rows, self.rows), too_much(self.limits.query_bytes, self.bytes)) {
-            (Some(rows), _) => format!("{rows} rows"),
-            (None, Some(bytes)) => format!("{bytes} bytes"),
-            (None, None) => {
-                self.entry.query.count(batch.num_rows());
-                let counters = &self.entry.queries.counters;
-                counters.rows.fetch_add(rows, Relaxed);
-                counters.bytes.fetch_add(bytes, Relaxed);
-                return Ok(());
-            }
-        };
-        Err(Error::new(
-            ErrorKind::ResourcesExhausted,
-            format!("the result has more than {over}, which is the most that one may have: use LIMIT, or select less"),
-        ))
-    }
-}
-
-/// The bytes of the rows in memory, whatever larger arrays they are part of.
-fn size(batch: &RecordBatch) -> u64 {
-    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size());
-    sizes.map(|size| size.map_or(0, |size| size as u64)).sum()
-}
-
-fn run<B>(running: Running<B>) -> impl futures::Stream<Item = couatl_core::Result<RecordBatch>> + Send
-where
-    B: FnOnce() -> Result<SendableRecordBatchStream> + Send,
-{
-    stream::unfold(Some(running), |running| async move {
-        let mut running = running?;
-        let query = Arc::clone(&running.entry.query);
-        let last = match running.next().await {
-            Ok(Some(batch)) => return Some((Ok(batch), Some(running))),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        // Dropping the plan's streams cancels what still runs.
-        query.let_go();
-        let settled = query.settle().await;
-        let last = last.and(settled).map_err(|error| query.hide(error));
-        query.ended(last.as_ref().err().map(Error::kind));
-        last.err().map(|error| (Err(error), None))
-    })
 }

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
-use couatl_core::{Error, Host, OpenContext, Result, Secrets, check_secret_references, is_secret_reference};
-use couatl_sql::{CreateStream, Statement, StatementKind, StreamName};
-use datafusion::catalog::{SchemaProvider, TableProvider};
+use couatl_core::{Error, Host, OpenContext, Result, Secrets, is_secret_reference};
+use couatl_sql::{Statement, StatementKind};
+use datafusion::catalog::SchemaProvider;
 use datafusion::common::{ParamValues, ResolvedTableReference, TableReference};
 use datafusion::dataframe::DataFrame;
-use datafusion::datasource::TableType;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{
@@ -26,12 +25,12 @@ use parking_lot::RwLock;
 
 use crate::access::{Deeds, Grants, Role};
 use crate::caller::Caller;
-use crate::catalog::{self, CATALOG, ManagedSchema, SCHEMA};
+use crate::catalog::{self, CATALOG, SCHEMA};
 use crate::limits::Limits;
 use crate::options::WireOptions;
 use crate::planner::{StatementText, install_session, reads_streams};
 use crate::statement::{self, Description, Outcome, Prepared, parse};
-use crate::table::StreamTable;
+use crate::streams::table_of;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
 use crate::{Queries, depth, from_datafusion, lineage, parameters, row_values, show};
@@ -159,6 +158,14 @@ impl Session {
     /// The DataFusion session underneath: its catalogs, its configuration.
     pub fn context(&self) -> &SessionContext {
         &self.inner.context
+    }
+
+    pub(crate) fn host(&self) -> Arc<dyn Host> {
+        Arc::clone(&self.inner.host)
+    }
+
+    pub(crate) fn grants(&self) -> &Grants {
+        &self.inner.grants
     }
 
     /// The queries that run.
@@ -520,75 +527,14 @@ impl Session {
         Ok(analyzed.map_err(from_datafusion)?.schema().as_arrow().clone())
     }
 
-    async fn create(&self, create: &CreateStream) -> Result<()> {
-        self.needs(Role::Developer, "create streams: their Python runs on the server")?;
-        let (name, schema) = self.place(&create.name)?;
-        let existing = schema.table(&name.table).await.map_err(from_datafusion)?;
-        if let Some(existing) = &existing {
-            let is_stream = existing.downcast_ref::<StreamTable>().is_some();
-            if create.if_not_exists {
-                return Ok(());
-            }
-            if !create.or_replace || !is_stream {
-                let kind = if is_stream { "stream" } else { "table or view" };
-                let way_out = if is_stream { "use CREATE OR REPLACE, or drop it first" } else { "choose another name" };
-                return Err(Error::already_exists(format!(
-                    "a {kind} named '{}' exists already; {way_out}",
-                    create.name
-                )));
-            }
-        }
-        let init = create.definition.functions.init.as_ref();
-        init.and_then(|init| init.parameters.as_deref()).map_or(Ok(()), check_secret_references)?;
-        let (host, definition) = (self.inner.host.clone(), Arc::new(create.definition.clone()));
-        let checked = tokio::task::spawn_blocking(move || host.stream(definition));
-        let stream = checked.await.map_err(|error| Error::internal(error.to_string()))??;
-        let owners = self.caller.principals().map(|user| Arc::clone(&user.name)).collect();
-        let table: Arc<dyn TableProvider> = Arc::new(StreamTable::owned(stream, owners));
-        catalog::put(&schema, &name.table, table, existing.is_some()).map_err(from_datafusion)?;
-        Ok(())
-    }
-
-    async fn drop_stream(&self, name: &StreamName, if_exists: bool) -> Result<()> {
-        self.needs(Role::Developer, "drop streams")?;
-        let (resolved, schema) = self.place(name)?;
-        let Some(table) = schema.table(&resolved.table).await.map_err(from_datafusion)? else {
-            return if if_exists { Ok(()) } else { Err(no_stream(name)) };
-        };
-        table_of(&table, name)?;
-        match schema.downcast_ref::<ManagedSchema>() {
-            Some(managed) => managed.remove(&resolved.table),
-            None => drop(schema.deregister_table(&resolved.table).map_err(from_datafusion)?),
-        }
-        self.inner.grants.forget(&resolved);
-        Ok(())
-    }
-
-    async fn stream(&self, name: &StreamName) -> Result<Arc<dyn TableProvider>> {
-        let (resolved, schema) = self.place(name)?;
-        let table = schema.table(&resolved.table).await.map_err(from_datafusion)?.ok_or_else(|| no_stream(name))?;
-        table_of(&table, name)?;
-        Ok(table)
-    }
-
     fn is_stream(&self, state: &SessionState, name: &TableReference) -> bool {
         let defaults = &state.config().options().catalog;
         let name = name.clone().resolve(&defaults.default_catalog, &defaults.default_schema);
         catalog::stream(state.catalog_list().as_ref(), &name).is_some()
     }
 
-    /// The full name, and the schema that it is in.
-    fn place(&self, name: &StreamName) -> Result<(ResolvedTableReference, Arc<dyn SchemaProvider>)> {
-        let reference = match (name.catalog(), name.schema()) {
-            (Some(catalog), Some(schema)) => TableReference::full(catalog, schema, name.name()),
-            (_, Some(schema)) => TableReference::partial(schema, name.name()),
-            _ => TableReference::bare(name.name()),
-        };
-        self.resolve(reference)
-    }
-
     /// What a name means here.
-    fn resolved(&self, name: TableReference) -> ResolvedTableReference {
+    pub(crate) fn resolved(&self, name: TableReference) -> ResolvedTableReference {
         let state = self.inner.context.state_ref();
         let state = state.read();
         let defaults = &state.config().options().catalog;
@@ -608,41 +554,6 @@ impl Session {
         })?;
         Ok((resolved, schema))
     }
-
-    /// Every stream of every catalog, with where it is.
-    async fn streams(&self) -> Vec<(String, String, Arc<couatl_core::StreamDefinition>)> {
-        let mut found = Vec::new();
-        for catalog_name in self.inner.context.catalog_names() {
-            let Some(catalog) = self.inner.context.catalog(&catalog_name) else { continue };
-            for schema_name in catalog.schema_names() {
-                let Some(schema) = catalog.schema(&schema_name) else { continue };
-                for name in schema.table_names() {
-                    // A view need not be planned to be known as none.
-                    if !matches!(schema.table_type(&name).await, Ok(Some(TableType::Base))) {
-                        continue;
-                    }
-                    if let Ok(Some(table)) = schema.table(&name).await
-                        && let Some(stream) = table.downcast_ref::<StreamTable>()
-                    {
-                        found.push((catalog_name.clone(), schema_name.clone(), stream.definition().clone()));
-                    }
-                }
-            }
-        }
-        found
-    }
-}
-
-fn no_stream(name: &StreamName) -> Error {
-    Error::not_found(format!("there is no stream '{name}'; SHOW STREAMS lists them"))
-}
-
-fn table_of<'t>(table: &'t Arc<dyn TableProvider>, name: &StreamName) -> Result<&'t StreamTable> {
-    let stream = table.downcast_ref::<StreamTable>();
-    stream.ok_or_else(|| {
-        let kind = if table.table_type() == TableType::View { "view" } else { "table" };
-        Error::invalid_argument(format!("'{name}' is a {kind}, and no stream"))
-    })
 }
 
 /// The statements of a text: all but the last, and the last.
