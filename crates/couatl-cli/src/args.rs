@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-use clap::builder::FalseyValueParser;
+use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use couatl_core::{Error, Result};
 use couatl_datafusion::Role;
@@ -106,7 +106,7 @@ pub(crate) struct ServeArgs {
     pub(crate) tls_client_ca: Option<PathBuf>,
 
     /// Serve other machines without users, or without TLS: whoever reaches the address may listen, or run Python here.
-    #[arg(long, env = "COUATL_INSECURE", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "COUATL_INSECURE", value_parser = BoolishValueParser::new())]
     pub(crate) insecure: bool,
 
     /// After how many seconds without a row a client is sent an empty batch; 0 for never.
@@ -164,11 +164,11 @@ pub(crate) struct ServeArgs {
     pub(crate) secrets: Option<PathBuf>,
 
     /// Answer gRPC's health checks (grpc.health.v1), for which nobody has to log in.
-    #[arg(long, env = "COUATL_GRPC_HEALTH", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "COUATL_GRPC_HEALTH", value_parser = BoolishValueParser::new())]
     pub(crate) grpc_health: bool,
 
     /// Describe the protocol to those who ask for it (gRPC reflection).
-    #[arg(long, env = "COUATL_GRPC_REFLECTION", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "COUATL_GRPC_REFLECTION", value_parser = BoolishValueParser::new())]
     pub(crate) grpc_reflection: bool,
 
     /// All of these, as --print-config prints them.

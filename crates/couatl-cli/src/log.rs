@@ -13,6 +13,9 @@ pub(crate) fn install(level: LevelFilter) -> Result<()> {
         .with_env_var("COUATL_LOG")
         .from_env()
         .map_err(|error| Error::invalid_argument(format!("COUATL_LOG: {error}")).with_source(error))?;
+    // DataFusion writes locations of tables down, with the passwords that may stand in them.
+    let quiet = std::env::var_os("COUATL_LOG").is_none().then(|| "datafusion=error".parse().ok()).flatten();
+    let filter = quiet.into_iter().fold(filter, EnvFilter::add_directive);
     // The process may have a subscriber already: then that is where the log goes.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

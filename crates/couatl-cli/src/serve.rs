@@ -140,7 +140,7 @@ async fn serve(
     if let Some(tls) = &protection.tls {
         server = server.with_tls(Arc::clone(tls));
     }
-    let _reloading = protection.tls.map(reload_on_hangup).transpose()?;
+    let _reloading = reload_on_hangup(protection.tls)?;
     let mut serving = std::pin::pin!(server.serve(listener, stop.clone().cancelled_owned()));
     tokio::select! {
         served = &mut serving => return served.map(|()| 0),
@@ -191,23 +191,24 @@ fn loopback(address: &str, resolved: &[SocketAddr], missing: &str) -> Result<()>
     ))
 }
 
-/// Reads the certificates again at each SIGHUP, for as long as what it gives lives.
+/// Reads the certificates again at each SIGHUP, which ends nothing where there are none, for as long as what it gives lives.
 #[cfg(unix)]
-fn reload_on_hangup(tls: Arc<Tls>) -> Result<AbortOnDropHandle<()>> {
+fn reload_on_hangup(tls: Option<Arc<Tls>>) -> Result<AbortOnDropHandle<()>> {
     let mut hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
         .map_err(|error| Error::internal(format!("cannot handle SIGHUP: {error}")).with_source(error))?;
     Ok(AbortOnDropHandle::new(tokio::spawn(async move {
         while hangups.recv().await.is_some() {
-            match tls.reload() {
-                Ok(()) => tracing::info!("the certificates have been read again"),
-                Err(error) => tracing::error!(%error, "the certificates are those of before"),
+            match tls.as_ref().map(|tls| tls.reload()) {
+                None => tracing::info!("there are no certificates to be read again"),
+                Some(Ok(())) => tracing::info!("the certificates have been read again"),
+                Some(Err(error)) => tracing::error!(%error, "the certificates are those of before"),
             }
         }
     })))
 }
 
 #[cfg(not(unix))]
-fn reload_on_hangup(_tls: Arc<Tls>) -> Result<AbortOnDropHandle<()>> {
+fn reload_on_hangup(_tls: Option<Arc<Tls>>) -> Result<AbortOnDropHandle<()>> {
     Ok(AbortOnDropHandle::new(tokio::spawn(async {})))
 }
 

@@ -202,12 +202,13 @@ impl OpenContext {
         forms.sort_by_key(|(form, _)| std::cmp::Reverse(form.len()));
         error.map_texts(|text| {
             let whole = forms.iter().fold(text, |text, (form, reference)| text.replace(form, reference));
-            forms.iter().fold(whole, |text, (form, reference)| without_parts(text, form, reference))
+            without_parts(&whole, &forms)
         })
     }
 }
 
-/// The forms in which a value may be written down.
+/// The forms in which a value may be written down: as it is, as `repr` and JSON have it, and as it stands in addresses and
+/// headers.
 fn forms(value: &str) -> Vec<String> {
     let escape = |text: &str, quote: char| {
         text.chars().fold(String::new(), |mut escaped, c| {
@@ -222,38 +223,76 @@ fn forms(value: &str) -> Vec<String> {
             escaped
         })
     };
-    let whole = [value.to_owned(), escape(value, '\''), escape(value, '"'), escape(value, '\0')];
+    let bytes = |is_plain: fn(u8) -> bool, prefix: &str, upper: bool| {
+        value.bytes().fold(String::new(), |mut out, byte| {
+            match (is_plain(byte), upper) {
+                (true, _) => out.push(byte.into()),
+                (false, true) => out += &format!("{prefix}{byte:02X}"),
+                (false, false) => out += &format!("{prefix}{byte:02x}"),
+            }
+            out
+        })
+    };
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let whole = [
+        value.to_owned(),
+        value.to_uppercase(),
+        value.to_lowercase(),
+        escape(value, '\''),
+        escape(value, '"'),
+        escape(value, '\0'),
+        bytes(unreserved, "%", true),
+        bytes(unreserved, "%", true).replace("%20", "+").replace('/', "%2F"),
+        bytes(|byte| byte.is_ascii_graphic() || byte == b' ', "\\x", false),
+        bytes(|_| false, "", false),
+    ];
     let lines = value.lines().filter(|line| line.len() >= PART_CHARS);
     let lines = lines.flat_map(|line| [line.to_owned(), escape(line, '\''), escape(line, '"')]);
-    let mut forms: Vec<_> = whole.into_iter().chain(lines).filter(|form| form.len() >= HIDDEN_BYTES).collect();
+    // In base64, three forms, by what stands before.
+    let encoded = (0..3).map(|before| base64_inside(value.as_bytes(), before)).flat_map(|form| {
+        let url = form.replace('+', "-").replace('/', "_");
+        [form, url]
+    });
+    let forms = whole.into_iter().chain(lines).chain(encoded.filter(|form| form.len() >= PART_CHARS));
+    let mut forms: Vec<_> = forms.filter(|form| form.len() >= HIDDEN_BYTES).collect();
     forms.sort();
     forms.dedup();
     forms
 }
 
-/// A text with the reference in the place of what it has in common with a form: texts are cut where they are too long.
-fn without_parts(text: String, form: &str, reference: &str) -> String {
-    let form: Vec<char> = form.chars().collect();
-    let parts: HashSet<&[char]> = form.windows(PART_CHARS).collect();
+/// The letters of base64 that only these bytes decide, where so many others stand before them.
+fn base64_inside(bytes: &[u8], before: usize) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bit = |at: usize| bytes[at / 8] >> (7 - at % 8) & 1;
+    let bits = bytes.len() * 8;
+    // The first letter that begins within them.
+    let first = (6 - before * 8 % 6) % 6;
+    let letters = (first..).step_by(6).take_while(|at| at + 6 <= bits);
+    letters.map(|at| char::from(LETTERS[(at..at + 6).fold(0, |six, at| six << 1 | usize::from(bit(at)))])).collect()
+}
+
+/// A text with references in the place of what it has in common with forms: texts are cut where they are too long.
+fn without_parts(text: &str, forms: &[(String, &String)]) -> String {
     let chars: Vec<char> = text.chars().collect();
-    let mut is_part = vec![false; chars.len()];
-    for (at, window) in chars.windows(PART_CHARS).enumerate() {
-        if parts.contains(window) {
-            is_part[at..at + PART_CHARS].fill(true);
+    let mut parts: Vec<Option<&str>> = vec![None; chars.len()];
+    for (form, reference) in forms {
+        let form: Vec<char> = form.chars().collect();
+        let of_form: HashSet<&[char]> = form.windows(PART_CHARS).collect();
+        for (at, window) in chars.windows(PART_CHARS).enumerate() {
+            if of_form.contains(window) {
+                parts[at..at + PART_CHARS].fill(Some(reference));
+            }
         }
-    }
-    if !is_part.contains(&true) {
-        return text;
     }
     let mut out = String::new();
-    let mut before = false;
-    for (c, is_part) in chars.into_iter().zip(is_part) {
-        match is_part {
-            true if !before => out.push_str(reference),
-            true => {}
-            false => out.push(c),
+    let mut before = None;
+    for (c, part) in chars.into_iter().zip(parts) {
+        match part {
+            Some(reference) if before.is_none() => out.push_str(reference),
+            Some(_) => {}
+            None => out.push(c),
         }
-        before = is_part;
+        before = part;
     }
     out
 }
@@ -297,18 +336,44 @@ mod tests {
     #[test]
     fn what_was_told_is_not_said_in_any_form() {
         let value = "it's\n\"so\" secret\\!";
-        let forms = forms(value);
+        let (reference, forms) = ("REF".to_owned(), forms(value));
+        let forms: Vec<_> = forms.into_iter().map(|form| (form, &reference)).collect();
         for text in
             [value, "'it\\'s\\n\"so\" secret\\\\!'", r#""it's\n\"so\" secret\\!""#, "cannot store 'it\\'s\\n\"so…'"]
         {
-            let out = forms.iter().fold(text.to_owned(), |text, form| without_parts(text, form, "REF"));
+            let out = without_parts(text, &forms);
             assert!(out.contains("REF") && !out.contains("so") && !out.contains("it"), "{text} gives {out}");
         }
-        let digits = "0123456789abcdef";
+        let digits = [("0123456789abcdef".to_owned(), &reference)];
         for (text, expected) in
             [("x0123456789…", "xREF…"), ("…6789abcdef", "…REF"), ("…56789abcdefx", "…REFx"), ("01234567", "01234567")]
         {
-            assert_eq!(without_parts(text.to_owned(), digits, "REF"), expected);
+            assert_eq!(without_parts(text, &digits), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_told_is_not_said_in_headers_and_addresses() {
+        let value = "pässword/with blank+7";
+        let (reference, forms) = ("REF".to_owned(), forms(value));
+        let forms: Vec<_> = forms.into_iter().map(|form| (form, &reference)).collect();
+        for text in [
+            "p%C3%A4ssword/with%20blank%2B7",
+            "p%C3%A4ssword%2Fwith+blank%2B7",
+            "b'p\\xc3\\xa4ssword/with blank+7'",
+            "70c3a473736f72",
+            "cMOkc3N3b3JkL3dpdGggYmxhbmsrNw==",
+            "dTpww6Rzc3dvcmQvd2l0aCBibGFuays3",
+            "dXU6cMOkc3N3b3JkL3dpdGggYmxhbmsrNw==",
+            "PÄSSWORD/WITH BLANK+7",
+        ] {
+            let whole = forms.iter().fold(text.to_owned(), |text, (form, reference)| text.replace(form, reference));
+            let out = without_parts(&whole, &forms);
+            assert!(text == "70c3a473736f72" || out.contains("REF"), "{text} gives {out}");
+            assert!(
+                !out.contains("ssword") && !out.contains("blank") && !out.contains("c3N3b3Jk"),
+                "{text} gives {out}"
+            );
         }
     }
 

@@ -13,7 +13,10 @@ use std::sync::Arc;
 use couatl_core::{Error, ErrorKind, Result};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ResolvedTableReference, TableReference};
-use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement as PlanStatement, WriteOp};
+use datafusion::logical_expr::{
+    CreateMemoryTable, CreateView, DdlStatement, DropTable, DropView, LogicalPlan, ResetVariable, SetVariable,
+    Statement as PlanStatement, WriteOp,
+};
 use parking_lot::RwLock;
 
 pub use couatl_sql::Privilege;
@@ -166,15 +169,20 @@ impl Deeds {
             }
             LogicalPlan::Copy(_) => (Role::Developer, "COPY rows to files"),
             LogicalPlan::Ddl(statement) => match statement {
-                DdlStatement::CreateMemoryTable(_)
-                | DdlStatement::CreateView(_)
-                | DdlStatement::DropTable(_)
-                | DdlStatement::DropView(_) => (Role::Writer, "create or drop tables and views"),
+                DdlStatement::CreateMemoryTable(CreateMemoryTable { name, .. })
+                | DdlStatement::CreateView(CreateView { name, .. })
+                | DdlStatement::DropTable(DropTable { name, .. })
+                | DdlStatement::DropView(DropView { name, .. }) => {
+                    // Who may not write into a table may not put another in its place either.
+                    self.tables.insert((name.clone(), Privilege::Insert));
+                    (Role::Writer, "create or drop tables and views")
+                }
                 DdlStatement::CreateExternalTable(_) => (Role::Developer, "create external tables"),
                 _ => (Role::Developer, "create or drop schemas, catalogs and functions"),
             },
-            LogicalPlan::Statement(PlanStatement::SetVariable(set))
-                if set.variable.starts_with("datafusion.runtime") =>
+            LogicalPlan::Statement(PlanStatement::SetVariable(SetVariable { variable, .. }))
+            | LogicalPlan::Statement(PlanStatement::ResetVariable(ResetVariable { variable }))
+                if variable.to_ascii_lowercase().starts_with("datafusion.runtime") =>
             {
                 (Role::Admin, "change settings of the whole server")
             }

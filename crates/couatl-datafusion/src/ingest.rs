@@ -19,7 +19,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::Ident;
 use futures::stream;
 
-use crate::access::Role;
+use crate::access::{Privilege, Role};
 use crate::session::{Session, split};
 use crate::store::exactly;
 use crate::table::StreamTable;
@@ -69,6 +69,8 @@ impl Session {
         }
         ingest.may_take(existing)?;
         self.needs(Role::Writer, "create tables")?;
+        let may_write = |user| self.grants().check(user, &place, Privilege::Insert);
+        self.caller().principals().try_for_each(may_write)?;
 
         let fields = rows.schema();
         let made = Arc::new(MemTable::try_new(fields.clone(), vec![vec![]]).map_err(from_datafusion)?);

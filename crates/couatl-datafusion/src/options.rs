@@ -49,7 +49,7 @@ impl ExtensionOptions for WireOptions {
             "keep_dictionaries" => self.keep_dictionaries = value.parse().map_err(|_| expected("true or false"))?,
             "result_partitions" => {
                 let parts = value.parse().ok().filter(|parts| (1..=MAX_PARTITIONS).contains(parts));
-                self.result_partitions = parts.ok_or_else(|| expected("a number from 1 to 1024"))?;
+                self.result_partitions = parts.ok_or_else(|| expected("a number from 1 to 256"))?;
             }
             _ => return plan_err!("there is no setting 'couatl.{key}'; SHOW ALL lists them"),
         }
@@ -77,8 +77,23 @@ impl ExtensionOptions for WireOptions {
     }
 }
 
+/// Refuses to make more of something than any machine has use for: a query would take all memory by its mere size.
+pub(crate) fn check_size(key: &str, value: &str) -> Result<()> {
+    let most: u64 = match key.to_ascii_lowercase().as_str() {
+        "datafusion.execution.target_partitions" | "datafusion.execution.planning_concurrency" => 256,
+        "datafusion.execution.batch_size" => 1 << 20,
+        _ => return Ok(()),
+    };
+    match value.trim().trim_matches('\'').parse::<u64>() {
+        Ok(number) if number > most => {
+            Err(Error::invalid_setting(format!("'{key}' is {most} at most, and not {number}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Each part is an endpoint of its own, which a client may open a connection for.
-const MAX_PARTITIONS: usize = 1024;
+const MAX_PARTITIONS: usize = 256;
 
 impl ConfigExtension for WireOptions {
     const PREFIX: &'static str = "couatl";
@@ -122,6 +137,7 @@ impl Session {
             return Err(Error::not_found(format!("there is no setting '{name}'; SHOW ALL lists them")));
         };
         let Some(value) = value.map(str::to_owned).or(entry.value) else { return Ok(()) };
+        check_size(key, &value)?;
         self.check_place(key, &value)?;
         let state = self.context().state_ref();
         let set = state.write().config_mut().options_mut().set(key, &value);

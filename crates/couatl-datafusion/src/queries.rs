@@ -121,7 +121,9 @@ impl Queries {
         let patience = if grace >= 2 * CLEANUP_GRACE { grace - CLEANUP_GRACE } else { grace };
         if tokio::time::timeout(patience, self.empty()).await.is_err() {
             let running: Vec<_> = self.running.lock().values().cloned().collect();
-            running.iter().for_each(|query| query.cancel());
+            running.iter().for_each(|query| {
+                query.end(Error::cancelled("the query was ended: the server is shutting down"));
+            });
             let _ = tokio::time::timeout(CLEANUP_GRACE, self.empty()).await;
         }
     }

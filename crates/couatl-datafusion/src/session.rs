@@ -11,6 +11,7 @@ use couatl_sql::{Statement, StatementKind};
 use datafusion::catalog::SchemaProvider;
 use datafusion::common::{ParamValues, ResolvedTableReference, TableReference};
 use datafusion::dataframe::DataFrame;
+use datafusion::datasource::TableType;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{
@@ -33,7 +34,7 @@ use crate::statement::{self, Description, Outcome, Prepared, parse};
 use crate::streams::table_of;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
-use crate::{Queries, depth, from_datafusion, lineage, parameters, row_values, show};
+use crate::{Queries, depth, from_datafusion, lineage, options, parameters, row_values, show};
 
 /// A DataFusion session that speaks the language of streams. Cheap to clone; everything inside is shared.
 #[derive(Clone)]
@@ -206,9 +207,9 @@ impl Session {
         if !leading.is_empty() && !described.parameters.fields().is_empty() {
             return Err(parameters::lonely_parameters());
         }
-        let Description { is_update, schema, parameters, origins } = described;
+        let Description { is_update, changes, schema, parameters, origins } = described;
         let (sql, leading, last) = (Arc::from(text), Arc::from(leading), Arc::new(last));
-        Ok(Prepared { sql, leading, last, is_update, schema, parameters, origins })
+        Ok(Prepared { sql, leading, last, is_update, changes, schema, parameters, origins })
     }
 
     /// Runs all statements of a prepared text but the last, which is planned then.
@@ -222,8 +223,8 @@ impl Session {
         self.run_all(&prepared.leading).await?;
         let described = self.describe(&prepared.last).await;
         let described = described.map_err(|error| prepared.last.place.mark(error))?;
-        let Description { is_update, schema, parameters, origins } = described;
-        Ok(Prepared { leading: Arc::default(), is_update, schema, parameters, origins, ..prepared })
+        let Description { is_update, changes, schema, parameters, origins } = described;
+        Ok(Prepared { leading: Arc::default(), is_update, changes, schema, parameters, origins, ..prepared })
     }
 
     /// The same query with the types that its parameters turn out to have: a schema may depend on them (`SELECT ?`).
@@ -346,6 +347,11 @@ impl Session {
                 if !schema.table_exist(&table.table) {
                     return Err(Error::not_found(format!("there is no stream, table or view '{name}'")));
                 }
+                if matches!(schema.table_type(&table.table).await, Ok(Some(TableType::View))) {
+                    return Err(Error::invalid_argument(format!(
+                        "'{name}' is a view, which is its query: grant and revoke what it reads"
+                    )));
+                }
                 self.inner.grants.say(user, table, privileges, *granted);
                 return self.nothing();
             }
@@ -355,7 +361,7 @@ impl Session {
                 let table = table_of(&table, name)?;
                 // Under the name by which it was asked for: a definition does not know its schema.
                 let statement = match self.caller.principals().all(|user| table.is_disclosed_to(user)) {
-                    true => table.statement().to_owned(),
+                    true => table.statement(),
                     false => table.disclosed(),
                 };
                 let plain = format!("STREAM {} (", couatl_core::quoted(&table.definition().name));
@@ -424,7 +430,7 @@ impl Session {
                 return Err(Error::invalid_argument(format!("the schema '{name}' belongs to the session and stays")));
             }
             LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut table)) => {
-                table.definition = Some(without_secrets(&statement.text, &table.options));
+                table.definition = Some(without_secrets(&statement.text, &table.locations, &table.options));
                 let told = OpenContext::new(Arc::clone(&self.inner.queries.secrets), None);
                 for value in table.options.values_mut() {
                     *value = told.resolve(value)?.into_owned();
@@ -432,6 +438,15 @@ impl Session {
                 let plan = LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table));
                 let created = SessionContext::new_with_state(state).execute_logical_plan(plan).await;
                 return created.map_err(|error| told.hide(from_datafusion(error)));
+            }
+            LogicalPlan::Ddl(drop @ (DdlStatement::DropTable(_) | DdlStatement::DropView(_))) => {
+                let name = match &drop {
+                    DdlStatement::DropTable(DropTable { name, .. }) => Some(self.resolved(name.clone())),
+                    _ => None,
+                };
+                let dropped = SessionContext::new_with_state(state).execute_logical_plan(LogicalPlan::Ddl(drop)).await;
+                // Another one of that name is another one.
+                dropped.inspect(|_| name.iter().for_each(|name| self.inner.grants.forget(name)))
             }
             plan @ LogicalPlan::Ddl(_) => SessionContext::new_with_state(state).execute_logical_plan(plan).await,
             plan @ LogicalPlan::Statement(_) => {
@@ -461,6 +476,12 @@ impl Session {
     async fn plan(&self, tokens: Vec<TokenWithSpan>, types: &[DataType]) -> Result<LogicalPlan> {
         let plan = statement::plan(&self.inner.context.state(), tokens, types).await.map_err(from_datafusion)?;
         self.allow(&plan)?;
+        match &plan {
+            LogicalPlan::Statement(PlanStatement::SetVariable(set)) => options::check_size(&set.variable, &set.value)?,
+            LogicalPlan::Explain(explain) => no_shown_secrets(&explain.plan)?,
+            LogicalPlan::Analyze(analyze) => no_shown_secrets(&analyze.input)?,
+            _ => {}
+        }
         Ok(plan)
     }
 
@@ -502,6 +523,9 @@ impl Session {
                 Ok(Description { parameters: Arc::new(parameters), ..Description::update() })
             }
             plan => {
+                // Looking how long it takes does it.
+                let changes = matches!(&plan, LogicalPlan::Analyze(analyze)
+                    if matches!(&*analyze.input, LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Ddl(_)));
                 let resolve = |name: &TableReference| self.resolved(name.clone());
                 let origins = lineage::origins(&plan).into_iter().map(|origin| origin.map(resolve)).collect();
                 let plan = without_views(plan).map_err(from_datafusion)?;
@@ -514,7 +538,7 @@ impl Session {
                     false => plan.schema().as_arrow().clone(),
                 };
                 let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
-                Ok(Description { is_update: false, schema, parameters, origins })
+                Ok(Description { is_update: false, changes, schema, parameters, origins })
             }
         }
     }
@@ -563,16 +587,33 @@ pub(crate) fn split(text: &str) -> Result<(Vec<Statement>, Statement)> {
     Ok((statements, last))
 }
 
+/// Whether the value of an option of this name is nobody's business.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["secret", "password", "token", "key", "credential"].iter().any(|word| name.contains(word))
+}
+
 /// A statement that makes an external table, as SHOW CREATE TABLE shows it to everybody.
-fn without_secrets(text: &str, options: &HashMap<String, String>) -> String {
-    let is_secret = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        ["secret", "password", "token", "key", "credential"].iter().any(|word| name.contains(word))
-    };
+fn without_secrets(text: &str, locations: &[String], options: &HashMap<String, String>) -> String {
+    // `scheme://user:password@host`
+    let passwords = locations.iter().filter_map(|location| {
+        let (login, _) = location.split_once("://")?.1.split('/').next()?.rsplit_once('@')?;
+        login.split_once(':').map(|(_, password)| format!(":{}@", password.replace('\'', "''")))
+    });
+    let text = passwords.fold(text.to_owned(), |text, password| text.replace(&password, ":hidden@"));
     let secrets =
         options.iter().filter(|(name, value)| is_secret(name) && !value.is_empty() && !is_secret_reference(value));
-    secrets
-        .fold(text.to_owned(), |text, (_, value)| text.replace(&format!("'{}'", value.replace('\'', "''")), "'hidden'"))
+    secrets.fold(text, |text, (_, value)| text.replace(&format!("'{}'", value.replace('\'', "''")), "'hidden'"))
+}
+
+/// Refuses to explain what would be shown with the secrets among its options.
+fn no_shown_secrets(plan: &LogicalPlan) -> Result<()> {
+    match plan {
+        LogicalPlan::Copy(copy) if copy.options.keys().any(|name| is_secret(name)) => Err(Error::unsupported(
+            "EXPLAIN would show the secrets among these OPTIONS: explain the statement without them",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The plan of a `DataFrame`, and what it runs in.
@@ -601,6 +642,9 @@ mod tests {
             ("aws.secret_access_key".to_owned(), "it's".to_owned()),
             ("format.delimiter".to_owned(), ";".to_owned()),
         ]);
-        assert_eq!(without_secrets(text, &options), text.replace("'it''s'", "'hidden'"));
+        assert_eq!(without_secrets(text, &["s3://b".to_owned()], &options), text.replace("'it''s'", "'hidden'"));
+        let text = "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'https://ann:pw@host/x'";
+        let shown = without_secrets(text, &["https://ann:pw@host/x".to_owned()], &HashMap::new());
+        assert_eq!(shown, text.replace("ann:pw@", "ann:hidden@"));
     }
 }

@@ -28,6 +28,7 @@ pub struct Prepared {
     pub(crate) leading: Arc<[Statement]>,
     pub(crate) last: Arc<Statement>,
     pub(crate) is_update: bool,
+    pub(crate) changes: bool,
     pub(crate) schema: SchemaRef,
     pub(crate) parameters: SchemaRef,
     pub(crate) origins: Arc<[Option<ResolvedTableReference>]>,
@@ -36,6 +37,8 @@ pub struct Prepared {
 /// What planning a statement tells of it.
 pub(crate) struct Description {
     pub(crate) is_update: bool,
+    /// Whether running it changes something; every update does.
+    pub(crate) changes: bool,
     pub(crate) schema: SchemaRef,
     pub(crate) parameters: SchemaRef,
     /// The table of each column, as [`Prepared::origin`] gives it.
@@ -45,12 +48,18 @@ pub(crate) struct Description {
 impl Description {
     /// Of what changes something.
     pub(crate) fn update() -> Self {
-        Self { is_update: true, ..Self::rows(Arc::new(Schema::empty())) }
+        Self { is_update: true, changes: true, ..Self::rows(Arc::new(Schema::empty())) }
     }
 
     /// Of rows with these columns.
     pub(crate) fn rows(schema: SchemaRef) -> Self {
-        Self { is_update: false, schema, parameters: Arc::new(Schema::empty()), origins: Arc::default() }
+        Self {
+            is_update: false,
+            changes: false,
+            schema,
+            parameters: Arc::new(Schema::empty()),
+            origins: Arc::default(),
+        }
     }
 }
 
@@ -69,6 +78,11 @@ impl Prepared {
     /// Whether it changes something (DDL, INSERT, COPY, SET …) rather than giving rows.
     pub fn is_update(&self) -> bool {
         self.is_update
+    }
+
+    /// Whether running it changes something: an update does, and so does one whose time is measured.
+    pub fn changes(&self) -> bool {
+        self.changes || self.has_leading()
     }
 
     /// Whether other statements come before the last: then they must run before its schema is certain, see

@@ -8,7 +8,7 @@ use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{ResolvedTableReference, TableReference};
 use datafusion::datasource::TableType;
 
-use crate::access::Role;
+use crate::access::{Privilege, Role};
 use crate::catalog::{self, ManagedSchema};
 use crate::from_datafusion;
 use crate::session::Session;
@@ -24,6 +24,7 @@ impl Session {
             if create.if_not_exists {
                 return Ok(());
             }
+            self.may_replace(&name)?;
             if !create.or_replace || !is_stream {
                 let kind = if is_stream { "stream" } else { "table or view" };
                 let way_out = if is_stream { "use CREATE OR REPLACE, or drop it first" } else { "choose another name" };
@@ -44,6 +45,11 @@ impl Session {
         Ok(())
     }
 
+    /// Who may not write into a stream may not put another in its place either.
+    fn may_replace(&self, name: &ResolvedTableReference) -> Result<()> {
+        self.caller().principals().try_for_each(|user| self.grants().check(user, name, Privilege::Insert))
+    }
+
     pub(crate) async fn drop_stream(&self, name: &StreamName, if_exists: bool) -> Result<()> {
         self.needs(Role::Developer, "drop streams")?;
         let (resolved, schema) = self.place(name)?;
@@ -51,6 +57,7 @@ impl Session {
             return if if_exists { Ok(()) } else { Err(no_stream(name)) };
         };
         table_of(&table, name)?;
+        self.may_replace(&resolved)?;
         match schema.downcast_ref::<ManagedSchema>() {
             Some(managed) => managed.remove(&resolved.table),
             None => drop(schema.deregister_table(&resolved.table).map_err(from_datafusion)?),

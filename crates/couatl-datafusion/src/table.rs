@@ -26,6 +26,7 @@ use crate::sink::StreamSink;
 pub struct StreamTable {
     stream: Stream,
     statement: String,
+    disclosed: String,
     /// Who created it: more than one, where the Python of another stream did.
     owners: Arc<[Arc<str>]>,
 }
@@ -39,7 +40,8 @@ impl StreamTable {
     /// The table of a stream that these users have created.
     pub(crate) fn owned(stream: Stream, owners: Arc<[Arc<str>]>) -> Self {
         let statement = couatl_sql::create_statement(&stream.definition);
-        Self { stream, statement, owners }
+        let disclosed = disclosed(&stream.definition);
+        Self { stream, statement, disclosed, owners }
     }
 
     /// Whether a user may see all of its statement.
@@ -48,13 +50,8 @@ impl StreamTable {
     }
 
     /// The statement as others than its creator may see it: without what may hold secrets.
-    pub(crate) fn disclosed(&self) -> String {
-        let mut definition = StreamDefinition::clone(&self.stream.definition);
-        definition.body.text = Arc::from("\n# hidden: its creator and admins see it\n");
-        if let Some(init) = &mut definition.functions.init {
-            init.parameters = init.parameters.as_ref().map(|_| "hidden".to_owned());
-        }
-        couatl_sql::create_statement(&definition)
+    pub(crate) fn disclosed(&self) -> &str {
+        &self.disclosed
     }
 
     /// What the stream was made from.
@@ -76,6 +73,16 @@ impl StreamTable {
     }
 }
 
+/// The statement of a definition without what may hold secrets.
+fn disclosed(definition: &StreamDefinition) -> String {
+    let mut definition = StreamDefinition::clone(definition);
+    definition.body.text = Arc::from("\n# hidden: its creator and admins see it\n");
+    if let Some(init) = &mut definition.functions.init {
+        init.parameters = init.parameters.as_ref().map(|_| "hidden".to_owned());
+    }
+    couatl_sql::create_statement(&definition)
+}
+
 #[async_trait]
 impl TableProvider for StreamTable {
     fn schema(&self) -> SchemaRef {
@@ -87,7 +94,8 @@ impl TableProvider for StreamTable {
     }
 
     fn get_table_definition(&self) -> Option<&str> {
-        Some(&self.statement)
+        // Everybody reads this: SHOW CREATE STREAM shows all of it to those who may see it.
+        Some(&self.disclosed)
     }
 
     async fn scan(

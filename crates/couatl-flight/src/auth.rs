@@ -20,7 +20,7 @@ use http::header::AUTHORIZATION;
 use parking_lot::Mutex;
 use ring::hmac;
 use ring::rand::SystemRandom;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use crate::users::UserFile;
 
@@ -39,6 +39,9 @@ const PASSWORDS_AT_ONCE: usize = 2;
 /// How long the answer to a wrong password takes at first; each further one for the same name takes twice as long.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(8);
+
+/// How many attempts for one name may wait for each other.
+const MOST_ATTEMPTS: usize = 8;
 
 /// For how many names failures are counted.
 const MOST_FAILURES: usize = 10_000;
@@ -138,6 +141,8 @@ pub struct Authenticator {
     passwords: Semaphore,
     /// How often in a row, and until when it counts.
     failures: Mutex<HashMap<String, (u32, Instant)>>,
+    /// Where attempts for a name wait for each other.
+    waiting: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
     /// The signature of a name and a password that was right, and until when.
     remembered: Mutex<HashMap<String, (Vec<u8>, Instant)>>,
 }
@@ -149,11 +154,16 @@ impl Authenticator {
     /// `invalid-argument` where the file cannot be read.
     pub fn new(users: impl Into<PathBuf>) -> Result<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        let users = UserFile::open(users.into())?;
+        if users.current().list().next().is_none() {
+            tracing::warn!("the file of users has none: nobody can log in before `couatl user add`");
+        }
         Ok(Self {
-            users: UserFile::open(users.into())?,
+            users,
             key: key.map_err(|_| Error::internal("the system gives no random numbers"))?,
             passwords: Semaphore::new(PASSWORDS_AT_ONCE),
             failures: Mutex::default(),
+            waiting: Mutex::default(),
             remembered: Mutex::default(),
         })
     }
@@ -190,6 +200,11 @@ impl Authenticator {
         {
             return Ok(user);
         }
+        // One after the other for a name, and after a failure not before its time: who hangs up has learned nothing.
+        let attempts = self.attempts(name)?;
+        let _attempt = attempts.lock().await;
+        let delay = self.delay(name);
+        tokio::time::sleep(delay).await;
         let found = {
             let _permit = self.passwords.acquire().await;
             let (name, password) = (name.to_owned(), password.to_owned());
@@ -202,26 +217,50 @@ impl Authenticator {
                 Ok(user)
             }
             None => {
-                tokio::time::sleep(self.failed(name)).await;
+                self.failed(name);
+                // The first of them is told late; those after it have waited.
+                tokio::time::sleep(FIRST_DELAY.saturating_sub(delay)).await;
                 Err(denied("wrong user or password"))
             }
         }
     }
 
-    /// How long the answer to this failure takes.
-    fn failed(&self, name: &str) -> Duration {
+    /// Where the attempts for a name wait for each other. Too many are refused.
+    fn attempts(&self, name: &str) -> Result<Arc<AsyncMutex<()>>> {
+        let mut waiting = self.waiting.lock();
+        // Those that nobody waits at.
+        waiting.retain(|_, attempts| Arc::strong_count(attempts) > 1);
+        let attempts = waiting.entry(name.to_owned()).or_default();
+        if Arc::strong_count(attempts) > MOST_ATTEMPTS {
+            return Err(denied("too many attempts at once: try again later"));
+        }
+        Ok(Arc::clone(attempts))
+    }
+
+    /// How long the next attempt for a name waits.
+    fn delay(&self, name: &str) -> Duration {
+        let failures = self.failures.lock();
+        match failures.get(name) {
+            Some((count, until)) if Instant::now() < *until => {
+                LONGEST_DELAY.min(FIRST_DELAY * 2_u32.saturating_pow((*count).min(10)))
+            }
+            None if failures.len() >= MOST_FAILURES => LONGEST_DELAY,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Counts a failure.
+    fn failed(&self, name: &str) {
         let now = Instant::now();
         let mut failures = self.failures.lock();
         if failures.len() >= MOST_FAILURES {
             failures.retain(|_, (_, until)| now < *until);
         }
-        if failures.len() >= MOST_FAILURES {
-            return LONGEST_DELAY;
+        if failures.len() < MOST_FAILURES {
+            let (count, until) = failures.entry(name.to_owned()).or_insert((0, now));
+            *count = if now < *until { *count + 1 } else { 1 };
+            *until = now + Duration::from_secs(60);
         }
-        let (count, until) = failures.entry(name.to_owned()).or_insert((0, now));
-        *count = if now < *until { *count + 1 } else { 1 };
-        *until = now + Duration::from_secs(60);
-        LONGEST_DELAY.min(FIRST_DELAY * 2_u32.saturating_pow((*count - 1).min(10)))
     }
 
     /// What is said, signed for as long as the user's password is what it is.

@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use couatl_core::{Error, ErrorKind, Result};
 use couatl_datafusion::Session;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
-use http::header::{CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -30,6 +30,9 @@ use crate::wire::wire_schema;
 
 /// The largest statement that is taken.
 const MAX_QUERY_BYTES: usize = 16 * 1024 * 1024;
+
+/// The largest answer to a client whose protocol has no chunks.
+const MAX_WHOLE_BYTES: usize = 256 * 1024 * 1024;
 
 /// What requests are answered from.
 #[derive(Clone)]
@@ -75,27 +78,35 @@ impl Http {
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
-            .layer(axum::extract::DefaultBodyLimit::max(MAX_QUERY_BYTES))
             .with_state(self)
     }
 
-    /// The session of whoever asks.
-    async fn session(&self, headers: &HeaderMap) -> Result<Session> {
-        if self.callers.are_all_welcome() && is_from_elsewhere(headers) {
+    /// The session of whoever asks, and the token with which they may come again.
+    async fn session(&self, headers: &HeaderMap) -> Result<(Session, Option<String>)> {
+        // Where users log in, a server may have any name; but a browser knows their passwords, and sends them for others.
+        if is_from_elsewhere(headers) || (self.callers.are_all_welcome() && !is_for_here(headers)) {
             let text = "requests of other pages, and for other names, are refused";
             return Err(Error::new(ErrorKind::PermissionDenied, text));
         }
-        let (caller, _) = self.callers.identify(headers).await?;
-        Ok(self.session.fork().with_caller(caller))
+        let (caller, token) = self.callers.identify(headers).await?;
+        Ok((self.session.fork().with_caller(caller), token))
     }
 
-    async fn run(&self, method: &Method, headers: &HeaderMap, asked: Asked, body: &Bytes) -> Result<Response> {
+    async fn run(&self, asked: Asked, request: Request) -> Result<Response> {
+        let (parts, body) = request.into_parts();
         if self.refusing.is_cancelled() {
             return Err(Error::new(ErrorKind::Unavailable, "the server is shutting down"));
         }
+        let (session, token) = self.session(&parts.headers).await?;
         let format = asked.format.as_deref().unwrap_or("TabSeparated").parse::<Format>()?;
-        let session = self.session(headers).await?;
-        let body = std::str::from_utf8(body).map_err(|_| Error::invalid_argument("the body is no UTF-8 text"))?;
+        // Not before it is known who sends it.
+        let body = axum::body::to_bytes(body, MAX_QUERY_BYTES).await.map_err(|error| {
+            Error::new(
+                ErrorKind::ResourcesExhausted,
+                format!("the body cannot be read, of which {MAX_QUERY_BYTES} bytes are taken at most: {error}"),
+            )
+        })?;
+        let body = std::str::from_utf8(&body).map_err(|_| Error::invalid_argument("the body is no UTF-8 text"))?;
         let sql = match (asked.query, body.trim()) {
             (Some(query), "") => query,
             (None, body) if !body.is_empty() => body.to_owned(),
@@ -108,10 +119,10 @@ impl Http {
                 ));
             }
         };
-        let reads = *method != Method::POST;
+        let reads = parts.method != Method::POST;
         let statement = self.runtime.run(async move {
             let statement = Statement::prepare(session, sql).await?;
-            if reads && (statement.prepared.is_update() || statement.prepared.has_leading()) {
+            if reads && statement.prepared.changes() {
                 return Err(Error::invalid_argument("a GET changes nothing: send this statement with POST"));
             }
             statement.run_leading().await
@@ -121,7 +132,8 @@ impl Http {
         if statement.prepared.is_update() {
             let count = self.runtime.run(statement.update()).await?;
             let count = count.map(|count| [("x-couatl-rows", count.to_string())]);
-            return Ok(count.map_or_else(|| ().into_response(), |count| (count, ()).into_response()));
+            let response = count.map_or_else(|| ().into_response(), |count| (count, ()).into_response());
+            return Ok(with_token(response, token));
         }
         let rows = self.runtime.run(statement.rows()).await?;
         let rows = self.runtime.stream(prepare(rows, Arc::clone(&schema)), CancellationToken::new());
@@ -131,7 +143,14 @@ impl Http {
             Some(Err(error)) => return Err(error),
             first => stream::iter(first).chain(chunks),
         };
-        Ok(([(CONTENT_TYPE, format.content_type())], Body::from_stream(body)).into_response())
+        let mut body = Body::from_stream(body);
+        if parts.version < Version::HTTP_11 {
+            // Without chunks, an answer that breaks off looks like one that ends: this one is whole, or none.
+            let whole = axum::body::to_bytes(body, MAX_WHOLE_BYTES).await;
+            body = whole.map(Body::from).map_err(|error| Error::internal(format!("no whole answer: {error}")))?;
+        }
+        let response = ([(CONTENT_TYPE, format.content_type())], body).into_response();
+        Ok(with_token(response, token))
     }
 }
 
@@ -157,7 +176,7 @@ fn chunks(
 
 /// The numbers of the server, for whoever may come in.
 async fn metrics(State(http): State<Http>, headers: HeaderMap) -> Response {
-    match http.session(&headers).await.map(|session| metrics::scrape(session.queries())) {
+    match http.session(&headers).await.map(|(session, _)| metrics::scrape(session.queries())) {
         Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Ok(Err(error)) => refusal(&Error::internal(error.to_string())),
         Err(error) => refusal(&error),
@@ -171,20 +190,23 @@ async fn ready(State(http): State<Http>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn answer(
-    State(http): State<Http>,
-    method: Method,
-    headers: HeaderMap,
-    Query(asked): Query<Asked>,
-    body: Bytes,
-) -> Response {
-    match http.run(&method, &headers, asked, &body).await {
+async fn answer(State(http): State<Http>, Query(asked): Query<Asked>, request: Request) -> Response {
+    let method = request.method().clone();
+    match http.run(asked, request).await {
         Ok(response) => response,
         Err(error) => {
             debug!(%method, kind = %error.kind(), %error, "refused");
             refusal(&error)
         }
     }
+}
+
+/// The token goes where those of Flight go.
+fn with_token(mut response: Response, token: Option<String>) -> Response {
+    if let Some(token) = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok()) {
+        response.headers_mut().insert(AUTHORIZATION, token);
+    }
+    response
 }
 
 /// An error as a status and its text.
@@ -204,17 +226,24 @@ fn refusal(error: &Error) -> Response {
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"couatl\""));
     }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response
 }
 
-/// Whether a page of another site asks, or one that has given a name of its own to this machine.
+/// Whether a page of another site asks.
 fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    headers.contains_key(ORIGIN) || !matches!(site, None | Some(b"none" | b"same-origin"))
+}
+
+/// Whether this machine is meant: a page may give a name of its own to it.
+fn is_for_here(headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     let name = name.map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-    let is_here = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok();
-    headers.contains_key(ORIGIN) || !matches!(site, None | Some(b"none" | b"same-origin")) || !is_here
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -225,7 +254,8 @@ mod tests {
     fn pages_from_elsewhere_are_told_apart() {
         let from = |headers: &[(&'static str, &'static str)]| {
             let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-            is_from_elsewhere(&headers.collect())
+            let headers = headers.collect();
+            is_from_elsewhere(&headers) || !is_for_here(&headers)
         };
         for host in ["localhost:8123", "127.0.0.1:8123", "[::1]:8123", "[::1]", "localhost"] {
             assert!(!from(&[("host", host)]), "{host}");

@@ -92,6 +92,7 @@ pub(crate) fn schemas(context: &SessionContext, command: CommandGetDbSchemas) ->
 pub(crate) async fn tables(
     context: SessionContext,
     known: Arc<KnownColumns>,
+    dictionaries: Dictionaries,
     command: CommandGetTables,
 ) -> Result<RecordBatch> {
     let wanted = |name: &str| command.table_types.is_empty() || command.table_types.iter().any(|wanted| wanted == name);
@@ -122,7 +123,11 @@ pub(crate) async fn tables(
                 true if opened.is_none() => self::opened(&*provider, &place.table).await,
                 _ => opened,
             };
-            rows.append(&place, table_type, columns.map(|table| known.encoded(&place, &table.schema())).transpose()?);
+            rows.append(
+                &place,
+                table_type,
+                columns.map(|table| known.encoded(&place, &table.schema(), dictionaries)).transpose()?,
+            );
         }
     }
     rows.finish(command.include_schema)
@@ -169,7 +174,10 @@ pub(crate) struct KnownColumns(Mutex<HashMap<ResolvedTableReference, (Weak<Schem
 
 impl KnownColumns {
     /// The columns of a table, as its rows would be sent.
-    fn encoded(&self, place: &ResolvedTableReference, schema: &SchemaRef) -> Result<Bytes> {
+    fn encoded(&self, place: &ResolvedTableReference, schema: &SchemaRef, dictionaries: Dictionaries) -> Result<Bytes> {
+        if dictionaries == Dictionaries::Kept {
+            return encode(&described(schema, dictionaries, |_| Some(place)));
+        }
         let mut known = self.0.lock();
         if let Some((of, encoded)) = known.get(place)
             && std::ptr::eq(of.as_ptr(), Arc::as_ptr(schema))
@@ -285,7 +293,7 @@ mod tests {
 
     async fn names(pattern: &str) -> Vec<String> {
         let command = CommandGetTables { table_name_filter_pattern: Some(pattern.to_owned()), ..Default::default() };
-        let batch = tables(context().await, Arc::default(), command).await.unwrap();
+        let batch = tables(context().await, Arc::default(), Dictionaries::Flat, command).await.unwrap();
         batch.column(2).as_string::<i32>().iter().flatten().map(str::to_owned).collect()
     }
 
@@ -325,7 +333,7 @@ mod tests {
     #[tokio::test]
     async fn tables_are_listed_in_order() {
         check(
-            &tables(context().await, Arc::default(), CommandGetTables::default()).await.unwrap(),
+            &tables(context().await, Arc::default(), Dictionaries::Flat, CommandGetTables::default()).await.unwrap(),
             expect![[r#"
             +--------------+----------------+------------+------------+
             | catalog_name | db_schema_name | table_name | table_type |
@@ -372,7 +380,7 @@ mod tests {
         for (types, expected) in [(&["VIEW"][..], 1), (&["TABLE"], 7), (&["TABLE", "VIEW"], 8), (&["SYSTEM TABLE"], 0)]
         {
             assert_eq!(
-                tables(context().await, Arc::default(), listed(types)).await.unwrap().num_rows(),
+                tables(context().await, Arc::default(), Dictionaries::Flat, listed(types)).await.unwrap().num_rows(),
                 expected,
                 "{types:?}"
             );
@@ -400,7 +408,7 @@ mod tests {
             include_schema: true,
             ..Default::default()
         };
-        let batch = tables(context, Arc::default(), command).await.unwrap();
+        let batch = tables(context, Arc::default(), Dictionaries::Flat, command).await.unwrap();
         assert_eq!(batch.schema(), tables_schema(true));
         let message = IpcMessage(batch.column(4).as_binary::<i32>().value(0).to_vec().into());
         assert_eq!(Schema::try_from(message).unwrap().field(0).data_type(), &DataType::Utf8);
@@ -416,7 +424,7 @@ mod tests {
             include_schema: true,
             ..Default::default()
         };
-        let listed = tables(context, Arc::default(), command).await.unwrap();
+        let listed = tables(context, Arc::default(), Dictionaries::Flat, command).await.unwrap();
         assert!(listed.column(2).as_string::<i32>().iter().flatten().any(|name| name == "columns"));
     }
 }

@@ -33,7 +33,7 @@ use crate::tls::Tls;
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const HEADER_LIST_BYTES: u32 = 64 * 1024;
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(25);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is asked after by those who look after the server: all of it, or the service that it has.

@@ -4,6 +4,7 @@
 //! something runs in GetFlightInfo or in DoPut, exactly once, and never in DoGet, which clients retry. A query runs in
 //! DoGet; its ticket may be redeemed again while it lives, and each time the query runs anew.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,7 @@ use couatl_core::{Error, Result};
 use couatl_datafusion::Part;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use parking_lot::Mutex;
 use prost::Message;
 use prost_types::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,7 @@ use crate::server::ServerConfig;
 use crate::statement::Statement;
 use crate::status::{internal, status};
 use crate::stream::{prepare, respond, with_heartbeat};
+use crate::wire::Dictionaries;
 use crate::{metadata, poll, sql_info, type_info};
 
 /// The handle of what an update gives, which is no rows: some clients fetch it, and want to find an endpoint for that.
@@ -56,6 +59,8 @@ pub(crate) struct Service {
     tickets: Handles<Query>,
     statements: Handles<Statement>,
     polls: Handles<Running>,
+    /// The queries that are being fetched, by their tickets, however long it takes.
+    fetched: Arc<Mutex<HashMap<Bytes, Query>>>,
     columns: Arc<metadata::KnownColumns>,
     ticket_idle: Duration,
     heartbeat: Option<Duration>,
@@ -68,6 +73,18 @@ struct Query {
     /// The part of its rows that it is about; all of them, where there is none.
     part: Option<Part>,
     cancelled: CancellationToken,
+}
+
+/// A query that is being fetched: for as long as this lives.
+struct Fetching {
+    handle: Bytes,
+    all: Arc<Mutex<HashMap<Bytes, Query>>>,
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.handle);
+    }
 }
 
 impl Weigh for Query {
@@ -90,6 +107,7 @@ impl Service {
             tickets: Handles::new(tickets),
             statements: Handles::new(statements),
             polls: Handles::new(HandleLimits { idle: POLL_IDLE, ..tickets }),
+            fetched: Arc::default(),
             columns: Arc::default(),
             ticket_idle: tickets.idle,
             heartbeat,
@@ -146,7 +164,7 @@ impl Service {
 
     /// The query of a ticket, if it is the client's.
     fn query(&self, client: &Client, handle: &[u8]) -> Option<Query> {
-        let query = self.tickets.get(handle)?;
+        let query = self.tickets.get(handle).or_else(|| self.fetched.lock().get(handle).cloned())?;
         Some(Query { statement: client.own(query.statement)?, ..query })
     }
 
@@ -257,14 +275,26 @@ impl Service {
         }
     }
 
+    /// The rows of the query of a ticket, which can be cancelled by it until the last of them.
+    async fn fetched_rows(&self, handle: Bytes, query: Query) -> FlightResponse {
+        let fetching = Fetching { handle: handle.clone(), all: Arc::clone(&self.fetched) };
+        self.fetched.lock().insert(handle, query.clone());
+        self.rows(query, Some(fetching)).await
+    }
+
     /// The rows of a statement.
-    async fn rows(&self, query: Query) -> FlightResponse {
+    async fn rows(&self, query: Query, fetching: Option<Fetching>) -> FlightResponse {
         let schema = query.statement.schema();
         let rows = match query.part {
             Some(part) => self.run(query.statement.part(part)).await?,
             None => self.run(query.statement.rows()).await?,
         };
         let rows = self.runtime.stream(prepare(rows, SchemaRef::clone(&schema)), query.cancelled);
+        let rows = rows
+            .inspect(move |_| {
+                let _ = &fetching;
+            })
+            .boxed();
         respond(with_heartbeat(rows, SchemaRef::clone(&schema), self.heartbeat), schema)
     }
 
@@ -409,7 +439,8 @@ impl FlightSqlService for Service {
             return self.send(stream::empty().boxed(), Schema::empty().into());
         }
         let client = Client::of(request.extensions())?;
-        self.rows(self.query(client, &ticket.statement_handle).ok_or_else(no_ticket)?).await
+        let query = self.query(client, &ticket.statement_handle).ok_or_else(no_ticket)?;
+        self.fetched_rows(ticket.statement_handle, query).await
     }
 
     /// Clients that make tickets of their own use the command as one.
@@ -419,7 +450,7 @@ impl FlightSqlService for Service {
         request: Request<Ticket>,
     ) -> FlightResponse {
         let statement = self.statement(Client::of(request.extensions())?, &query.prepared_statement_handle)?;
-        self.rows(Query { statement, part: None, cancelled: CancellationToken::new() }).await
+        self.rows(Query { statement, part: None, cancelled: CancellationToken::new() }, None).await
     }
 
     async fn do_put_statement_update(
@@ -499,8 +530,9 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> FlightResponse {
-        let context = Client::of(request.extensions())?.session.context().clone();
-        self.listed(metadata::tables(context, Arc::clone(&self.columns), query)).await
+        let session = &Client::of(request.extensions())?.session;
+        let (context, dictionaries) = (session.context().clone(), Dictionaries::of(session));
+        self.listed(metadata::tables(context, Arc::clone(&self.columns), dictionaries, query)).await
     }
 
     async fn get_flight_info_table_types(

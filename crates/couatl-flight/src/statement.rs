@@ -35,10 +35,7 @@ impl Statement {
     /// Parses and plans a text; nothing happens yet.
     pub(crate) async fn prepare(session: Session, sql: String) -> Result<Self> {
         let prepared = session.prepare(&sql).await?;
-        let dictionaries = match session.wire_options().keep_dictionaries {
-            true => Dictionaries::Kept,
-            false => Dictionaries::Flat,
-        };
+        let dictionaries = Dictionaries::of(&session);
         Ok(Self { session, prepared, parameters: Parameters::None, dictionaries })
     }
 

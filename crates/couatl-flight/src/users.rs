@@ -56,7 +56,7 @@ impl Users {
         Ok(users)
     }
 
-    /// Writes a file that only its owner can read, in one step.
+    /// Writes a file in one step: a new one that only its owner can read, or one that those read who read it before.
     ///
     /// # Errors
     /// `invalid-argument` where it cannot be written.
@@ -65,6 +65,7 @@ impl Users {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
             file.write_all(lines.collect::<String>().as_bytes())?;
+            keep_access(&file, path)?;
             file.as_file().sync_all()?;
             file.persist(path).map_err(|error| error.error)?;
             Ok(())
@@ -123,6 +124,22 @@ impl Users {
         Argon2::default().verify_password(password.as_bytes(), &hash).ok()?;
         self.get(name)
     }
+}
+
+/// A file that takes the place of another is read by those who could read that one.
+#[cfg(unix)]
+fn keep_access(file: &tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let Ok(before) = fs::metadata(path) else { return Ok(()) };
+    file.as_file().set_permissions(before.permissions())?;
+    // Only root may give it to others.
+    let _ = fchown(file.as_file(), Some(before.uid()), Some(before.gid()));
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn keep_access(_file: &tempfile::NamedTempFile, _path: &Path) -> std::io::Result<()> {
+    Ok(())
 }
 
 fn failed(verb: &str, path: &Path, error: std::io::Error) -> Error {

@@ -12,6 +12,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use couatl_core::{Error, Result};
+use couatl_datafusion::Session;
 
 /// How large a message becomes, where rows are small enough: large enough that what a message costs is little beside
 /// its rows, and well below what clients take, which is 4 MiB where they were not told otherwise.
@@ -29,6 +30,13 @@ pub(crate) enum Dictionaries {
     Flat,
     /// Themselves.
     Kept,
+}
+
+impl Dictionaries {
+    /// What the client of a session wants.
+    pub(crate) fn of(session: &Session) -> Self {
+        if session.wire_options().keep_dictionaries { Self::Kept } else { Self::Flat }
+    }
 }
 
 /// A schema as a client sees it who has said what it wants of dictionaries.
