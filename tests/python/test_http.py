@@ -159,6 +159,43 @@ def test_pages_of_others_are_refused(server):
         assert refused(server, None, body=b"CREATE TABLE t AS VALUES (1)", headers=headers)[0] == 403
 
 
+def test_pages_of_others_are_refused_where_users_log_in_too(own_server, users):  # noqa: F811
+    server = own_server("--users", users)
+    for headers in [{"Origin": "https://example.org"}, {"Sec-Fetch-Site": "cross-site"}]:
+        code, _ = refused(server, None, body=b"CREATE TABLE planted AS SELECT 1", headers={**basic("adam"), **headers})
+        assert code == 403
+    assert ask(server, "SELECT 1", headers={**basic("adam"), "Host": "db.example.org"})[1] == b"1\n"
+
+
+def test_a_login_is_answered_with_a_token(own_server, users):  # noqa: F811
+    server = own_server("--users", users)
+    headers, _ = ask(server, "SELECT 1", headers=basic("rita"))
+    assert ask(server, "SELECT 2", headers={"Authorization": headers["Authorization"]})[1] == b"2\n"
+
+
+def test_looking_how_long_an_update_takes_is_an_update(server, connection):
+    run(connection, "CREATE TABLE timed (n int)")
+    code, said = refused(server, "EXPLAIN ANALYZE INSERT INTO timed VALUES (1)")
+    assert (code, said) == (400, "a GET changes nothing: send this statement with POST\n")
+    ask(server, None, body=b"EXPLAIN ANALYZE INSERT INTO timed VALUES (1)")
+    assert rows(connection, "SELECT count(*) FROM timed") == [(1,)]
+    run(connection, "DROP TABLE timed")
+
+
+def test_an_answer_without_chunks_is_whole_or_none(server, connection):
+    create(connection, "breaks", "n int64", "def breaks():\n    yield 1\n    yield None\n    raise ValueError('no')")
+    host, port = server.http.removeprefix("http://").rsplit(":", 1)
+
+    def get(query):
+        with socket.create_connection((host, int(port)), 20) as client:
+            client.sendall(f"GET /?query={urllib.parse.quote(query)} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            return client.makefile("rb").read()
+
+    whole = get("SELECT 1")
+    assert whole.startswith(b"HTTP/1.0 200") and whole.endswith(b"1\n") and b"content-length: 2" in whole.lower()
+    assert get("SELECT n FROM breaks").startswith(b"HTTP/1.0 500")
+
+
 def test_the_end_is_told(own_server):
     server = own_server("--grace", "10")
     with server.connect() as connection:

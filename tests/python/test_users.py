@@ -1,12 +1,16 @@
 """Who may do what: passwords and tokens, roles, grants, what is shown to whom, TLS."""
 
+import base64
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 
 import adbc_driver_flightsql
+import pyarrow
 import pyarrow.flight
 import pytest
 import trustme
@@ -162,6 +166,102 @@ def test_secrets_are_shown_to_their_owner_and_admins(guarded):
         assert "hunter2" not in shown
         assert "init_function_parameters = 'hidden'" in shown
     assert "hunter2" not in guarded.log.read_text()
+
+
+def test_definitions_are_shown_to_nobody_else_by_any_way(guarded):
+    with connect(guarded, "dora") as dora, connect(guarded, "rita") as rita:
+        body = "TOLD = 'hunter2'\ndef init(given): pass\ndef read(): return [TOLD]"
+        settings = {"init_function_name": "init", "init_function_parameters": "swordfish"}
+        create(dora, "told", "word string", body, mode="batch", read_function_name="read", **settings)
+        for sql in [
+            "SHOW CREATE STREAM told",
+            "SHOW CREATE TABLE told",
+            "SELECT definition FROM information_schema.views WHERE table_name = 'told'",
+        ]:
+            shown = str(rows(rita, sql))
+            assert "told" in shown and "hunter2" not in shown and "swordfish" not in shown, sql
+        assert "hunter2" in value(dora, "SHOW CREATE STREAM told")
+        copy = "COPY (SELECT 1) TO '/tmp/never.csv' OPTIONS ('aws.secret_access_key' 'hunter2')"
+        assert "would show the secrets" in str(error(dora, f"EXPLAIN {copy}"))
+        location = "https://ann:hunter2@127.0.0.1:1/x.csv"
+        run(dora, f"CREATE EXTERNAL TABLE apart (n int) STORED AS CSV LOCATION '{location}'")
+        shown = str(rows(rita, "SELECT definition FROM information_schema.views WHERE table_name = 'apart'"))
+        assert "ann:hidden@" in shown and "hunter2" not in shown
+    assert "hunter2" not in guarded.log.read_text()
+
+
+def test_settings_of_the_server_are_its_admins(guarded):
+    with connect(guarded, "will") as will, connect(guarded, "adam") as adam:
+        for sql in ["SET datafusion.runtime.memory_limit = '1G'", "RESET datafusion.runtime.memory_limit"]:
+            assert "change settings of the whole server" in str(error(will, sql)), sql
+        run(adam, "SET datafusion.runtime.memory_limit = '1G'")
+        for name, most in [("target_partitions", 256), ("batch_size", 1048576)]:
+            refusal = str(error(adam, f"SET datafusion.execution.{name} = {most + 1}"))
+            assert f"'datafusion.execution.{name}' is {most} at most" in refusal
+            run(adam, f"SET datafusion.execution.{name} = {most}")
+
+
+def test_who_may_not_write_into_a_table_may_not_replace_it(guarded):
+    with connect(guarded, "adam") as adam, connect(guarded, "will") as will, connect(guarded, "rita") as rita:
+        run(adam, "CREATE TABLE kept AS SELECT 1 AS n; REVOKE INSERT ON kept FROM will")
+        for sql in [
+            "INSERT INTO kept VALUES (2)",
+            "CREATE OR REPLACE TABLE kept AS SELECT 2 AS n",
+            "CREATE OR REPLACE VIEW kept AS SELECT 2 AS n",
+            "DROP TABLE kept",
+        ]:
+            assert "it was revoked" in str(error(will, sql)), sql
+        with will.cursor() as cursor, pytest.raises(dbapi.Error, match="it was revoked"):
+            cursor.adbc_ingest("kept", pyarrow.table({"n": [3]}), mode="replace")
+        assert rows(adam, "SELECT n FROM kept") == [(1,)]
+        run(adam, "GRANT INSERT ON kept TO rita; DROP TABLE kept; CREATE TABLE kept AS SELECT 1 AS n")
+        assert "may not INSERT" in str(error(rita, "INSERT INTO kept VALUES (2)")), (
+            "another table of that name is another"
+        )
+        run(will, "INSERT INTO kept VALUES (2)")
+        run(adam, "CREATE VIEW seen AS SELECT * FROM kept")
+        assert "is a view, which is its query" in str(error(adam, "REVOKE SELECT ON seen FROM rita"))
+
+
+def test_who_hangs_up_guesses_no_faster(guarded):
+    def guess(password, patience):
+        header = base64.b64encode(f"dora:{password}".encode()).decode()
+        request = urllib.request.Request(
+            f"{guarded.http}/?query=SELECT+1", headers={"Authorization": f"Basic {header}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=patience) as answer:
+                return answer.status
+        except urllib.error.HTTPError as refusal:
+            return refusal.code
+        except OSError:
+            return None
+
+    assert guess("wrong", 20) == 401
+    began = time.monotonic()
+    assert guess("wrong", 20) == 401
+    assert time.monotonic() - began >= 1
+    assert guess("arod", 0.3) is None, "a right password has to wait after wrong ones, too"
+    assert guess("arod", 20) == 200
+
+
+def test_a_file_of_users_stays_readable_to_those_who_could_read_it(tmp_path):
+    path = tmp_path / "users"
+    assert user("add", "ann", "--role", "reader", "--users", path, password="secret\n").returncode == 0
+    path.chmod(0o640)
+    os.chown(path, -1, os.getgroups()[-1] if os.getgroups() else os.getgid())
+    group = path.stat().st_gid
+    assert user("add", "bob", "--role", "reader", "--users", path, password="secret\n").returncode == 0
+    assert (oct(path.stat().st_mode & 0o777), path.stat().st_gid) == ("0o640", group)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+def test_a_hangup_ends_nothing_where_there_are_no_certificates(own_server):
+    server = own_server()
+    os.kill(server.process.pid, signal.SIGHUP)
+    wait_until(lambda: "there are no certificates to be read again" in server.log.read_text(), "a line of the log")
+    with server.connect() as connection:
+        assert value(connection, "SELECT 1") == 1
 
 
 def test_queries_are_seen_and_killed_by_their_own_user_and_admins(guarded):
