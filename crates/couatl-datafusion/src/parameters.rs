@@ -26,7 +26,7 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{DmlStatement, EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, WriteOp};
+use datafusion::logical_expr::{DmlStatement, EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, Values, WriteOp};
 use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -140,8 +140,12 @@ fn columns(plan: &LogicalPlan) -> Result<Option<(String, Vec<Option<FieldRef>>)>
     Ok(Some((format!("table '{table_name}'"), fields.collect())))
 }
 
-/// Values for an INSERT into a table, as its columns hold them.
+/// Values for an INSERT into a table, as its columns hold them. Those of an UPDATE become what they are compared and set
+/// with, where they fit: drivers send the widest types that they have.
 pub(crate) fn stored(values: ParamValues, plan: &LogicalPlan) -> Result<ParamValues> {
+    if let LogicalPlan::Dml(DmlStatement { op: WriteOp::Update, .. }) = plan {
+        return fitted(values, plan);
+    }
     let Some((table, columns)) = columns(plan)? else { return Ok(values) };
     let ParamValues::List(mut values) = values else { return Ok(values) };
     for (value, field) in values.iter_mut().zip(columns) {
@@ -150,6 +154,21 @@ pub(crate) fn stored(values: ParamValues, plan: &LogicalPlan) -> Result<ParamVal
         storable(&table, array.data_type(), &field)?;
         let array = store(&array, &field).map_err(|misfit| misfit.into_error(&table, 0, &field))?;
         value.value = ScalarValue::try_from_array(&array, 0).map_err(from_datafusion)?;
+    }
+    Ok(ParamValues::List(values))
+}
+
+/// Values with the types of a plan's parameters, where they fit exactly.
+fn fitted(values: ParamValues, plan: &LogicalPlan) -> Result<ParamValues> {
+    let ParamValues::List(mut values) = values else { return Ok(values) };
+    for (value, field) in values.iter_mut().zip(parameters(plan)?.fields()) {
+        let array = value.value.to_array().map_err(from_datafusion)?;
+        if !field.data_type().is_null()
+            && storable("", array.data_type(), field).is_ok()
+            && let Ok(array) = store(&array, field)
+        {
+            value.value = ScalarValue::try_from_array(&array, 0).map_err(from_datafusion)?;
+        }
     }
     Ok(ParamValues::List(values))
 }
@@ -168,6 +187,7 @@ pub(crate) fn takes_rows(plan: &LogicalPlan) -> DataFusionResult<bool> {
     plan.apply_with_subqueries(|node| {
         match node {
             LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, .. }) => rows += 1,
+            LogicalPlan::Values(values) => rows += values.values.len(),
             LogicalPlan::Dml(_) | LogicalPlan::Projection(_) => {}
             _ => others += 1,
         }
@@ -180,25 +200,32 @@ pub(crate) fn takes_rows(plan: &LogicalPlan) -> DataFusionResult<bool> {
 pub(crate) fn over_rows(plan: LogicalPlan, rows: SendableRecordBatchStream) -> DataFusionResult<LogicalPlan> {
     let table = table(rows)?;
     let replaced = plan.transform_up(|node| {
+        let scan = || LogicalPlanBuilder::scan(TABLE, provider_as_source(table.clone()), None);
         if let LogicalPlan::EmptyRelation(_) = node {
-            let scan = LogicalPlanBuilder::scan(TABLE, provider_as_source(table.clone()), None)?;
-            return scan.build().map(Transformed::yes);
+            return scan()?.build().map(Transformed::yes);
+        }
+        if let LogicalPlan::Values(Values { schema, values }) = &node {
+            let row = values.first().into_iter().flatten().zip(schema.columns());
+            let row = row.map(|(expr, column)| Ok(bound(expr.clone())?.data.alias(column.name)));
+            return scan()?.project(row.collect::<DataFusionResult<Vec<_>>>()?)?.build().map(Transformed::yes);
         }
         // What is above knows the expressions by their names.
         let names = NamePreserver::new(&node);
         let bound = node.map_expressions(|expr| {
             let name = names.save(&expr);
-            let bound = expr.transform_up(|expr| match expr {
-                Expr::Placeholder(Placeholder { id, .. }) => {
-                    Ok(Transformed::yes(Expr::Column(Column::new(Some(TABLE), id))))
-                }
-                other => Ok(Transformed::no(other)),
-            })?;
-            Ok(bound.update_data(|expr| name.restore(expr)))
+            Ok(bound(expr)?.update_data(|expr| name.restore(expr)))
         })?;
         bound.map_data(LogicalPlan::recompute_schema)
     })?;
     Ok(replaced.data)
+}
+
+/// An expression with columns in the place of its parameters.
+fn bound(expr: Expr) -> DataFusionResult<Transformed<Expr>> {
+    expr.transform_up(|expr| match expr {
+        Expr::Placeholder(Placeholder { id, .. }) => Ok(Transformed::yes(Expr::Column(Column::new(Some(TABLE), id)))),
+        other => Ok(Transformed::no(other)),
+    })
 }
 
 /// The values of one row, for statements that take one at a time.

@@ -4,7 +4,8 @@
 //! (JDBC's) have one session over all of their connections; those that do not (ADBC's, as it comes) have one connection
 //! for each session.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -36,7 +37,40 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectInfo {
     /// The sessions of those of its requests that bring no cookie: one for each user of it.
-    sessions: Arc<Mutex<Vec<(Bytes, Session)>>>,
+    own: Arc<Own>,
+}
+
+/// The sessions of a connection. Those whose cookies never came back end with it: nobody could find them.
+#[derive(Debug, Default)]
+struct Own {
+    sessions: Mutex<Vec<(Bytes, Known)>>,
+    all: OnceLock<Weak<Sessions>>,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let Some(all) = self.all.get().and_then(Weak::upgrade) else { return };
+        for (id, known) in self.sessions.get_mut() {
+            if !known.marks.by_cookie.load(Relaxed) {
+                all.by_cookie.remove(id);
+            }
+        }
+    }
+}
+
+/// A session, and what has become of it.
+#[derive(Debug, Clone)]
+struct Known {
+    session: Session,
+    marks: Arc<Marks>,
+}
+
+#[derive(Debug, Default)]
+struct Marks {
+    /// Its cookie has come back.
+    by_cookie: AtomicBool,
+    /// A client has closed it, for all that share it.
+    closed: AtomicBool,
 }
 
 /// The client of a request.
@@ -74,10 +108,10 @@ impl Client {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     base: Session,
-    by_cookie: Handles<Session>,
+    by_cookie: Handles<Known>,
 }
 
-impl Weigh for Session {
+impl Weigh for Known {
     fn bytes(&self) -> usize {
         0
     }
@@ -89,31 +123,34 @@ impl Sessions {
     }
 
     /// The client of a request, and whether its cookie says so.
-    fn find(&self, headers: &HeaderMap, connection: Option<ConnectInfo>, caller: &Caller) -> (Client, bool) {
+    fn find(self: &Arc<Self>, headers: &HeaderMap, connection: Option<ConnectInfo>, caller: &Caller) -> (Client, bool) {
         let as_now = |session: &Session| session.with_caller(caller.clone());
         // Sessions are not handed on from one caller to another.
-        let is_own = |session: &Session| session.caller().is_same(caller);
+        let is_own = |known: &Known| known.session.caller().is_same(caller);
         if let Some(id) = cookie(headers)
-            && let Some(session) = self.by_cookie.get(&id).filter(is_own)
+            && let Some(known) = self.by_cookie.get(&id).filter(is_own)
         {
-            return (Client { session: as_now(&session), id, connection }, true);
+            known.marks.by_cookie.store(true, Relaxed);
+            return (Client { session: as_now(&known.session), id, connection }, true);
         }
         let new = || {
-            let session = as_now(&self.base.fork());
-            (self.by_cookie.insert(session.clone()), session)
+            let known = Known { session: as_now(&self.base.fork()), marks: Arc::default() };
+            (self.by_cookie.insert(known.clone()), known)
         };
-        let (id, session) = match &connection {
+        let (id, known) = match &connection {
             Some(connection) => {
-                let mut sessions = connection.sessions.lock();
-                let known = sessions.iter().find(|(_, session)| is_own(session)).cloned();
-                known.unwrap_or_else(|| {
+                connection.own.all.get_or_init(|| Arc::downgrade(self));
+                let mut sessions = connection.own.sessions.lock();
+                sessions.retain(|(_, known)| !known.marks.closed.load(Relaxed));
+                let found = sessions.iter().find(|(_, known)| is_own(known)).cloned();
+                found.unwrap_or_else(|| {
                     sessions.push(new());
                     sessions[sessions.len() - 1].clone()
                 })
             }
             None => new(),
         };
-        (Client { session: as_now(&session), id, connection }, false)
+        (Client { session: as_now(&known.session), id, connection }, false)
     }
 
     /// Lets go of what nobody has used for too long, again and again.
@@ -121,11 +158,13 @@ impl Sessions {
         self.by_cookie.sweep_often().await;
     }
 
-    /// Forgets the session of a client: its next request finds a new one.
+    /// Forgets the session of a client, for all that share it: the next request finds a new one.
     pub(crate) fn close(&self, client: &Client) {
-        self.by_cookie.remove(&client.id);
+        if let Some(known) = self.by_cookie.remove(&client.id) {
+            known.marks.closed.store(true, Relaxed);
+        }
         if let Some(connection) = &client.connection {
-            connection.sessions.lock().retain(|(id, _)| *id != client.id);
+            connection.own.sessions.lock().retain(|(id, _)| *id != client.id);
         }
     }
 }
