@@ -869,6 +869,25 @@ def test_get_primary_keys(driver, users, catalog):
         assert driver.fetch(command).schema.equals(PRIMARY_KEYS)
 
 
+def test_a_key_that_nobody_enforces_is_listed_and_one_that_is_to_be_enforced_is_refused(driver, catalog):
+    driver.statement("CREATE TABLE keyed (b INT, a INT, c INT UNIQUE NOT ENFORCED, PRIMARY KEY (a, b) NOT ENFORCED)")
+    command = packed("CommandGetPrimaryKeys", (1, catalog), (2, "public"), (3, "keyed"))
+    assert driver.fetch(command).to_pylist() == [
+        {
+            "catalog_name": catalog,
+            "db_schema_name": "public",
+            "table_name": "keyed",
+            "column_name": column,
+            "key_sequence": sequence,
+            "key_name": None,
+        }
+        for sequence, column in enumerate(["a", "b"], 1)
+    ]
+    for keys in ["a INT PRIMARY KEY", "a INT UNIQUE", "a INT, PRIMARY KEY (a)", "a INT, UNIQUE (a)"]:
+        with pytest.raises(Exception, match="does not hold its rows to (PRIMARY KEY|UNIQUE): leave it out, or say"):
+            driver.statement(f"CREATE TABLE held ({keys})")
+
+
 @pytest.mark.parametrize("command", ["CommandGetImportedKeys", "CommandGetExportedKeys"])
 def test_get_imported_and_exported_keys(driver, users, catalog, command):
     for of in [(None, None, "users"), (catalog, "public", "users"), (None, None, "nowhere")]:

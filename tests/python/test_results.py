@@ -44,8 +44,13 @@ def test_columns_say_what_they_are_and_where_they_come_from(connection, words):
 
 
 def test_listed_columns_say_the_same(connection, words):
-    listed = connection.adbc_get_table_schema("words")
-    assert listed.equals(table(connection, "SELECT * FROM words").schema, check_metadata=True)
+    """All but where they come from, which their row says."""
+    places = {"CATALOG_NAME", "DB_SCHEMA_NAME", "SCHEMA_NAME", "TABLE_NAME"}
+    listed, sent = connection.adbc_get_table_schema("words"), table(connection, "SELECT * FROM words").schema
+    assert listed.equals(sent)
+    assert [said(field) for field in listed] == [
+        {key: word for key, word in said(field).items() if key not in places} for field in sent
+    ]
     create(connection, "words", "other string", "def words(): return []")
     assert said(connection.adbc_get_table_schema("words").field("other"))["TYPE_NAME"] == "string"
 

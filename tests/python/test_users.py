@@ -150,6 +150,8 @@ def test_grants_say_otherwise_of_one_stream(guarded):
         assert "it was revoked" in error(rita, "EXECUTE sums")
         assert value(will, "SELECT count(*) FROM numbers") == 3
         assert "there is no stream, table or view 'nothing'" in error(admin, "GRANT SELECT ON nothing TO rita")
+        for slip in ["GRANT INSERT ON numbers TO ritta", "REVOKE SELECT ON numbers FROM ritta"]:
+            assert "there is no user 'ritta'; `couatl user list` shows who there is" in error(admin, slip)
         run(admin, "DROP STREAM numbers")
         create_numbers(admin)
         assert value(rita, "SELECT count(*) FROM numbers") == 3

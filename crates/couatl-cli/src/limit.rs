@@ -144,15 +144,7 @@ pub(crate) struct UserLimit {
 impl UserLimit {
     /// What is said, and this.
     pub(crate) fn over(&self, said: UserLimits) -> UserLimits {
-        let limit = self.limit;
-        UserLimits {
-            queries: limit.queries.or(said.queries),
-            memory: limit.memory.or(said.memory),
-            query_memory: limit.query_memory.or(said.query_memory),
-            query_time: limit.query_time.or(said.query_time),
-            query_rows: limit.query_rows.or(said.query_rows),
-            query_bytes: limit.query_bytes.or(said.query_bytes),
-        }
+        self.limit.or(said)
     }
 }
 

@@ -120,6 +120,7 @@ async fn serve(
 ) -> Result<u8> {
     // Installed before the address is known to anyone: who reads it may send a signal.
     let mut signals = Signals::install()?;
+    let _reloading = reload_on_hangup(protection.tls.clone())?;
     let [grpc, plain] = if protection.tls.is_some() { ["grpc+tls", "https"] } else { ["grpc", "http"] };
     announce(&listener, grpc)?;
     if let Some(http) = &http {
@@ -140,7 +141,6 @@ async fn serve(
     if let Some(tls) = &protection.tls {
         server = server.with_tls(Arc::clone(tls));
     }
-    let _reloading = reload_on_hangup(protection.tls)?;
     let mut serving = std::pin::pin!(server.serve(listener, stop.clone().cancelled_owned()));
     tokio::select! {
         served = &mut serving => return served.map(|()| 0),

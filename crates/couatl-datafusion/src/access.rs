@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use couatl_core::{Error, ErrorKind, Result};
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -89,9 +89,17 @@ impl User {
     }
 }
 
+/// Who there is.
+pub trait Directory: fmt::Debug + Send + Sync {
+    /// Whether somebody has this name.
+    fn knows(&self, user: &str) -> bool;
+}
+
 /// What was granted and revoked, for all sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
+    /// Where nobody says who there is, there may be anybody.
+    pub(crate) directory: OnceLock<Arc<dyn Directory>>,
     /// The privileges of users on tables, where their roles do not say it.
     said: RwLock<HashMap<Subject, HashMap<Privilege, bool>>>,
 }
@@ -100,6 +108,14 @@ pub(crate) struct Grants {
 type Subject = (Arc<str>, ResolvedTableReference);
 
 impl Grants {
+    /// Refuses a name that is nobody's: it would be a slip, and whoever is meant would keep what they have.
+    pub(crate) fn check_user(&self, user: &str) -> Result<()> {
+        if self.directory.get().is_none_or(|directory| directory.knows(user)) {
+            return Ok(());
+        }
+        Err(Error::not_found(format!("there is no user '{user}'; `couatl user list` shows who there is")))
+    }
+
     pub(crate) fn say(&self, user: &str, table: ResolvedTableReference, privileges: &[Privilege], granted: bool) {
         let mut said = self.said.write();
         let said = said.entry((user.into(), table)).or_default();

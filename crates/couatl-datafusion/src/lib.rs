@@ -51,7 +51,7 @@ mod uuid_text;
 mod view;
 mod wire;
 
-pub use access::{Privilege, Role, User};
+pub use access::{Directory, Privilege, Role, User};
 pub use caller::Caller;
 pub use error::{from_datafusion, into_datafusion};
 pub use ingest::{IfExists, Ingest};

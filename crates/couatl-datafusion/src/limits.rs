@@ -52,7 +52,8 @@ pub struct UserLimits {
 
 impl UserLimits {
     /// What is said here, else there.
-    fn or(self, other: Self) -> Self {
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
         Self {
             queries: self.queries.or(other.queries),
             memory: self.memory.or(other.memory),

@@ -24,7 +24,7 @@ use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::TryStreamExt;
 use parking_lot::RwLock;
 
-use crate::access::{Deeds, Grants, Role};
+use crate::access::{Deeds, Directory, Grants, Role};
 use crate::caller::Caller;
 use crate::catalog::{self, CATALOG, SCHEMA};
 use crate::limits::Limits;
@@ -134,6 +134,11 @@ impl Session {
     #[must_use]
     pub fn with_caller(&self, caller: Caller) -> Self {
         Self { caller, ..self.clone() }
+    }
+
+    /// Says, once, to whom alone GRANT and REVOKE may speak: here, and in all sessions that share its streams.
+    pub fn set_directory(&self, directory: Arc<dyn Directory>) {
+        let _ = self.inner.grants.directory.set(directory);
     }
 
     /// Whose session it is.
@@ -352,6 +357,7 @@ impl Session {
                         "'{name}' is a view, which is its query: grant and revoke what it reads"
                     )));
                 }
+                self.inner.grants.check_user(user)?;
                 self.inner.grants.say(user, table, privileges, *granted);
                 return self.nothing();
             }
@@ -421,7 +427,7 @@ impl Session {
             }
             LogicalPlan::Ddl(
                 DdlStatement::DropTable(DropTable { name, .. }) | DdlStatement::DropView(DropView { name, .. }),
-            ) if self.is_stream(&state, &name) => {
+            ) if catalog::stream(state.catalog_list().as_ref(), &self.resolved(name.clone())).is_some() => {
                 return Err(Error::invalid_argument(format!("'{name}' is a stream; DROP STREAM drops it")));
             }
             LogicalPlan::Ddl(DdlStatement::DropCatalogSchema(DropCatalogSchema { name, .. }))
@@ -549,12 +555,6 @@ impl Session {
         let analyzed =
             depth::with_stack(|| state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {}));
         Ok(analyzed.map_err(from_datafusion)?.schema().as_arrow().clone())
-    }
-
-    fn is_stream(&self, state: &SessionState, name: &TableReference) -> bool {
-        let defaults = &state.config().options().catalog;
-        let name = name.clone().resolve(&defaults.default_catalog, &defaults.default_schema);
-        catalog::stream(state.catalog_list().as_ref(), &name).is_some()
     }
 
     /// What a name means here.

@@ -160,6 +160,7 @@ pub(crate) async fn plan(state: &SessionState, tokens: Vec<TokenWithSpan>, types
     let has_parameters = tokens.iter().any(|token| matches!(token.token, Token::Placeholder(_)));
     let statement = parse_tokens(tokens)?;
     expansion::check(state, &statement)?;
+    no_enforced_keys(&statement)?;
     let plan = match created_view(&statement) {
         Some(_) if has_parameters => {
             let message = "a view cannot have parameters: those who read it give none; write their values out";
@@ -180,6 +181,32 @@ pub(crate) async fn plan(state: &SessionState, tokens: Vec<TokenWithSpan>, types
     };
     depth::check(&plan)?;
     Ok(plan)
+}
+
+/// Refuses a key that rows would be held to: tables in memory take any row, and plans trust in keys.
+fn no_enforced_keys(statement: &DataFusionStatement) -> Result<()> {
+    let DataFusionStatement::Statement(statement) = statement else { return Ok(()) };
+    let ast::Statement::CreateTable(table) = &**statement else { return Ok(()) };
+    let of_columns = table.columns.iter().flat_map(|column| &column.options).map(|option| match &option.option {
+        ast::ColumnOption::PrimaryKey(key) => Some(("PRIMARY KEY", &key.characteristics)),
+        ast::ColumnOption::Unique(key) => Some(("UNIQUE", &key.characteristics)),
+        _ => None,
+    });
+    let of_table = table.constraints.iter().map(|constraint| match constraint {
+        ast::TableConstraint::PrimaryKey(key) => Some(("PRIMARY KEY", &key.characteristics)),
+        ast::TableConstraint::Unique(key) => Some(("UNIQUE", &key.characteristics)),
+        _ => None,
+    });
+    let enforced = |characteristics: &Option<ast::ConstraintCharacteristics>| {
+        characteristics.as_ref().and_then(|said| said.enforced) != Some(false)
+    };
+    match of_columns.chain(of_table).flatten().find(|(_, characteristics)| enforced(characteristics)) {
+        None => Ok(()),
+        Some((key, _)) => Err(into_datafusion(Error::unsupported(format!(
+            "a table in memory does not hold its rows to {key}: leave it out, or say {key} NOT ENFORCED where you see \
+             to it yourself"
+        )))),
+    }
 }
 
 /// The name of the view that a statement makes.

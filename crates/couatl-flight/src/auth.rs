@@ -14,7 +14,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use couatl_core::{Error, ErrorKind, Result};
-use couatl_datafusion::{Caller, Queries, User};
+use couatl_datafusion::{Caller, Directory, Queries, User};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use parking_lot::Mutex;
@@ -118,8 +118,7 @@ impl Callers {
 
     /// The Python of a query that runs. Its token is its name and its password.
     fn python(&self, credentials: Option<&Credentials>) -> Option<(Caller, Option<String>)> {
-        let users = self.authenticator.as_ref().map(|authenticator| authenticator.users.current());
-        let find = |name: &str| users.as_ref()?.get(name);
+        let find = |name: &str| self.authenticator.as_ref()?.users.current().get(name);
         match credentials? {
             Credentials::Password { user, password } => {
                 let caller = self.queries.caller(user, password, find)?;
@@ -265,7 +264,7 @@ impl Authenticator {
 
     /// What is said, signed for as long as the user's password is what it is.
     fn sign(&self, said: &str, hash: &str) -> hmac::Tag {
-        hmac::sign(&self.key, format!("{said}\n{hash}").as_bytes())
+        hmac::sign(&self.key, signed(said, hash).as_bytes())
     }
 
     /// A token for a user.
@@ -287,11 +286,22 @@ impl Authenticator {
         let (name, expiry) = said.split_once('.')?;
         let name = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
         let users = self.users.current();
-        let signed = format!("{said}\n{}", users.hash(&name)?);
+        let signed = signed(said, users.hash(&name)?);
         hmac::verify(&self.key, signed.as_bytes(), &BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
         let expiry = UNIX_EPOCH + Duration::from_secs(expiry.parse().ok()?);
         let life = expiry.duration_since(SystemTime::now()).ok()?;
         Some((users.get(&name)?, life))
+    }
+}
+
+/// What a signature is made of.
+fn signed(said: &str, hash: &str) -> String {
+    format!("{said}\n{hash}")
+}
+
+impl Directory for Authenticator {
+    fn knows(&self, user: &str) -> bool {
+        self.users.current().get(user).is_some()
     }
 }
 

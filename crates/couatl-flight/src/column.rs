@@ -10,11 +10,23 @@ use crate::wire::{Dictionaries, schema_with};
 
 const PREFIX: &str = "ARROW:FLIGHT:SQL:";
 
-/// A schema in its wire form, each of its columns described; `origin` is the table that one comes from.
+/// Where the values of a column come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin<'o> {
+    /// A column of this table.
+    Table(&'o ResolvedTableReference),
+    /// A column of the table in whose row of a listing it stands, which need not be named again: ten thousand tables
+    /// would take twice the bytes.
+    Listed,
+    /// An expression.
+    Nowhere,
+}
+
+/// A schema in its wire form, each of its columns described.
 pub(crate) fn described<'o>(
     schema: &Schema,
     dictionaries: Dictionaries,
-    mut origin: impl FnMut(usize) -> Option<&'o ResolvedTableReference>,
+    mut origin: impl FnMut(usize) -> Origin<'o>,
 ) -> SchemaRef {
     let wire = schema_with(schema, dictionaries);
     // A dictionary has a type of its own, views are but another form of theirs.
@@ -38,19 +50,19 @@ pub(crate) fn undescribed(field: &FieldRef) -> FieldRef {
     Field::clone(field).with_metadata(metadata).into()
 }
 
-fn description(field: &Field, origin: Option<&ResolvedTableReference>) -> Vec<(String, String)> {
+fn description(field: &Field, origin: Origin<'_>) -> Vec<(String, String)> {
     let flag = |on: bool| if on { "1" } else { "0" }.to_owned();
     let (precision, scale) = digits(field);
     let mut said = vec![
         ("TYPE_NAME", type_spelling(field)),
         ("IS_AUTO_INCREMENT", flag(false)),
         ("IS_CASE_SENSITIVE", flag(is_text(field.data_type()))),
-        ("IS_READ_ONLY", flag(origin.is_none())),
+        ("IS_READ_ONLY", flag(matches!(origin, Origin::Nowhere))),
         ("IS_SEARCHABLE", flag(true)),
     ];
     said.extend(precision.map(|digits| ("PRECISION", digits.to_string())));
     said.extend(scale.map(|digits| ("SCALE", digits.to_string())));
-    if let Some(ResolvedTableReference { catalog, schema, table }) = origin {
+    if let Origin::Table(ResolvedTableReference { catalog, schema, table }) = origin {
         // The definition of the protocol has one name for the schema, the clients of Java and Go another.
         said.extend([("CATALOG_NAME", catalog.to_string()), ("TABLE_NAME", table.to_string())]);
         said.extend(["DB_SCHEMA_NAME", "SCHEMA_NAME"].map(|key| (key, schema.to_string())));
@@ -123,7 +135,8 @@ mod tests {
             Field::new("state", key, true).with_metadata(metadata),
         ]);
         let table = ResolvedTableReference { catalog: "c".into(), schema: "s".into(), table: "t".into() };
-        let described = described(&schema, Dictionaries::Flat, |at| (at < 2).then_some(&table));
+        let described =
+            described(&schema, Dictionaries::Flat, |at| if at < 2 { Origin::Table(&table) } else { Origin::Nowhere });
         let lines = described.fields().iter().flat_map(|field| {
             let mut said: Vec<_> =
                 field.metadata().iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value))).collect();

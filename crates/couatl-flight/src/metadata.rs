@@ -6,26 +6,26 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Weak};
 
-use arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, RecordBatch, StringArray, StringBuilder, new_null_array};
 use arrow::compute::kernels::comparison::like;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::metadata::{GetCatalogsBuilder, GetDbSchemasBuilder, GetTablesBuilder};
-use arrow_flight::sql::{CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables};
+use arrow_flight::sql::{CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetTableTypes, CommandGetTables};
 use arrow_flight::{IpcMessage, SchemaAsIpc};
 use bytes::Bytes;
 use couatl_core::{Error, Result};
 use couatl_datafusion::from_datafusion;
 use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, InformationSchemaProvider};
 use datafusion::catalog::{SchemaProvider, TableProvider};
-use datafusion::common::ResolvedTableReference;
+use datafusion::common::Constraint;
 use datafusion::datasource::TableType;
 use datafusion::prelude::SessionContext;
 use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::column::described;
+use crate::column::{Origin, described};
 use crate::wire::Dictionaries;
 
 /// The schema of CommandGetPrimaryKeys: the order of the last two is that of the reference implementations.
@@ -103,31 +103,23 @@ pub(crate) async fn tables(
         let mut names = matching(provider.table_names(), command.table_name_filter_pattern.as_deref())?;
         names.sort();
         for table in names {
-            let place = ResolvedTableReference {
-                catalog: catalog.as_str().into(),
-                schema: name.as_str().into(),
-                table: table.into(),
-            };
             // Where no type is asked for, a table that is opened anyhow says its own.
             let opened = match command.include_schema && command.table_types.is_empty() {
-                true => opened(&*provider, &place.table).await,
+                true => opened(&*provider, &table).await,
                 false => None,
             };
             let table_type = match &opened {
                 Some(opened) => Some(opened.table_type()),
-                None => provider.table_type(&place.table).await.map_err(from_datafusion)?,
+                None => provider.table_type(&table).await.map_err(from_datafusion)?,
             };
             // None is a table that was dropped since its name was read.
             let Some(table_type) = table_type.map(table_type_name).filter(|name: &&str| wanted(name)) else { continue };
-            let columns = match command.include_schema {
-                true if opened.is_none() => self::opened(&*provider, &place.table).await,
+            let opened = match command.include_schema {
+                true if opened.is_none() => self::opened(&*provider, &table).await,
                 _ => opened,
             };
-            rows.append(
-                &place,
-                table_type,
-                columns.map(|table| known.encoded(&place, &table.schema(), dictionaries)).transpose()?,
-            );
+            let columns = opened.map(|opened| known.encoded(&opened.schema(), dictionaries)).transpose()?;
+            rows.append([&catalog, &name, &table, table_type], columns);
         }
     }
     rows.finish(command.include_schema)
@@ -150,8 +142,7 @@ struct TableRows {
 }
 
 impl TableRows {
-    fn append(&mut self, place: &ResolvedTableReference, table_type: &str, columns: Option<Bytes>) {
-        let values = [&*place.catalog, &*place.schema, &*place.table, table_type];
+    fn append(&mut self, values: [&str; 4], columns: Option<Bytes>) {
         self.names.iter_mut().zip(values).for_each(|(names, value)| names.append_value(value));
         self.columns.append_value(columns.as_deref().unwrap_or(&NO_COLUMNS));
     }
@@ -168,28 +159,29 @@ impl TableRows {
 /// The columns of no table, encoded.
 static NO_COLUMNS: LazyLock<Bytes> = LazyLock::new(|| encode(&Schema::empty()).unwrap_or_default());
 
-/// The columns of tables, encoded as they were last listed: of ten thousand tables, few are new since then.
+/// The columns of tables, encoded as they were last listed: of ten thousand tables, few are new since then. They are
+/// known by the address of their schema, which is no other's for as long as there is a weak reference to it.
 #[derive(Debug, Default)]
-pub(crate) struct KnownColumns(Mutex<HashMap<ResolvedTableReference, (Weak<Schema>, Bytes)>>);
+pub(crate) struct KnownColumns(Mutex<HashMap<usize, (Weak<Schema>, Bytes)>>);
 
 impl KnownColumns {
     /// The columns of a table, as its rows would be sent.
-    fn encoded(&self, place: &ResolvedTableReference, schema: &SchemaRef, dictionaries: Dictionaries) -> Result<Bytes> {
+    fn encoded(&self, schema: &SchemaRef, dictionaries: Dictionaries) -> Result<Bytes> {
+        let encode = |dictionaries| encode(&described(schema, dictionaries, |_| Origin::Listed));
         if dictionaries == Dictionaries::Kept {
-            return encode(&described(schema, dictionaries, |_| Some(place)));
+            return encode(dictionaries);
         }
         let mut known = self.0.lock();
-        if let Some((of, encoded)) = known.get(place)
-            && std::ptr::eq(of.as_ptr(), Arc::as_ptr(schema))
-        {
+        let address = Arc::as_ptr(schema) as usize;
+        if let Some((_, encoded)) = known.get(&address) {
             return Ok(encoded.clone());
         }
-        let encoded = encode(&described(schema, Dictionaries::Flat, |_| Some(place)))?;
+        let encoded = encode(dictionaries)?;
         // Those of tables that are gone go when there would be more than ever.
         if known.len() == known.capacity() {
             known.retain(|_, (of, _)| of.strong_count() > 0);
         }
-        known.insert(place.clone(), (Arc::downgrade(schema), encoded.clone()));
+        known.insert(address, (Arc::downgrade(schema), encoded.clone()));
         Ok(encoded)
     }
 }
@@ -211,6 +203,33 @@ pub(crate) fn table_types() -> Result<RecordBatch> {
         builder.append(table_type_name(table_type));
     }
     builder.build().map_err(unbuilt)
+}
+
+/// The primary keys of the tables of a name, in the order of their columns.
+pub(crate) async fn primary_keys(context: SessionContext, command: CommandGetPrimaryKeys) -> Result<RecordBatch> {
+    let mut names: [StringBuilder; 4] = Default::default();
+    let mut sequence = Vec::new();
+    for FoundSchema { catalog, name, provider } in found_schemas(&context, command.catalog.as_deref(), None)? {
+        if command.db_schema.as_ref().is_some_and(|wanted| *wanted != name) {
+            continue;
+        }
+        let Some(table) = opened(&*provider, &command.table).await else { continue };
+        let schema = table.schema();
+        let keys = table.constraints().into_iter().flat_map(|constraints| constraints.iter());
+        let columns = keys.filter_map(|key| match key {
+            Constraint::PrimaryKey(columns) => Some(columns),
+            Constraint::Unique(_) => None,
+        });
+        for (at, column) in columns.flat_map(|columns| columns.iter().enumerate()) {
+            let values = [&catalog, &name, &command.table, schema.field(*column).name()];
+            names.iter_mut().zip(values).for_each(|(names, value)| names.append_value(value));
+            sequence.push(at as i32 + 1);
+        }
+    }
+    let mut columns: Vec<ArrayRef> = names.iter_mut().map(|names| Arc::new(names.finish()) as _).collect();
+    columns.push(Arc::new(Int32Array::from(sequence)));
+    columns.push(new_null_array(&DataType::Utf8, columns[0].len()));
+    Ok(RecordBatch::try_new(SchemaRef::clone(&PRIMARY_KEYS), columns)?)
 }
 
 struct FoundSchema {

@@ -154,6 +154,9 @@ impl Server {
         let cut = CancellationToken::new();
         let _cut = cut.clone().drop_guard();
 
+        if let Some(authenticator) = &authenticator {
+            session.set_directory(Arc::clone(authenticator) as _);
+        }
         let callers = Callers::new(authenticator, Arc::clone(session.queries()));
         let runtime = QueryRuntime::new(queries.clone(), over.clone());
         let _http = http.map(|listener| {

@@ -580,8 +580,9 @@ impl FlightSqlService for Service {
         metadata_info(Command::CommandGetPrimaryKeys(query), request)
     }
 
-    async fn do_get_primary_keys(&self, _query: CommandGetPrimaryKeys, _request: Request<Ticket>) -> FlightResponse {
-        self.send(stream::empty().boxed(), SchemaRef::clone(&metadata::PRIMARY_KEYS))
+    async fn do_get_primary_keys(&self, query: CommandGetPrimaryKeys, request: Request<Ticket>) -> FlightResponse {
+        let context = Client::of(request.extensions())?.session.context().clone();
+        self.listed(metadata::primary_keys(context, query)).await
     }
 
     async fn get_flight_info_exported_keys(

@@ -9,7 +9,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::column::described;
+use crate::column::{Origin, described};
 use crate::handle::Weigh;
 use crate::parameters::Parameters;
 use crate::wire::Dictionaries;
@@ -55,7 +55,9 @@ impl Statement {
     pub(crate) fn schema(&self) -> SchemaRef {
         match self.prepared.is_update() {
             true => Schema::empty().into(),
-            false => described(&self.prepared.schema(), self.dictionaries, |column| self.prepared.origin(column)),
+            false => described(&self.prepared.schema(), self.dictionaries, |column| {
+                self.prepared.origin(column).map_or(Origin::Nowhere, Origin::Table)
+            }),
         }
     }
 
