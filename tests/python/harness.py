@@ -6,9 +6,11 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -68,6 +70,60 @@ class Server:
 
     def connect(self):
         return dbapi.connect(self.uri, autocommit=True)
+
+
+class Network:
+    """What lies between clients and a server: it can lose all that they say, or cut their connections."""
+
+    def __init__(self, server):
+        host, port = server.uri.removeprefix("grpc://").rsplit(":", 1)
+        self.server = host, int(port)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"grpc://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.sockets, self.threads = [], []
+        self.is_lost = threading.Event()
+        self.start(self.accept)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.cut()
+        for thread in self.threads:
+            thread.join(PATIENCE)
+
+    def start(self, work, *arguments):
+        self.threads.append(threading.Thread(target=work, args=arguments, daemon=True))
+        self.threads[-1].start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(self.server)
+                self.sockets += [near, far]
+                self.start(self.carry, near, far)
+                self.start(self.carry, far, near)
+
+    def carry(self, source, target):
+        with contextlib.suppress(OSError):
+            while True:
+                data = source.recv(65536)
+                if self.is_lost.is_set():
+                    return
+                if not data:
+                    return target.shutdown(socket.SHUT_WR)
+                target.sendall(data)
+
+    def lose(self):
+        """From now on nothing arrives; all connections stay open, and nobody is told."""
+        self.is_lost.set()
+
+    def cut(self):
+        for each in [self.listener, *self.sockets]:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
 
 def create(connection, name, columns, body, **settings):

@@ -6,8 +6,22 @@ import subprocess
 import sys
 import time
 
+import pyarrow.flight
 import pytest
-from harness import COUATL, PATIENCE, create, kill_group, queries, query_running, rows, run, wait_for_text, wait_until
+from harness import (
+    COUATL,
+    PATIENCE,
+    Network,
+    create,
+    kill_group,
+    queries,
+    query_running,
+    rows,
+    run,
+    wait_for_text,
+    wait_until,
+)
+from test_faults import CANCELLED, NOT_CANCELLABLE, Caller, field, fields, sql_message, statement
 
 # What every body below begins with: notes in a file of the test, one word a line.
 NOTES = """
@@ -218,6 +232,102 @@ while cursor.fetchone():
         kill_group(process)
         process.stdout.close()
     assert "finally" in assert_ended(connection, notes)
+
+
+def test_clients_whose_network_is_lost(own_server, tmp_path):
+    """Their connections stay open. The server asks after them every 25 seconds, and waits for 10."""
+    bodies = {"sleeping": SLEEPING, "suspended": SUSPENDED}
+    server, clients = own_server(), []
+    with server.connect() as connection, Network(server) as network:
+        try:
+            for name, body in bodies.items():
+                text = NOTES.format(path=str(tmp_path / name)) + body
+                create(connection, name, "n int64", text, mode="streaming", **FUNCTIONS)
+                clients.append(reader(network, f"SELECT n FROM {name}"))
+                assert [clients[-1].stdout.readline() for _ in range(2)] == [b"n\n", b"0\n"]
+            assert len(queries(connection)) == 2
+            network.lose()
+            for name in bodies:
+                assert "finally" in assert_ended(connection, tmp_path / name, patience=60)
+        finally:
+            for client in clients:
+                kill_group(client)
+                client.stdout.close()
+                client.stderr.close()
+
+
+def cancel(caller, action, info):
+    """What a client is answered that cancels what an info stands for."""
+    if action == "CancelFlightInfo":
+        return caller.act(action, field(1, info.serialize()))
+    (answer,) = caller.act(action, sql_message("ActionCancelQueryRequest", field(1, info.serialize())))
+    return [fields(answer)[2]]
+
+
+def is_told(batches):
+    """Whether who reads is told that the query was cancelled."""
+    with pytest.raises(pyarrow.flight.FlightCancelledError, match="cancelled by its client"):
+        while True:
+            batches.read_chunk()
+    return True
+
+
+CANCELS = pytest.mark.parametrize("action", ["CancelFlightInfo", "CancelQuery"])
+
+
+@CANCELS
+@pytest.mark.parametrize("body", [SUSPENDED, SLEEPING], ids=["suspended", "sleeping"])
+def test_cancel_of_a_query_that_is_being_read(server, connection, stream, notes, action, body):
+    """By another connection, of the same user: drivers have one for this."""
+    stream(body)
+    with Caller(server, "token") as reading, Caller(server, "token") as other:
+        info = reading.info(statement("SELECT n FROM endless"))
+        (endpoint,) = info.endpoints
+        batches = reading.fetch(endpoint.ticket)
+        batches.read_chunk()
+        assert cancel(other, action, info) == CANCELLED
+        assert is_told(batches)
+        assert "finally" in assert_ended(connection, notes)
+        assert cancel(other, action, info) == NOT_CANCELLABLE
+        with pytest.raises(pyarrow.ArrowKeyError, match="no such ticket"):
+            reading.fetch(endpoint.ticket).read_all()
+
+
+@CANCELS
+def test_cancel_of_a_query_that_was_not_fetched(server, stream, notes, action):
+    stream(SUSPENDED)
+    with Caller(server, "token") as caller:
+        info = caller.info(statement("SELECT n FROM endless"))
+        assert cancel(caller, action, info) == CANCELLED
+        assert cancel(caller, action, info) == NOT_CANCELLABLE
+        with pytest.raises(pyarrow.ArrowKeyError, match="no such ticket"):
+            caller.fetch(info.endpoints[0].ticket).read_all()
+    assert words(notes) == []
+
+
+def make_tickets_go(caller):
+    """Takes tickets of statements so large that no others have room beside them."""
+    older = caller.info(statement("SELECT 1"))
+    large = statement(f"SELECT 1 /* {'x' * 14_000_000} */")
+    for _ in range(5):
+        caller.info(large)
+    with pytest.raises(pyarrow.ArrowKeyError, match="no such ticket"):
+        caller.fetch(older.endpoints[0].ticket).read_all()
+
+
+@CANCELS
+def test_cancel_of_a_query_whose_ticket_is_gone(own_server, tmp_path, action):
+    server = own_server()
+    with server.connect() as connection, Caller(server, "token") as reading, Caller(server, "token") as other:
+        text = NOTES.format(path=str(tmp_path / "notes")) + SLEEPING
+        create(connection, "endless", "n int64", text, mode="streaming", **FUNCTIONS)
+        info = reading.info(statement("SELECT n FROM endless"))
+        batches = reading.fetch(info.endpoints[0].ticket)
+        batches.read_chunk()
+        make_tickets_go(other)
+        assert cancel(other, action, info) == CANCELLED
+        assert is_told(batches)
+        assert "finally" in assert_ended(connection, tmp_path / "notes")
 
 
 def test_kill_before_the_first_row(server, connection, stream, notes):

@@ -1,9 +1,11 @@
 """What the server is told, by a file, the environment and the command line; health checks and reflection."""
 
 import re
+import shlex
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
@@ -19,6 +21,7 @@ from test_users import connect, users  # noqa: F401
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 FLIGHT = "arrow.flight.protocol.FlightService"
+DEPLOY = Path(__file__).parents[2] / "examples" / "deploy"
 
 
 def serve(*arguments):
@@ -154,6 +157,33 @@ def test_each_option_is_printed(file):
     assert set(printed()) == flags - {"config", "print-config"} - optional
     text = serve("--print-config").stdout
     assert all(f"\n# {name} =\n" in text for name in optional)
+
+
+def flags_of(*command):
+    """The options of a command, as its help lists them."""
+    shown = subprocess.run([COUATL, *command, "--help"], capture_output=True, text=True, timeout=30, check=True)
+    return set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", shown.stdout, re.MULTILINE))
+
+
+def test_the_configuration_to_begin_with_is_accepted():
+    text = (DEPLOY / "couatl.toml").read_text()
+    names = set(re.findall(r"^([a-z-]+) = ", text, re.MULTILINE))
+    shown = printed("--config", DEPLOY / "couatl.toml")
+    assert {name for name, (_, source) in shown.items() if source == "the file"} == names
+    for name in names:
+        assert re.search(rf"^{name} = {re.escape(shown[name][0])}$", text, re.MULTILINE), shown[name]
+
+
+def test_the_service_names_flags_that_exist():
+    unit = (DEPLOY / "couatl.service").read_text()
+    (served,) = re.findall(r"^ExecStart=\S+/couatl (serve .*)", unit, re.MULTILINE)
+    (added,) = re.findall(r"^# +\S+/couatl (user add .*)", unit, re.MULTILINE)
+    (secrets,) = re.findall(r"(--\S+) \$\{CREDENTIALS_DIRECTORY\} after `serve`", unit)
+    used = {word for word in shlex.split(served) if word.startswith("--")} | {secrets}
+    assert used >= {"--config"} and used <= flags_of("serve")
+    assert {word for word in shlex.split(added) if word.startswith("--")} <= flags_of("user", "add")
+    (patience,) = re.findall(r"^TimeoutStopSec=(\d+)", unit, re.MULTILINE)
+    assert int(patience) > float(printed("--config", DEPLOY / "couatl.toml")["grace"][0]) + 5, "its own comment"
 
 
 def test_nothing_is_served_where_the_configuration_is_printed(tmp_path):

@@ -22,6 +22,7 @@ from adbc_driver_flightsql import dbapi
 from harness import (
     COUATL,
     PATIENCE,
+    Network,
     Server,
     create,
     kill_group,
@@ -591,6 +592,24 @@ def take_a_session(server, ann, bob):
     with Caller(server, ann.token, cookie) as again:
         assert again.values(SHOWN) == ["77"]
         again.act("CloseSession")
+
+
+def test_the_session_of_a_client_that_vanishes_ends(own_server):
+    """With its connection, where no other one has brought its cookie; else it waits for whoever has the cookie."""
+    server = own_server()
+    for is_shared, expected in [(False, "8192"), (True, "77")]:
+        with Network(server) as network, Caller(network, "token") as vanishing:
+            vanishing.info(statement("SET datafusion.execution.batch_size = 77"))
+            cookie = vanishing.cookies.session
+            assert vanishing.values(SHOWN) == ["77"]
+            if is_shared:
+                with Caller(server, "token", cookie) as other:
+                    assert other.values(SHOWN) == ["77"]
+            network.cut()
+            wait_until(lambda: len(sockets_of(address(server)[1])) == 1, "the server listens, and has no connections")
+        with Caller(server, "token", cookie) as again:
+            assert again.values(SHOWN) == [expected]
+            assert (again.cookies.session is None) == is_shared, "who has another session has another cookie"
 
 
 def steal(tokens, gate, server):

@@ -153,6 +153,27 @@ def test_users_are_asked_for(own_server, users):  # noqa: F811
     assert ask(server, "SELECT count() FROM table(t)", headers=basic("rita"))[1] == b"1\n"
 
 
+@pytest.mark.parametrize("more", [{}, {"Expect": "100-continue"}], ids=["", "expect"])
+@pytest.mark.parametrize(
+    ("who", "said"),
+    [
+        ({}, b"who are you?"),
+        (basic("rita", "wrong"), b"wrong user or password"),
+        ({"Authorization": "Bearer stolen"}, b"the token is not valid"),
+    ],
+    ids=["nobody", "password", "token"],
+)
+def test_the_body_of_a_stranger_is_not_waited_for(own_server, users, who, said, more):  # noqa: F811
+    server = own_server("--users", users)
+    address = urllib.parse.urlsplit(server.http)
+    headers = {"Host": address.netloc, "Content-Length": "10000000000", **who, **more}
+    with socket.create_connection((address.hostname, address.port), 20) as client:
+        lines = ["POST / HTTP/1.1", *(f"{name}: {text}" for name, text in headers.items())]
+        client.sendall("\r\n".join([*lines, "", ""]).encode())
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 401 ") and said in answer
+
+
 def test_pages_of_others_are_refused(server):
     for headers in [{"Origin": "https://example.org"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "example.org:80"}]:
         assert refused(server, "SELECT 1", headers=headers)[0] == 403

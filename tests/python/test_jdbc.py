@@ -494,6 +494,36 @@ def test_sessions_are_apart(server, catalog):
         assert one.calls.cookies != other.calls.cookies
 
 
+BATCH_SIZE = "SELECT value FROM information_schema.df_settings WHERE name = 'datafusion.execution.batch_size'"
+
+
+def batch_size(driver):
+    return driver.statement(BATCH_SIZE)["value"].to_pylist()
+
+
+def test_a_session_that_is_closed_is_closed_for_all_that_share_it(server, connection):
+    """Its settings are forgotten. The others have sessions of their own from then on, and are told so by a cookie."""
+    create(connection, "endless", "n int64", ENDLESS, mode="streaming")
+    with Driver(server.uri) as one, Driver(server.uri) as other:
+        one.statement("SET datafusion.execution.batch_size = 77")
+        shared = dict(one.calls.cookies)
+        other.calls.cookies = dict(shared)
+        prepared = other.prepare("SELECT 1 AS one")
+        (stream,) = other.open_query(other.prepare("SELECT n FROM endless"))
+        assert (batch_size(other), other.calls.cookies) == (["77"], shared)
+        (answer,) = one.action("CloseSession", b"")
+        assert parsed(answer) == [(1, 1)], "closed"
+        assert batch_size(other) == batch_size(one) == ["8192"]
+        assert len({str(cookies) for cookies in [shared, one.calls.cookies, other.calls.cookies]}) == 3
+        other.statement("SET datafusion.execution.batch_size = 78")
+        assert (batch_size(other), batch_size(one)) == (["78"], ["8192"])
+        assert other.execute_query(prepared).to_pylist() == [{"one": 1}]
+        assert stream.read_chunk().data.num_rows, "what is being read goes on"
+        stream.cancel()
+    wait_until(lambda: not queries(connection), "the query's end")
+    run(connection, "DROP STREAM endless")
+
+
 # --- Statement ------------------------------------------------------------------------------------------------------
 
 
@@ -987,6 +1017,34 @@ def test_what_the_getters_say(driver):
     assert all(bit(538, number) for number in range(4)), "supportsSubqueriesIn…"
     default = infos[562]
     assert bit(564, default), "supportsTransactionIsolationLevel(getDefaultTransactionIsolation())"
+
+
+def test_what_the_server_says_it_offers_is_offered(driver, connection):
+    """The codes that tools ask before they call: SQL, Substrait, transactions, cancelling, ingestion."""
+    infos = {code: content for code, (_, content) in sql_info(driver).items()}
+    offered = {action.type for action in driver.client.list_actions(driver.options())}
+    assert (infos[3], infos[4]) == (False, True)
+    driver.statement("CREATE TABLE written AS SELECT 1 AS n")
+
+    assert (infos[5], infos[8], infos[11]) == (False, 0, False), "Substrait, transactions, transactions of ingestion"
+    for action in ["CreatePreparedSubstraitPlan", "BeginTransaction", "EndTransaction", "BeginSavepoint"]:
+        assert action not in offered
+        with pytest.raises(pa.ArrowNotImplementedError):
+            driver.action(action, b"")
+
+    assert infos[9] is True, "FLIGHT_SQL_SERVER_CANCEL"
+    assert {"CancelFlightInfo", "CancelQuery"} <= offered
+    info = driver.info(packed("CommandStatementQuery", (1, "SELECT 1")))
+    (answer,) = driver.action("CancelFlightInfo", message((1, info.serialize())))
+    assert parsed(answer) == [(1, 1)], "cancelled"
+    with pytest.raises(FAILURES):
+        driver.client.do_get(info.endpoints[0].ticket, driver.options()).read_all()
+
+    assert infos[10] is True, "FLIGHT_SQL_SERVER_BULK_INGESTION"
+    with connection.cursor() as cursor:
+        assert cursor.adbc_ingest("written", pa.table({"n": [2, 3]}), mode="append") == 2
+    assert driver.statement("SELECT n FROM written ORDER BY n")["n"].to_pylist() == [1, 2, 3]
+    assert driver.statement("DROP TABLE written") == 0
 
 
 # --- many at once -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 
+import pyarrow
 import pytest
 from harness import create, error, rows, run, value
 
@@ -106,6 +107,132 @@ def test_rows_are_counted_in_the_order_of_the_query(connection):
     )
     assert "row 15000 of the INSERT" in message
     assert "the write function had accepted 8192 rows before" in message
+
+
+ROWS = """
+    SELECT 1 AS b, CAST(1 AS int) AS i, CAST(1 AS bigint) AS l, 'a' AS s, TIMESTAMP '2024-01-01 00:00:00' AS ts,
+        CAST(1.25 AS decimal(10, 2)) AS d, DATE '2024-01-01' AS day, 1.5 AS f, true AS yes, 0 AS hit
+    UNION ALL SELECT 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0
+"""
+
+
+@pytest.fixture
+def changed(connection):
+    """A table in memory whose second row has nothing but its key."""
+    run(connection, f"CREATE OR REPLACE TABLE changed AS {ROWS}")
+    yield "changed"
+    run(connection, "DROP TABLE changed")
+
+
+MOMENT = datetime.datetime(2024, 2, 3, 4, 5, 6, 789)
+
+
+@pytest.mark.parametrize(
+    ("column", "given", "stored"),
+    [
+        ("i", 7, 7),
+        ("i", "8", 8),
+        ("i", 2.0, 2),
+        ("l", 2**40, 2**40),
+        ("s", "it's ?", "it's ?"),
+        ("ts", MOMENT, MOMENT),
+        ("ts", MOMENT.replace(tzinfo=datetime.timezone.utc), MOMENT),
+        ("ts", "2024-02-03 04:05:06.000789", MOMENT),
+        ("d", decimal.Decimal("3.75"), decimal.Decimal("3.75")),
+        ("d", 3, decimal.Decimal("3.00")),
+        ("d", "4.25", decimal.Decimal("4.25")),
+        ("day", datetime.date(2024, 2, 29), datetime.date(2024, 2, 29)),
+        ("day", "2024-02-29", datetime.date(2024, 2, 29)),
+        ("f", 2.5, 2.5),
+        ("f", 3, 3.0),
+        ("yes", False, False),
+        *[(column, None, None) for column in ["i", "l", "s", "ts", "d", "day", "f", "yes"]],
+    ],
+)
+def test_an_update_stores_what_drivers_send(connection, changed, column, given, stored):
+    before = rows(connection, f"SELECT {column} FROM changed WHERE b = 2")
+    assert run(connection, f"UPDATE changed SET {column} = ? WHERE b = ?", (given, 1)) == 1
+    assert rows(connection, f"SELECT {column} FROM changed ORDER BY b") == [(stored,), *before]
+
+
+@pytest.mark.parametrize(
+    ("column", "given"),
+    [
+        ("i", 2**40),
+        ("i", 1.5),
+        ("i", "three"),
+        ("d", decimal.Decimal("1e12")),
+        ("ts", "yesterday"),
+        ("yes", "maybe"),
+    ],
+)
+def test_an_update_refuses_what_does_not_fit(connection, changed, column, given):
+    before = rows(connection, "SELECT * FROM changed ORDER BY b")
+    error(connection, f"UPDATE changed SET {column} = ? WHERE b = ?", (given, 1))
+    assert rows(connection, "SELECT * FROM changed ORDER BY b") == before
+
+
+@pytest.mark.parametrize(
+    ("column", "given", "hits"),
+    [
+        ("b", 2, [0, 9]),
+        ("b", "2", [0, 9]),
+        ("b", 1.5, [0, 0]),
+        ("b", 2**40, [0, 0]),
+        ("s", "a", [9, 0]),
+        ("ts", datetime.datetime(2024, 1, 1), [9, 0]),
+        ("d", decimal.Decimal("1.250"), [9, 0]),
+        ("day", datetime.date(2024, 1, 1), [9, 0]),
+        ("yes", True, [9, 0]),
+    ],
+)
+def test_an_update_finds_rows_by_what_drivers_send(connection, changed, column, given, hits):
+    assert run(connection, f"UPDATE changed SET hit = ? WHERE {column} = ?", (9, given)) == hits.count(9)
+    assert rows(connection, "SELECT hit FROM changed ORDER BY b") == [(hit,) for hit in hits]
+
+
+def test_an_update_runs_once_for_each_row_of_parameters(connection, changed):
+    with connection.cursor() as cursor:
+        cursor.executemany("UPDATE changed SET i = ?, s = ? WHERE b = ?", [(5, "five", 1), (None, "six", 2)])
+        assert cursor.rowcount == 2
+    assert rows(connection, "SELECT i, s FROM changed ORDER BY b") == [(5, "five"), (None, "six")]
+
+
+@pytest.fixture
+def numbers(connection):
+    run(connection, "CREATE OR REPLACE TABLE numbers (n int, s varchar)")
+    yield "numbers"
+    run(connection, "DROP TABLE numbers")
+
+
+@pytest.mark.parametrize("count", [1, 2, 20_000])
+def test_many_rows_into_a_table_are_counted(connection, numbers, count):
+    with connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO numbers VALUES (?, ?)", [(n, f"a{n}") for n in range(count)])
+        assert cursor.rowcount == count
+    assert rows(connection, "SELECT count(*), max(n) FROM numbers WHERE s = 'a' || n") == [(count, count - 1)]
+
+
+@pytest.mark.parametrize("before", [0, 1, 20_000])
+def test_many_rows_into_a_table_are_all_stored_or_none(connection, numbers, before):
+    run(connection, "INSERT INTO numbers VALUES (0, 'there')")
+    with connection.cursor() as cursor, pytest.raises(connection.Error) as caught:
+        cursor.executemany("INSERT INTO numbers VALUES (?, ?)", [(1, "a")] * before + [(2**40, "b"), (2, "c")])
+    assert f"row {before + 1} of the INSERT" in str(caught.value)
+    assert rows(connection, "SELECT * FROM numbers") == [(0, "there")]
+
+
+def test_batches_of_rows_into_a_table_are_all_stored_or_none(connection, numbers):
+    def batches(last):
+        given = [pyarrow.record_batch({"0": [n], "1": [f"a{n}"]}) for n in [1, 2, last]]
+        return pyarrow.RecordBatchReader.from_batches(given[0].schema, given)
+
+    with connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO numbers VALUES (?, ?)", batches(3))
+        assert cursor.rowcount == 3
+        with pytest.raises(connection.Error, match="row 3 of the INSERT"):
+            cursor.executemany("INSERT INTO numbers VALUES (?, ?)", batches(2**40))
+    assert rows(connection, "SELECT * FROM numbers ORDER BY n") == [(1, "a1"), (2, "a2"), (3, "a3")]
 
 
 def test_several_rows_of_parameters_in_one_values(connection):

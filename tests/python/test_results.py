@@ -80,6 +80,20 @@ def test_dictionaries_are_sent_to_who_asks(server, words):
         assert table(other, "SELECT state FROM words").schema.types == [pyarrow.string()]
 
 
+@pytest.mark.parametrize("name", ["words", "kept_words"])
+def test_listed_columns_are_what_the_session_gets(server, connection, words, name):
+    run(connection, "CREATE OR REPLACE TABLE kept_words AS SELECT * FROM words")
+    with server.connect() as keeping:
+        run(keeping, "SET couatl.keep_dictionaries = true")
+        for session, is_kept in [(connection, False), (keeping, True), (connection, False)]:
+            listed = session.adbc_get_table_schema(name)
+            assert [pyarrow.types.is_dictionary(column.type) for column in listed] == [False, is_kept, is_kept]
+            assert listed.equals(table(session, f"SELECT * FROM {name}").schema)
+        run(keeping, "SET couatl.keep_dictionaries = false")
+        assert keeping.adbc_get_table_schema(name).equals(connection.adbc_get_table_schema(name), check_metadata=True)
+    run(connection, "DROP TABLE kept_words")
+
+
 @pytest.fixture
 def files(connection, tmp_path):
     for part in range(4):

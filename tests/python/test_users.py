@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 
 import adbc_driver_flightsql
+import grpc
 import pyarrow
 import pyarrow.flight
 import pytest
@@ -73,6 +75,40 @@ def test_strangers_are_told_nothing(guarded):
     with pytest.raises(Exception, match="send a user and a password"):
         dbapi.connect(guarded.uri, autocommit=True).cursor().execute("SELECT 1")
     assert "wrong" not in guarded.log.read_text().replace("wrong user or password", "")
+
+
+def upload(server, messages, **headers):
+    """How an upload ends, as gRPC says it."""
+    with grpc.insecure_channel(server.uri.removeprefix("grpc://")) as channel:
+        put = channel.stream_stream("/arrow.flight.protocol.FlightService/DoPut")
+        call = put(messages, timeout=20, metadata=list(headers.items()))
+        return call.code(), call.details()
+
+
+def test_the_uploads_of_strangers_are_not_taken(guarded):
+    """What one stream may have on its way is 8 MiB."""
+    wrong = base64.b64encode(b"rita:wrong").decode()
+    for said, headers in [
+        ("who are you?", {}),
+        ("wrong user or password", {"authorization": f"Basic {wrong}"}),
+        ("the token is not valid", {"authorization": "Bearer stolen"}),
+    ]:
+        ended, sent = threading.Event(), []
+
+        def nothing(ended=ended):
+            ended.wait()
+            yield from ()
+
+        def much(ended=ended, sent=sent):
+            while not ended.is_set():
+                sent.append(1)
+                yield b"\xc2\x3e\x80\x80\x40" + bytes(2**20)
+
+        for messages in [nothing, much]:
+            code, details = upload(guarded, messages(), **headers)
+            assert code == grpc.StatusCode.UNAUTHENTICATED and said in details
+        ended.set()
+        assert len(sent) <= 16
 
 
 def test_a_token_is_what_a_password_gives(guarded):
@@ -264,6 +300,20 @@ def test_a_hangup_ends_nothing_where_there_are_no_certificates(own_server):
     wait_until(lambda: "there are no certificates to be read again" in server.log.read_text(), "a line of the log")
     with server.connect() as connection:
         assert value(connection, "SELECT 1") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+def test_a_hangup_is_heard_as_soon_as_the_address_is_known():
+    """Else it ends the server. It is tried again and again, since it is a race."""
+    for _ in range(20):
+        command = [COUATL, "serve", "--listen", "127.0.0.1:0", "--http", "off"]
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as server:
+            assert server.stdout.readline().startswith(b"listening on ")
+            server.send_signal(signal.SIGHUP)
+            server.terminate()
+            assert server.wait(20) == 0
 
 
 def test_queries_are_seen_and_killed_by_their_own_user_and_admins(guarded):
