@@ -330,6 +330,25 @@ def test_cancel_of_a_query_whose_ticket_is_gone(own_server, tmp_path, action):
         assert "finally" in assert_ended(connection, tmp_path / "notes")
 
 
+@CANCELS
+def test_cancel_of_a_query_that_two_have_read_and_one_reads_on(own_server, tmp_path, action):
+    """The end of the one does not hide the other, also where the ticket is gone."""
+    server = own_server()
+    with server.connect() as connection, Caller(server, "token") as reading, Caller(server, "token") as other:
+        text = NOTES.format(path=str(tmp_path / "notes")) + SLEEPING
+        create(connection, "endless", "n int64", text, mode="streaming", **FUNCTIONS)
+        info = reading.info(statement("SELECT n FROM endless"))
+        (endpoint,) = info.endpoints
+        both = [caller.fetch(endpoint.ticket) for caller in [reading, other]]
+        for batches in both:
+            batches.read_chunk()
+        both[1].cancel()
+        wait_until(lambda: len(queries(connection)) == 1, "one of them has ended")
+        make_tickets_go(other)
+        assert cancel(other, action, info) == CANCELLED
+        assert is_told(both[0])
+
+
 def test_kill_before_the_first_row(server, connection, stream, notes):
     stream(BUSY_BEFORE_THE_FIRST_ROW)
     with server.connect() as reading, reading.cursor() as cursor:

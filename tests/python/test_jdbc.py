@@ -1047,6 +1047,11 @@ def test_what_the_server_says_it_offers_is_offered(driver, connection):
     assert driver.statement("DROP TABLE written") == 0
 
 
+def test_the_timeout_of_prepared_statements_is_said(driver):
+    """FLIGHT_SQL_SERVER_STATEMENT_TIMEOUT, in milliseconds: their handles end an hour after their last use."""
+    assert sql_info(driver)[100][1] == 60 * 60 * 1000
+
+
 # --- many at once -----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,130 @@
+"""UPDATE and DELETE of tables in memory: they change the rows that they name, and no others, and count them."""
+
+import datetime
+import decimal
+
+import pytest
+from harness import rows, run
+
+ROWS = [(1, "a", 0), (2, "b", 0), (3, None, 0)]
+
+
+@pytest.fixture
+def people(connection):
+    run(connection, "CREATE OR REPLACE TABLE people (id int NOT NULL, name varchar, hit int)")
+    run(connection, "INSERT INTO people VALUES (1, 'a', 0), (2, 'b', 0), (3, NULL, 0)")
+    run(connection, "CREATE OR REPLACE TABLE others AS SELECT 1 AS id")
+    yield
+    run(connection, "DROP TABLE people; DROP TABLE others")
+
+
+def found(connection):
+    return rows(connection, "SELECT id, name, hit FROM people ORDER BY id")
+
+
+CONDITIONS = {
+    "id = 2": [2],
+    "name IS NULL": [3],
+    "id > 1 AND name LIKE 'b%'": [2],
+    "id NOT IN (1, 2)": [3],
+    "id = 7": [],
+    "id = 1 OR true": [1, 2, 3],
+    "true": [1, 2, 3],
+}
+
+# What planning knows to be met by no row.
+IMPOSSIBLE = [
+    "false",
+    "1 = 0",
+    "NULL",
+    "name = NULL",
+    "id = 1 AND false",
+    "id = 1 AND id = 2",
+    "id IS NULL",
+    "upper('a') = 'b'",
+    "coalesce(NULL, false)",
+]
+
+# What is met by the first row alone, as far as it is offered.
+SUBQUERIES = [
+    "id IN (SELECT id FROM others)",
+    "id NOT IN (SELECT id + 1 FROM others UNION ALL SELECT id + 2 FROM others)",
+    "EXISTS (SELECT 1 FROM others WHERE others.id = people.id)",
+    "id = (SELECT max(id) FROM others)",
+]
+
+
+@pytest.mark.parametrize("condition", [*CONDITIONS, *IMPOSSIBLE])
+def test_an_update_changes_the_rows_that_it_names(connection, people, condition):
+    named = CONDITIONS.get(condition, [])
+    assert run(connection, f"UPDATE people SET hit = 9 WHERE {condition}") == len(named)
+    assert found(connection) == [(id, name, 9 if id in named else 0) for id, name, _ in ROWS]
+
+
+@pytest.mark.parametrize("condition", [*CONDITIONS, *IMPOSSIBLE])
+def test_a_delete_removes_the_rows_that_it_names(connection, people, condition):
+    named = CONDITIONS.get(condition, [])
+    assert run(connection, f"DELETE FROM people WHERE {condition}") == len(named)
+    assert found(connection) == [row for row in ROWS if row[0] not in named]
+
+
+def test_without_a_condition_all_rows_are_named(connection, people):
+    assert run(connection, "UPDATE people SET hit = hit + id") == 3
+    assert found(connection) == [(id, name, id) for id, name, _ in ROWS]
+    assert run(connection, "DELETE FROM people") == 3
+    assert found(connection) == []
+
+
+def done_or_refused(connection, sql):
+    """Whether a statement was done; where it was not, it is an error."""
+    try:
+        run(connection, sql)
+    except connection.Error:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("condition", SUBQUERIES)
+def test_a_condition_on_other_tables_is_kept_or_refused(connection, people, condition):
+    done = done_or_refused(connection, f"UPDATE people SET hit = 9 WHERE {condition}")
+    assert found(connection) == [(id, name, 9 if id == 1 and done else 0) for id, name, _ in ROWS]
+    run(connection, "UPDATE people SET hit = 0")
+    done = done_or_refused(connection, f"DELETE FROM people WHERE {condition}")
+    assert found(connection) == [row for row in ROWS if row[0] != 1 or not done]
+
+
+def test_a_delete_of_some_rows_is_kept_or_refused(connection, people):
+    done = done_or_refused(connection, "DELETE FROM people LIMIT 1")
+    assert len(found(connection)) == (2 if done else 3)
+
+
+@pytest.mark.parametrize("sql", ["UPDATE people SET hit = 9 WHERE name = ?", "DELETE FROM people WHERE name = ?"])
+def test_a_null_parameter_equals_nothing(connection, people, sql):
+    assert run(connection, sql, (None,)) == 0
+    assert found(connection) == ROWS
+
+
+@pytest.mark.parametrize("sql", ["UPDATE people SET hit = 9 WHERE ?", "DELETE FROM people WHERE ?"])
+def test_a_parameter_may_be_the_condition(connection, people, sql):
+    assert run(connection, sql, (False,)) == 0
+    assert found(connection) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("column", "stored", "given"),
+    [
+        ("decimal(10, 2)", "1.25", decimal.Decimal("1.254")),
+        ("decimal(10, 2)", "1.25", 1.254),
+        ("date", "'2024-01-01'", datetime.datetime(2024, 1, 1, 12)),
+        ("int", "1", 1.4),
+        ("int", "1", decimal.Decimal("1.4")),
+    ],
+)
+def test_a_parameter_is_not_rounded_before_it_is_compared(connection, column, stored, given):
+    """Else what a SELECT does not find would be changed."""
+    run(connection, f"CREATE OR REPLACE TABLE kept AS SELECT CAST({stored} AS {column}) AS c, 0 AS hit")
+    assert rows(connection, "SELECT hit FROM kept WHERE c = ?", (given,)) == []
+    assert run(connection, "DELETE FROM kept WHERE c = ?", (given,)) == 0
+    assert run(connection, "UPDATE kept SET hit = 9 WHERE c = ?", (given,)) == 0
+    assert rows(connection, "SELECT hit FROM kept") == [(0,)]
+    run(connection, "DROP TABLE kept")
