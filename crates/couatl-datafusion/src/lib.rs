@@ -16,6 +16,7 @@ mod analyze;
 mod band;
 mod caller;
 mod catalog;
+mod changes;
 mod depth;
 mod distinct;
 mod endless;

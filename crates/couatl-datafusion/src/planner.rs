@@ -31,12 +31,12 @@ use crate::analyze::TimeBoxExec;
 use crate::band::BAND_JOINS;
 use crate::caller::Caller;
 use crate::catalog::SYSTEM;
-use crate::depth;
 use crate::endless::RefuseEndless;
 use crate::prompt::{BOUND_LIMITS, PARTIAL_SORTS, PROMPT_FILTERS, PROMPT_JOINS, PROMPT_WINDOWS, WHOLE_GROUPING_SETS};
 use crate::queries::Queries;
 use crate::root::QueryExec;
 use crate::table::StreamTable;
+use crate::{changes, depth};
 
 /// How long `EXPLAIN ANALYZE` watches a stream.
 const ANALYZE_TIME: Duration = Duration::from_secs(5);
@@ -106,7 +106,7 @@ impl QueryPlanner for Planner {
         let Some(state) = session.as_any().downcast_ref::<SessionState>() else {
             return Err(DataFusionError::Internal("the session has no SessionState".into()));
         };
-        let logical_plan = with_current_streams(logical_plan, state)?;
+        let logical_plan = changes::checked(with_current_streams(logical_plan, state)?)?;
         let is_metadata = is_metadata(&logical_plan)?;
         let streaming = reads_streams(&logical_plan)?;
         let adjusted = match streaming {

@@ -5,6 +5,7 @@
 //! DoGet; its ticket may be redeemed again while it lives, and each time the query runs anew.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -59,10 +60,10 @@ pub(crate) struct Service {
     tickets: Handles<Query>,
     statements: Handles<Statement>,
     polls: Handles<Running>,
-    /// The queries that are being fetched, by their tickets, however long it takes.
-    fetched: Arc<Mutex<HashMap<Bytes, Query>>>,
+    fetched: Arc<Mutex<Fetched>>,
     columns: Arc<metadata::KnownColumns>,
     ticket_idle: Duration,
+    statement_idle: Duration,
     heartbeat: Option<Duration>,
 }
 
@@ -75,15 +76,31 @@ struct Query {
     cancelled: CancellationToken,
 }
 
+/// The queries that are being fetched, by their tickets, however long it takes, and by how many.
+type Fetched = HashMap<Bytes, (Query, usize)>;
+
 /// A query that is being fetched: for as long as this lives.
 struct Fetching {
     handle: Bytes,
-    all: Arc<Mutex<HashMap<Bytes, Query>>>,
+    all: Arc<Mutex<Fetched>>,
+}
+
+impl Fetching {
+    fn new(all: &Arc<Mutex<Fetched>>, handle: Bytes, query: &Query) -> Self {
+        all.lock().entry(handle.clone()).or_insert_with(|| (query.clone(), 0)).1 += 1;
+        Self { handle, all: Arc::clone(all) }
+    }
 }
 
 impl Drop for Fetching {
     fn drop(&mut self) {
-        self.all.lock().remove(&self.handle);
+        let mut all = self.all.lock();
+        if let Entry::Occupied(mut entry) = all.entry(self.handle.clone()) {
+            entry.get_mut().1 -= 1;
+            if entry.get().1 == 0 {
+                entry.remove();
+            }
+        }
     }
 }
 
@@ -110,6 +127,7 @@ impl Service {
             fetched: Arc::default(),
             columns: Arc::default(),
             ticket_idle: tickets.idle,
+            statement_idle: statements.idle,
             heartbeat,
         }
     }
@@ -164,7 +182,7 @@ impl Service {
 
     /// The query of a ticket, if it is the client's.
     fn query(&self, client: &Client, handle: &[u8]) -> Option<Query> {
-        let query = self.tickets.get(handle).or_else(|| self.fetched.lock().get(handle).cloned())?;
+        let query = self.tickets.get(handle).or_else(|| Some(self.fetched.lock().get(handle)?.0.clone()))?;
         Some(Query { statement: client.own(query.statement)?, ..query })
     }
 
@@ -277,8 +295,7 @@ impl Service {
 
     /// The rows of the query of a ticket, which can be cancelled by it until the last of them.
     async fn fetched_rows(&self, handle: Bytes, query: Query) -> FlightResponse {
-        let fetching = Fetching { handle: handle.clone(), all: Arc::clone(&self.fetched) };
-        self.fetched.lock().insert(handle, query.clone());
+        let fetching = Fetching::new(&self.fetched, handle, &query);
         self.rows(query, Some(fetching)).await
     }
 
@@ -557,7 +574,8 @@ impl FlightSqlService for Service {
 
     async fn do_get_sql_info(&self, query: CommandGetSqlInfo, request: Request<Ticket>) -> FlightResponse {
         let context = Client::of(request.extensions())?.session.context().clone();
-        self.listed(async move { sql_info::sql_info(&context, query.info) }).await
+        let idle = self.statement_idle;
+        self.listed(async move { sql_info::sql_info(&context, idle, query.info) }).await
     }
 
     async fn get_flight_info_xdbc_type_info(

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, MapArray, RecordBatch, StructArray, UnionArray};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, UnionFields, UnionMode};
@@ -27,8 +28,8 @@ pub(crate) fn schema() -> SchemaRef {
 }
 
 /// The entries of the given codes; all, where none is given. Codes that we do not know are left out.
-pub(crate) fn sql_info(context: &SessionContext, codes: Vec<u32>) -> Result<RecordBatch> {
-    let batch = entries(context)
+pub(crate) fn sql_info(context: &SessionContext, statement_idle: Duration, codes: Vec<u32>) -> Result<RecordBatch> {
+    let batch = entries(context, statement_idle)
         .build()
         .and_then(|data| data.record_batch(codes))
         .map_err(|error| Error::internal(error.to_string()).with_source(error))?;
@@ -68,9 +69,9 @@ fn value_fields() -> UnionFields {
     ])
 }
 
-fn entries(context: &SessionContext) -> SqlInfoDataBuilder {
+fn entries(context: &SessionContext, statement_idle: Duration) -> SqlInfoDataBuilder {
     let mut infos = SqlInfoDataBuilder::new();
-    server(&mut infos);
+    server(&mut infos, statement_idle);
     language(&mut infos, context);
     features(&mut infos);
     limits(&mut infos);
@@ -78,7 +79,7 @@ fn entries(context: &SessionContext) -> SqlInfoDataBuilder {
 }
 
 /// Codes below 500. Clients read 0 to 5 and 8 without a look at their type: text, text, text, bool, bool, bool, int32.
-fn server(infos: &mut SqlInfoDataBuilder) {
+fn server(infos: &mut SqlInfoDataBuilder, statement_idle: Duration) {
     infos.append(SqlInfo::FlightSqlServerName, "Couatl");
     infos.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
     infos.append(SqlInfo::FlightSqlServerArrowVersion, arrow::ARROW_VERSION);
@@ -89,7 +90,8 @@ fn server(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::FlightSqlServerCancel, true);
     infos.append(SqlInfo::FlightSqlServerBulkIngestion, true);
     infos.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
-    infos.append(SqlInfo::FlightSqlServerStatementTimeout, 0_i32);
+    let milliseconds = i32::try_from(statement_idle.as_millis()).unwrap_or(i32::MAX);
+    infos.append(SqlInfo::FlightSqlServerStatementTimeout, milliseconds);
     infos.append(SqlInfo::FlightSqlServerTransactionTimeout, 0_i32);
 }
 
@@ -275,7 +277,7 @@ mod tests {
     use super::*;
 
     fn all() -> RecordBatch {
-        sql_info(&SessionContext::new(), Vec::new()).unwrap()
+        sql_info(&SessionContext::new(), Duration::ZERO, Vec::new()).unwrap()
     }
 
     fn value(batch: &RecordBatch, info: SqlInfo) -> (i8, ArrayRef) {
@@ -314,9 +316,9 @@ mod tests {
     #[test]
     fn codes_narrow_the_answer() {
         let codes = vec![SqlInfo::FlightSqlServerTransaction as u32, 99_999];
-        let batch = sql_info(&SessionContext::new(), codes).unwrap();
+        let batch = sql_info(&SessionContext::new(), Duration::ZERO, codes).unwrap();
         assert_eq!(batch.column(0).as_primitive::<UInt32Type>(), &UInt32Array::from(vec![8]));
-        assert_eq!(sql_info(&SessionContext::new(), vec![99_999]).unwrap().num_rows(), 0);
+        assert_eq!(sql_info(&SessionContext::new(), Duration::ZERO, vec![99_999]).unwrap().num_rows(), 0);
     }
 
     #[test]
