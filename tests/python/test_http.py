@@ -1,10 +1,12 @@
 """Queries over HTTP: formats, statuses, who may ask, and what is seen of an error after rows."""
 
 import base64
+import contextlib
 import http.client
 import io
 import json
 import socket
+import struct
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -29,10 +31,15 @@ def ask(server, query, *, body=None, method=None, headers=(), **parameters):
 
 
 def refused(server, query, **arguments):
+    error, text = refusal(server, query, **arguments)
+    return error.code, text
+
+
+def refusal(server, query, **arguments):
     with pytest.raises(urllib.error.HTTPError) as refusal:
         ask(server, query, **arguments)
     with refusal.value as error:
-        return error.code, error.read().decode()
+        return error, error.read().decode()
 
 
 def basic(name, password=None):
@@ -70,7 +77,9 @@ def test_statements_are_posted(server, connection):
     statement = "CREATE TABLE posted AS VALUES (1), (2)"
     code, text = refused(server, statement)
     assert (code, text) == (400, "a GET changes nothing: send this statement with POST\n")
-    assert refused(server, "SET datafusion.execution.batch_size = 1; SELECT 1")[0] == 400
+    for several in ["SET datafusion.execution.batch_size = 1; SELECT 1", "SELECT 1; SELECT 2"]:
+        assert refused(server, several) == (400, "a GET takes one statement: send several with POST\n")
+    assert ask(server, None, body=b"SELECT 1; SELECT 2")[1] == b"2\n"
     assert ask(server, statement, method="POST")[1] == b""
     headers, body = ask(server, None, body=b"INSERT INTO posted VALUES (3), (4), (5)")
     assert (headers["x-couatl-rows"], body) == ("3", b"")
@@ -95,10 +104,29 @@ def test_what_is_wrong_is_a_status_and_its_text(server, connection):
 def test_an_error_after_rows_is_never_a_silent_end(server, connection):
     body = "def read():\n    yield [(n,) for n in range(50000)]\n    raise ValueError('no luck')"
     create(connection, "broken", "n int64", body, mode="streaming", read_function_name="read")
-    for name in ["TabSeparated", "JSON", "ArrowStream"]:
-        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
-            ask(server, "SELECT * FROM broken", format=name)
+    address = urllib.parse.urlsplit(server.http).netloc
+    for name, count in [
+        ("TabSeparated", lambda body: body.count(b"\n")),
+        ("JSON", lambda body: body.count(b'{"n":')),
+        ("ArrowStream", arrow_rows),
+    ] * 5:
+        client = http.client.HTTPConnection(address, timeout=20)
+        client.request("GET", f"/?query=SELECT+n+FROM+broken&format={name}")
+        response = client.getresponse()
+        with pytest.raises(http.client.IncompleteRead) as broken:
+            response.read()
+        client.close()
+        assert (response.status, count(broken.value.partial)) == (200, 50000), name
     run(connection, "DROP STREAM broken")
+
+
+def arrow_rows(body):
+    """How many rows a stream has that breaks off."""
+    batches, count = pyarrow.ipc.open_stream(body), 0
+    with contextlib.suppress(StopIteration, pyarrow.ArrowInvalid, OSError):
+        while True:
+            count += batches.read_next_batch().num_rows
+    return count
 
 
 def test_rows_are_sent_as_they_come_and_a_client_that_leaves_ends_its_query(server, connection):
@@ -130,6 +158,85 @@ def test_rows_are_sent_as_they_come_and_a_client_that_leaves_ends_its_query(serv
             source.settimeout(20)
             assert source.recv(1) == b""
     run(connection, "DROP STREAM slow")
+
+
+def test_a_body_that_is_too_large_is_not_to_be_sent_again(server):
+    error, text = refusal(server, None, body=b" " * (16 * 1024 * 1024 + 1))
+    assert (error.code, error.headers["x-couatl-error-kind"]) == (413, "resources-exhausted")
+    assert error.headers["retry-after"] is None
+    assert text == "the body has more than 16777216 bytes, which is the most that is taken\n"
+
+
+def test_the_limits_of_a_query_are_not_worth_another_try(own_server):
+    error, text = refusal(own_server("--max-query-rows", "10"), "SELECT * FROM range(11)")
+    assert (error.code, "more than 10 rows" in text) == (503, True)
+    assert error.headers["retry-after"] is None
+
+
+def test_what_is_said_twice_is_refused_after_the_login(own_server, users):  # noqa: F811
+    server = own_server("--users", users)
+    for twice in ["query=SELECT+1&query=SELECT+2", "query=SELECT+1&format=CSV&format=JSON"]:
+
+        def get(headers, twice=twice):
+            request = urllib.request.Request(f"{server.http}/?{twice}", headers=headers)
+            with pytest.raises(urllib.error.HTTPError) as refusal:
+                urllib.request.urlopen(request, timeout=20)
+            with refusal.value as error:
+                return error.code, error.headers["x-couatl-error-kind"], error.read()
+
+        assert get({})[:2] == (401, "unauthenticated")
+        said = b"the address says `query` or `format` twice: say each of them once\n"
+        assert get(basic("rita")) == (400, "invalid-argument", said)
+
+
+def test_nested_values_and_nulls_as_text(server):
+    query = "SELECT NULL AS a, make_array('a, b', NULL, 'it''s') AS b, make_array(NULL) AS c, struct(1, 'x') AS d"
+    assert ask(server, query)[1] == b"\\N\t['a, b',NULL,'it\\'s']\t[NULL]\t(1,'x')\n"
+    assert ask(server, "SELECT make_array('a', 'b') AS a", format="CSV")[1] == b"a\n\"['a','b']\"\n"
+
+
+def test_types_are_named_in_one_manner(server):
+    query = """SELECT NULL AS a, make_array(NULL) AS b, arrow_cast('12:00:00', 'Time64(Nanosecond)') AS c,
+                      arrow_cast(1, 'Duration(Millisecond)') AS d"""
+    answer = json.loads(ask(server, query, format="JSON")[1])
+    assert [column["type"] for column in answer["meta"]] == ["null", "array(null)", "time(9)", "duration"]
+
+
+def over_http2(server, path, authority):
+    """The header block and the body of an answer. What is asked is written without compression."""
+
+    def frame(kind, flags, stream, payload=b""):
+        return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+    def field(index, text):
+        return bytes([index, len(text)]) + text.encode()
+
+    data, headers, settings, end_headers, end_stream = 0, 1, 4, 4, 1
+    # `:method: GET` and `:scheme: http` are in HPACK's table; `:path` and `:authority` are names there.
+    asked = b"\x82\x86" + field(0x04, path) + field(0x01, authority)
+    address = urllib.parse.urlsplit(server.http)
+    with socket.create_connection((address.hostname, address.port), 20) as client:
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(settings, 0, 0))
+        client.sendall(frame(headers, end_headers | end_stream, 1, asked))
+        head, body, answers = b"", b"", client.makefile("rb")
+        while True:
+            length, kind, flags, stream = struct.unpack(">IBBI", b"\0" + answers.read(9))
+            payload = answers.read(length)
+            if stream == 1:
+                head += payload if kind == headers else b""
+                body += payload if kind == data else b""
+                if flags & end_stream:
+                    return head, body
+
+
+def test_http2_is_for_this_machine_too(server):
+    # 0x88 is `:status: 200` in HPACK's table.
+    head, body = over_http2(server, "/?query=SELECT+1", urllib.parse.urlsplit(server.http).netloc)
+    assert (head[:1], body) == (b"\x88", b"1\n")
+    head, body = over_http2(server, "/metrics", "localhost:8123")
+    assert (head[:1], b"# EOF" in body) == (b"\x88", True)
+    head, body = over_http2(server, "/?query=SELECT+1", "example.org")
+    assert (head[:1] == b"\x88", body) == (False, b"requests of other pages, and for other names, are refused\n")
 
 
 def test_health_is_for_everybody(own_server, users):  # noqa: F811
@@ -204,17 +311,22 @@ def test_looking_how_long_an_update_takes_is_an_update(server, connection):
 
 
 def test_an_answer_without_chunks_is_whole_or_none(server, connection):
-    create(connection, "breaks", "n int64", "def breaks():\n    yield 1\n    yield None\n    raise ValueError('no')")
+    body = "def breaks():\n    yield 1\n    yield None\n    raise ValueError('no')"
+    create(connection, "breaks", "n int64", body, mode="streaming")
     host, port = server.http.removeprefix("http://").rsplit(":", 1)
 
-    def get(query):
+    def get(query, more=f"Host: {host}\r\n"):
         with socket.create_connection((host, int(port)), 20) as client:
-            client.sendall(f"GET /?query={urllib.parse.quote(query)} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            client.sendall(f"GET /?query={urllib.parse.quote(query)} HTTP/1.0\r\n{more}\r\n".encode())
             return client.makefile("rb").read()
 
     whole = get("SELECT 1")
     assert whole.startswith(b"HTTP/1.0 200") and whole.endswith(b"1\n") and b"content-length: 2" in whole.lower()
-    assert get("SELECT n FROM breaks").startswith(b"HTTP/1.0 500")
+    assert get("SELECT 1", "").startswith(b"HTTP/1.0 200"), "HTTP/1.0 needs no Host"
+    assert get("SELECT 1", "Host: example.org\r\n").startswith(b"HTTP/1.0 403")
+    broken = get("SELECT n FROM breaks")
+    assert broken.startswith(b"HTTP/1.0 500") and b"x-couatl-error-kind: python-exception\r\n" in broken
+    assert b"ValueError: no" in broken
 
 
 def test_the_end_is_told(own_server):
@@ -236,6 +348,7 @@ def test_the_end_is_told(own_server):
                 return False
 
             wait_until(is_ending, "readyz says that the server ends")
-            assert refused(server, "SELECT 1")[0] == 503
+            error, _ = refusal(server, "SELECT 1")
+            assert (error.code, error.headers["retry-after"]) == (503, "1")
             cursor.adbc_cancel()
     assert server.process.wait(20) == 0

@@ -5,11 +5,15 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import grpc
+import numpy
 import pandas
 import pyarrow
 import pytest
 from adbc_driver_manager import Error
-from harness import create, error, queries, rows, run, wait_until
+from harness import PATIENCE, create, error, queries, rows, run, wait_until
+from pyarrow import flight
+from test_jdbc import message, packed, parsed, unpacked
 
 PEOPLE = pyarrow.table(
     {"id": [1, 2, 3], "Full name": ["Ada", None, 'Gr"ace'], "at": pyarrow.array([0, 1, 2], "timestamp[us]")}
@@ -140,6 +144,74 @@ def test_what_rows_cannot_go_into(connection):
     assert "no schema 'couatl.nowhere'" in refused(connection, "t", PEOPLE, "create", db_schema_name="nowhere")
     assert "cannot be made there" in refused(connection, "t", PEOPLE, "create", db_schema_name="system")
     assert "temporary tables are not offered" in refused(connection, "t", PEOPLE, "create", temporary=True)
+
+
+# Its table, made where there is none, appended to where there is one.
+INGEST = packed("CommandStatementIngest", (1, message((1, 1), (2, 2))), (2, "people"))
+
+
+@pytest.fixture
+def channel(server):
+    with grpc.insecure_channel(server.uri.removeprefix("grpc://")) as channel:
+        yield channel
+
+
+def called(channel, method, *requests):
+    """The answers to messages as they are on the wire."""
+    call = channel.stream_stream(f"/arrow.flight.protocol.FlightService/{method}")
+    return [*call(iter(requests), timeout=PATIENCE)]
+
+
+def uploaded(channel, command, body):
+    """Uploads one batch of one column with another body than its own."""
+    batch = pyarrow.record_batch({"id": [1, 2, 3]})
+    schema, values = (pyarrow.ipc.read_message(part.serialize()) for part in [batch.schema, batch])
+    first = message((1, message((1, 2), (2, command))), (2, schema.metadata.to_pybytes()))
+    return called(channel, "DoPut", first, message((2, values.metadata.to_pybytes()), (1000, body)))
+
+
+def refusal(channel, command, body):
+    with pytest.raises(grpc.RpcError) as raised:
+        uploaded(channel, command, body)
+    kind = dict(raised.value.trailing_metadata()).get("x-couatl-error-kind")
+    return raised.value.code(), kind, raised.value.details()
+
+
+def prepared(channel, sql):
+    request = packed("ActionCreatePreparedStatementRequest", (1, sql))
+    (answer,) = called(channel, "DoAction", message((1, "CreatePreparedStatement"), (2, request)))
+    return dict(parsed(unpacked("ActionCreatePreparedStatementResult", dict(parsed(answer))[1])))[1]
+
+
+@pytest.mark.parametrize("body", [b"", bytes(8)])
+def test_a_body_that_is_cut_short_is_refused(channel, connection, table, body):
+    ingest(connection, table, PEOPLE.select(["id"]), "create")
+    query = packed("CommandPreparedStatementQuery", (1, prepared(channel, "SELECT id FROM people WHERE id = ?")))
+    update = packed("CommandPreparedStatementUpdate", (1, prepared(channel, "INSERT INTO people VALUES (?)")))
+    for command in [INGEST, query, update]:
+        code, kind, said = refusal(channel, command, body)
+        assert (code, kind) == (grpc.StatusCode.INVALID_ARGUMENT, "invalid-argument"), said
+        assert "cannot read the upload: " in said
+    assert ids(connection, table) == [1, 2, 3]
+
+
+def test_a_message_that_is_too_large_is_refused(channel, table):
+    code, kind, said = refusal(channel, INGEST, bytes(17 << 20))
+    assert (code, kind) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "resources-exhausted"), said
+    assert "16777216 bytes" in said and "in smaller batches" in said
+
+
+def test_what_is_too_large_once_it_is_decompressed_is_refused(server, connection, table):
+    zeros = pyarrow.record_batch({"id": numpy.zeros(16 << 20, "int64")})
+    options = flight.FlightCallOptions(PATIENCE, pyarrow.ipc.IpcWriteOptions(compression="zstd"))
+    descriptor = flight.FlightDescriptor.for_command(INGEST)
+    failures = (flight.FlightError, pyarrow.ArrowException, OSError)
+    with flight.connect(server.uri) as client, pytest.raises(failures, match="once it is decompressed"):
+        writer, reader = client.do_put(descriptor, zeros.schema, options)
+        writer.write_batch(zeros)
+        writer.done_writing()
+        reader.read()
+    assert "not found" in error(connection, "SELECT * FROM people")
 
 
 # A client that uploads one batch, says so, and waits to be killed.

@@ -938,7 +938,7 @@ CASTS = {
     **dict.fromkeys([3, 515, 516, 518, 519, 520, 521, 523, 524, 527, 532, 536, 537, 539], BOOLEAN),
     **dict.fromkeys([556, 563, 565, 566, 572, 573, 574, 575, 576], BOOLEAN),
     **dict.fromkeys([*range(541, 556), *range(557, 563)], LONG),
-    **dict.fromkeys([522, 525, 526, 528, 533, 534, 535, 538, 540, 564, 567], BITMASK),
+    **dict.fromkeys([522, 525, 526, 528, 533, 534, 535, 538, 540, 564, *range(567, 572)], BITMASK),
     **dict.fromkeys(range(508, 513), LIST),
     517: MAP,
 }
@@ -1014,6 +1014,8 @@ def test_what_the_getters_say(driver):
     assert infos[528] and bit(528, 1) and bit(528, 2), "supportsOuterJoins, supportsLimited… and supportsFullOuterJoins"
     assert infos[540] and bit(540, 1), "supportsUnion, supportsUnionAll"
     assert bit(567, 1), "supportsResultSetType(TYPE_FORWARD_ONLY)"
+    concurrencies = [infos[code] for code in range(568, 572)]
+    assert concurrencies == [0, 0b10, 0, 0], "supportsResultSetConcurrency(TYPE_FORWARD_ONLY, CONCUR_READ_ONLY)"
     assert all(bit(538, number) for number in range(4)), "supportsSubqueriesIn…"
     default = infos[562]
     assert bit(564, default), "supportsTransactionIsolationLevel(getDefaultTransactionIsolation())"

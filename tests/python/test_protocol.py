@@ -1,12 +1,15 @@
 """What Flight SQL clients do beyond running a statement."""
 
+import signal
 import time
 
+import grpc
 import pandas
 import polars
 import pyarrow as pa
 import pytest
-from harness import create, error, queries, rows, run, table, value, wait_until
+from harness import PATIENCE, create, error, queries, rows, run, table, value, wait_for_text, wait_until
+from test_jdbc import message, packed, parsed
 
 USERS = "def users(): return [(1, 'ann'), (2, 'bob')]"
 
@@ -293,3 +296,96 @@ def test_many_connections_at_once(server, connection, users):
         cursor.close()
         opened.close()
     wait_until(lambda: not queries(connection), "the queries' end")
+
+
+def channel(server):
+    return grpc.insecure_channel(server.uri.removeprefix("grpc://"))
+
+
+def called(channel, method, request):
+    """The answers to a message as it is on the wire."""
+    call = channel.unary_stream(f"/arrow.flight.protocol.FlightService/{method}")
+    return [*call(request, timeout=PATIENCE)]
+
+
+def by_command(command):
+    """A descriptor."""
+    return message((1, 2), (2, command))
+
+
+@pytest.mark.parametrize(
+    ("method", "sent", "code", "said"),
+    [
+        ("GetFlightInfo", by_command(b""), "INVALID_ARGUMENT", "send one, such as CommandStatementQuery"),
+        ("GetFlightInfo", message((1, 1), (3, "users")), "INVALID_ARGUMENT", "paths are not taken"),
+        ("GetSchema", by_command(b""), "INVALID_ARGUMENT", "send one, such as CommandStatementQuery"),
+        ("PollFlightInfo", by_command(b""), "INVALID_ARGUMENT", "send one, such as CommandStatementQuery"),
+        ("DoGet", b"", "INVALID_ARGUMENT", "send one, such as CommandStatementQuery"),
+        ("DoPut", message((1, by_command(b""))), "INVALID_ARGUMENT", "send one, such as CommandStatementQuery"),
+        (
+            "GetFlightInfo",
+            by_command(packed("CommandStatementSubstraitPlan")),
+            "UNIMPLEMENTED",
+            "Substrait plans are not",
+        ),
+        ("GetSchema", by_command(packed("CommandStatementSubstraitPlan")), "UNIMPLEMENTED", "offered: send SQL"),
+    ],
+)
+def test_what_is_no_command_is_told_what_one_is(server, method, sent, code, said):
+    with channel(server) as raw, pytest.raises(grpc.RpcError) as raised:
+        called(raw, method, sent)
+    assert raised.value.code() == grpc.StatusCode[code]
+    assert said in raised.value.details()
+
+
+def renewed(channel, ticket):
+    """RenewFlightEndpoint of an endpoint with this ticket."""
+    endpoint = message((1, message((1, ticket))))
+    return called(channel, "DoAction", message((1, "RenewFlightEndpoint"), (2, message((1, endpoint)))))
+
+
+@pytest.mark.parametrize("ticket", [b"", b"junk", packed("CommandStatementQuery", (1, "SELECT 1")), packed("Other")])
+def test_what_is_no_ticket_is_not_renewed(server, ticket):
+    with channel(server) as raw:
+        assert renewed(raw, packed("CommandGetCatalogs")), "the ticket of a listing does not expire"
+        with pytest.raises(grpc.RpcError) as raised:
+            renewed(raw, ticket)
+    assert raised.value.code() == grpc.StatusCode.NOT_FOUND
+    assert "no such ticket" in raised.value.details()
+
+
+SINK = """
+import os, time
+
+def sink(n):
+    while not os.path.exists({folder!r} + f"/{{n[0]}}"):
+        time.sleep(0.005)
+"""
+
+
+def test_a_statement_that_runs_is_asked_after_while_the_server_ends(own_server, tmp_path):
+    server = own_server("--grace", "30")
+    with server.connect() as connection, channel(server) as raw:
+        create(connection, "sink", "n int64", SINK.format(folder=str(tmp_path)))
+
+        def poll(descriptor):
+            (answer,) = called(raw, "PollFlightInfo", descriptor)
+            return dict(parsed(answer))
+
+        statements = [
+            by_command(packed("CommandStatementQuery", (1, f"INSERT INTO sink VALUES ({n})"))) for n in (1, 2)
+        ]
+        # The other one keeps the server there.
+        ending, _ = [poll(statement)[2] for statement in statements]
+        server.process.send_signal(signal.SIGTERM)
+        wait_for_text(server.log, "shutting down")
+        with pytest.raises(grpc.RpcError) as raised:
+            poll(statements[0])
+        assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+        (tmp_path / "1").touch()
+        ended = poll(ending)
+        assert 2 not in ended, "it has ended"
+        endpoint = dict(parsed(dict(parsed(ended[1]))[3]))
+        assert called(raw, "DoGet", endpoint[1]), "no rows, with their schema"
+        (tmp_path / "2").touch()
+        assert server.process.wait(PATIENCE) == 0

@@ -94,6 +94,21 @@ def test_listed_columns_are_what_the_session_gets(server, connection, words, nam
     run(connection, "DROP TABLE kept_words")
 
 
+@pytest.mark.parametrize(
+    ("sql", "is_read_only", "table_name"),
+    [
+        ("SELECT n FROM words", "0", "words"),
+        ("SELECT query_id FROM system.queries", "1", "queries"),
+        ("SELECT table_name FROM information_schema.tables", "1", "tables"),
+        ("SELECT value FROM generate_series(1, 3)", "1", None),
+    ],
+)
+def test_columns_say_whether_they_are_written_to(connection, words, sql, is_read_only, table_name):
+    column = said(table(connection, sql).schema.field(0))
+    assert (column["IS_READ_ONLY"], column.get("TABLE_NAME")) == (is_read_only, table_name)
+    assert ("CATALOG_NAME" in column, "SCHEMA_NAME" in column) == (bool(table_name), bool(table_name))
+
+
 @pytest.fixture
 def files(connection, tmp_path):
     for part in range(4):
@@ -173,6 +188,37 @@ def test_parameters_and_unions_have_parts_too(server, files):
         assert sorted(n for part in parts for n in fetched(connection, part)) == list(range(10))
         parts, _ = partitions(connection, "SELECT n FROM files UNION ALL SELECT n + 4000 AS n FROM files")
         assert sorted(n for part in parts for n in fetched(connection, part)) == list(range(8000))
+
+
+@pytest.fixture
+def batches(connection):
+    """A table of thirteen batches."""
+    with connection.cursor() as cursor:
+        for number in range(13):
+            numbers = pyarrow.table({"n": list(range(number * 1000, number * 1000 + 1000))})
+            cursor.adbc_ingest("batches", numbers, mode="create_append")
+    yield
+    run(connection, "DROP TABLE batches")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sql", "offered"),
+    [
+        (13, "SELECT n FROM batches", 13),
+        (14, "SELECT n FROM batches", 13),
+        (256, "SELECT n + 1 AS n FROM batches WHERE n > 3", 13),
+        (3, "SELECT n FROM batches UNION ALL SELECT n FROM batches", 3),
+        (4, "SELECT n FROM files UNION ALL SELECT n FROM batches", 4),
+        (14, " UNION ALL ".join(["SELECT n FROM batches"] * 16), 14),
+    ],
+)
+def test_there_are_as_many_parts_as_are_wanted_and_can_be_had(server, connection, files, batches, wanted, sql, offered):
+    with server.connect() as asking:
+        run(asking, f"SET couatl.result_partitions = {wanted}")
+        parts, _ = partitions(asking, sql)
+        assert len(parts) == offered
+        found = sorted(n for part in parts for n in fetched(asking, part))
+        assert found == sorted(n for (n,) in rows(connection, sql))
 
 
 def test_settings_are_refused_by_their_names(server):

@@ -1,8 +1,10 @@
 """Who may do what: passwords and tokens, roles, grants, what is shown to whom, TLS."""
 
 import base64
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +19,7 @@ import pyarrow.flight
 import pytest
 import trustme
 from adbc_driver_flightsql import dbapi
-from harness import COUATL, create, error, queries, query_running, rows, run, value, wait_until
+from harness import COUATL, Network, create, error, queries, query_running, rows, run, value, wait_until
 
 ROLES = {"rita": "reader", "will": "writer", "dora": "developer", "adam": "admin"}
 ROOTS = adbc_driver_flightsql.DatabaseOptions.TLS_ROOT_CERTS.value
@@ -65,6 +67,57 @@ def test_the_file_of_users_is_kept(tmp_path):
         user("add", "ann", "--role", "reader", "--users", path, password="\n").stderr
         == "error: the password is empty\n"
     )
+
+
+def test_changes_of_the_file_of_users_wait_for_each_other(tmp_path):
+    path = tmp_path / "users"
+    names = [f"user{n}" for n in range(8)]
+    adding = [
+        subprocess.Popen([COUATL, "user", "add", name, "--role", "reader", "--users", path], stdin=subprocess.PIPE)
+        for name in names
+    ]
+    for each in adding:
+        each.stdin.write(b"secret\n")
+        each.stdin.close()
+    assert [each.wait(20) for each in adding] == [0] * len(names)
+    assert [line.split()[1] for line in user("list", "--users", path).stdout.splitlines()] == names
+    assert os.listdir(tmp_path) == ["users"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no terminals of that kind")
+def test_who_is_removed_while_a_password_is_typed_stays_removed(tmp_path):
+    path = tmp_path / "users"
+    assert user("add", "ann", "--role", "reader", "--users", path, password="secret\n").returncode == 0
+    script = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    command = [sys.executable, "-c", script, COUATL, "user", "add", "bob", "--role", "reader", "--users", path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as adding:
+
+        def typed(prompt):
+            said = b""
+            while prompt not in said:
+                said += adding.stdout.read(1) or pytest.fail(f"it ended with {said!r}")
+            adding.stdin.write(b"secret\n")
+            adding.stdin.flush()
+
+        typed(b"password: ")
+        assert user("remove", "ann", "--users", path).returncode == 0
+        typed(b"once more: ")
+        assert adding.wait(20) == 0
+    assert user("list", "--users", path).stdout.split() == ["reader", "bob"]
+
+
+def test_a_link_to_the_file_of_users_stays_one(tmp_path, own_server):
+    path, link = tmp_path / "file-of-users", tmp_path / "link"
+    assert user("add", "ann", "--role", "reader", "--users", path, password="nna\n").returncode == 0
+    link.symlink_to(path)
+    server = own_server("--users", path)
+    assert user("add", "bob", "--role", "reader", "--users", link, password="bob\n").returncode == 0
+    assert link.is_symlink()
+    with connect(server, "bob") as connection:
+        assert value(connection, "SELECT 1") == 1
+    assert user("remove", "ann", "--users", link).returncode == 0
+    with pytest.raises(dbapi.Error, match="wrong user or password"):
+        connect(server, "ann")
 
 
 def test_strangers_are_told_nothing(guarded):
@@ -281,6 +334,98 @@ def test_who_hangs_up_guesses_no_faster(guarded):
     assert time.monotonic() - began >= 1
     assert guess("arod", 0.3) is None, "a right password has to wait after wrong ones, too"
     assert guess("arod", 20) == 200
+
+
+def asked(server, name, password):
+    """How a query over HTTP is answered."""
+    header = base64.b64encode(f"{name}:{password}".encode()).decode()
+    request = urllib.request.Request(f"{server.http}/?query=SELECT+1", headers={"Authorization": f"Basic {header}"})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+
+
+def test_a_password_is_guessed_no_faster_where_its_user_is_known(guarded):
+    assert [asked(guarded, "dora", password) for password in ["arod", "wrong"]] == [200, 401]
+    began = time.monotonic()
+    assert asked(guarded, "dora", "arod") == 200
+    assert time.monotonic() - began >= 1
+
+
+class Elsewhere(Network):
+    """What clients come through whom the server sees at another address."""
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(self.server, source_address=("127.0.0.2", 0))
+                self.sockets += [near, far]
+                self.start(self.carry, near, far)
+                self.start(self.carry, far, near)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="this machine has one address")
+def test_who_guesses_keeps_nobody_out_elsewhere(guarded):
+    wrong = [("authorization", "Basic " + base64.b64encode(b"dora:wrong").decode())]
+    with Elsewhere(guarded) as elsewhere, grpc.insecure_channel(elsewhere.uri.removeprefix("grpc://")) as channel:
+        put = channel.stream_stream("/arrow.flight.protocol.FlightService/DoPut")
+        guesses = [put(iter(()), timeout=60, metadata=wrong) for _ in range(12)]
+        wait_until(lambda: any(guess.done() and "too many" in guess.details() for guess in guesses), "a full queue")
+        with connect(guarded, "dora") as dora:
+            assert value(dora, "SELECT 1") == 1
+        assert sum(not guess.done() for guess in guesses) > 1, "the others still wait"
+        for guess in guesses:
+            guess.cancel()
+    line = next(line for line in guarded.log.read_text().splitlines() if "a login failed" in line)
+    assert 'user="dora"' in line and "peer=127.0.0.2" in line
+
+
+def test_failed_logins_are_logged_once(guarded):
+    with pytest.raises(dbapi.Error, match="wrong user or password"):
+        connect(guarded, "rita", "wrong")
+    assert asked(guarded, "ev\nil" + "x" * 1000, "wrong") == 401
+    assert asked(guarded, "rita", "atir") == 200
+    first, second = [line for line in guarded.log.read_text().splitlines() if " WARN " in line]
+    assert all(word in first for word in ["a login failed", 'user="rita"', "peer=127.0.0.1", "wrong user or password"])
+    assert "a login failed" in second and r'user="ev\nilxxx' in second and "x" * 64 not in second
+
+
+def test_a_broken_file_of_users_is_told_of_once(own_server, tmp_path):
+    path = tmp_path / "file-of-users"
+    assert user("add", "ann", "--role", "reader", "--users", path, password="nna\n").returncode == 0
+    server = own_server("--users", path)
+    whole = path.read_text()
+
+    def told():
+        return server.log.read_text().count("the users are those of before")
+
+    for broken, expected in [("garbage", 1), ("other garbage", 2)]:
+        path.write_text(broken)
+        with connect(server, "ann") as connection:
+            assert [value(connection, "SELECT 1") for _ in range(3)] == [1, 1, 1]
+        assert told() == expected
+    path.write_text(whole)
+    with connect(server, "ann") as connection:
+        assert value(connection, "SELECT 1") == 1
+    assert told() == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+def test_strangers_who_say_nothing_do_not_keep_the_server_from_ending(own_server):
+    server = own_server("--grace", "60")
+    address, http = [uri.split("://")[1].rsplit(":", 1) for uri in [server.uri, server.http]]
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for (host, port), said in [(address, b""), (address, preface), (address, preface + bytes(8)), (http, b"GET")]:
+            stranger = stack.enter_context(socket.create_connection((host, int(port))))
+            stranger.sendall(said)
+            if (host, port) == tuple(address):
+                assert stranger.recv(9), "the server's settings, once it has taken the connection"
+        server.process.terminate()
+        assert server.process.wait(20) == 0
 
 
 def test_a_file_of_users_stays_readable_to_those_who_could_read_it(tmp_path):

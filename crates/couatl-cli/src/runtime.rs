@@ -6,6 +6,7 @@
 //! Each is lent to a closure and then left behind with whatever still blocks on it: dropping it would wait, for ever if
 //! need be.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use couatl_core::{Error, Result};
@@ -17,9 +18,13 @@ const LINGER: Duration = Duration::from_millis(200);
 /// What a thread has for plans that are deep. It is memory only where it is used.
 const QUERY_STACK_BYTES: usize = 8 << 20;
 
-/// Lends the runtime on which queries run.
+/// Lends the runtime on which queries run. There are more threads than cores: an operator may compute for seconds before
+/// it gives its thread to others, and the system shares out the cores meanwhile.
 pub(crate) fn queries<T>(run: impl FnOnce(&Runtime) -> Result<T>) -> Result<T> {
-    lend(Builder::new_multi_thread().thread_name("couatl-query").thread_stack_size(QUERY_STACK_BYTES), run)
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let mut builder = Builder::new_multi_thread();
+    builder.thread_name("couatl-query").thread_stack_size(QUERY_STACK_BYTES).worker_threads((4 * cores).max(16));
+    lend(&mut builder, run)
 }
 
 /// Lends the runtime on which the server speaks to its clients.

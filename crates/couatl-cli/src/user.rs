@@ -12,16 +12,15 @@ use crate::stdout::Stdout;
 pub(crate) fn run(command: &UserCommand) -> Result<u8> {
     match command {
         UserCommand::Add { name, role, users: path } => {
-            let mut users = Users::read(path)?;
-            users.add(name, *role, &password()?)?;
-            users.write(path)?;
+            // Somebody types it, while others may change the file.
+            let password = password()?;
+            Users::change(path, |users| users.add(name, *role, &password))?;
         }
         UserCommand::Remove { name, users: path } => {
-            let mut users = Users::read(path)?;
-            if !users.remove(name) {
-                return Err(Error::not_found(format!("there is no user '{name}' in '{}'", path.display())));
-            }
-            users.write(path)?;
+            Users::change(path, |users| match users.remove(name) {
+                true => Ok(()),
+                false => Err(Error::not_found(format!("there is no user '{name}' in '{}'", path.display()))),
+            })?;
         }
         UserCommand::List { users: path } => {
             let mut stdout = Stdout::new();

@@ -5,19 +5,24 @@
 //!
 //! What is checked is the plan: a view is its query, so that who reads it must be allowed to read what it reads.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
 use couatl_core::{Error, ErrorKind, Result};
+use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{ResolvedTableReference, TableReference};
+use datafusion::common::{ResolvedTableReference, SchemaReference, TableReference};
+use datafusion::datasource::source_as_provider;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::{
-    CreateMemoryTable, CreateView, DdlStatement, DropTable, DropView, LogicalPlan, ResetVariable, SetVariable,
-    Statement as PlanStatement, WriteOp,
+    CreateMemoryTable, CreateView, DdlStatement, DropCatalogSchema, DropTable, DropView, LogicalPlan, ResetVariable,
+    SetVariable, Statement as PlanStatement, TableSource, WriteOp,
 };
 use parking_lot::RwLock;
+
+use crate::catalog;
 
 pub use couatl_sql::Privilege;
 
@@ -122,9 +127,9 @@ impl Grants {
         said.extend(privileges.iter().map(|privilege| (*privilege, granted)));
     }
 
-    /// Forgets what was said of a table that is no more: another one of its name is another one.
-    pub(crate) fn forget(&self, table: &ResolvedTableReference) {
-        self.said.write().retain(|(_, said), _| said != table);
+    /// Forgets what was said of tables that are no more: others of their names are others.
+    pub(crate) fn forget(&self, tables: &[ResolvedTableReference]) {
+        self.said.write().retain(|(_, said), _| !tables.contains(said));
     }
 
     fn said(&self, user: &Arc<str>, table: &ResolvedTableReference, privilege: Privilege) -> Option<bool> {
@@ -155,7 +160,9 @@ impl Grants {
 /// What a plan does, as far as it must be allowed.
 #[derive(Debug, Default)]
 pub(crate) struct Deeds {
-    tables: HashSet<(TableReference, Privilege)>,
+    tables: Vec<(Meant, Privilege)>,
+    /// The schemas that go, with all that is in them.
+    schemas: Vec<SchemaReference>,
     /// What takes a role, and which.
     roles: Vec<(Role, &'static str)>,
 }
@@ -173,11 +180,11 @@ impl Deeds {
     fn add(&mut self, node: &LogicalPlan) {
         let role = match node {
             LogicalPlan::TableScan(scan) => {
-                self.tables.insert((scan.table_name.clone(), Privilege::Select));
+                self.tables.push((Meant::bound(&scan.table_name, &scan.source), Privilege::Select));
                 return;
             }
             LogicalPlan::Dml(dml) => {
-                self.tables.insert((dml.table_name.clone(), Privilege::Insert));
+                self.tables.push((Meant::bound(&dml.table_name, &dml.target), Privilege::Insert));
                 match dml.op {
                     WriteOp::Insert(_) => return,
                     _ => (Role::Writer, "change rows"),
@@ -190,10 +197,14 @@ impl Deeds {
                 | DdlStatement::DropTable(DropTable { name, .. })
                 | DdlStatement::DropView(DropView { name, .. }) => {
                     // Who may not write into a table may not put another in its place either.
-                    self.tables.insert((name.clone(), Privilege::Insert));
+                    self.tables.push((Meant { name: name.clone(), table: None }, Privilege::Insert));
                     (Role::Writer, "create or drop tables and views")
                 }
                 DdlStatement::CreateExternalTable(_) => (Role::Developer, "create external tables"),
+                DdlStatement::DropCatalogSchema(DropCatalogSchema { name, .. }) => {
+                    self.schemas.push(name.clone());
+                    (Role::Developer, "drop schemas")
+                }
                 _ => (Role::Developer, "create or drop schemas, catalogs and functions"),
             },
             LogicalPlan::Statement(PlanStatement::SetVariable(SetVariable { variable, .. }))
@@ -207,19 +218,50 @@ impl Deeds {
         self.roles.push(role);
     }
 
-    /// Refuses what the user may not do; names of tables become whole ones.
-    pub(crate) fn check(
-        &self,
-        user: &User,
-        grants: &Grants,
-        resolve: impl Fn(TableReference) -> ResolvedTableReference,
-    ) -> Result<()> {
+    /// Refuses what the user may not do, where names mean what they mean in this state.
+    pub(crate) fn check(&self, user: &User, grants: &Grants, state: &SessionState) -> Result<()> {
         for (role, what) in &self.roles {
             user.needs(*role, what)?;
         }
         for (table, privilege) in &self.tables {
-            grants.check(user, &resolve(table.clone()), *privilege)?;
+            for name in table.names(state) {
+                grants.check(user, &name, *privilege)?;
+            }
+        }
+        for name in self.schemas.iter().flat_map(|schema| catalog::tables_in(state, schema)) {
+            grants.check(user, &name, Privilege::Insert)?;
         }
         Ok(())
+    }
+}
+
+/// A table as a plan has it: its name, and the table that the name was bound to, which may have been under other
+/// defaults than those of now (in a view, or before a SET).
+#[derive(Debug)]
+struct Meant {
+    name: TableReference,
+    table: Option<Arc<dyn TableProvider>>,
+}
+
+impl Meant {
+    fn bound(name: &TableReference, source: &Arc<dyn TableSource>) -> Self {
+        Self { name: name.clone(), table: source_as_provider(source).ok() }
+    }
+
+    /// The whole name of the table; where the table is not there any more, all that its name may have meant.
+    fn names(&self, state: &SessionState) -> Vec<ResolvedTableReference> {
+        let defaults = &state.config_options().catalog;
+        let now = self.name.clone().resolve(&defaults.default_catalog, &defaults.default_schema);
+        let Some(table) = self.table.as_ref().filter(|_| !matches!(self.name, TableReference::Full { .. })) else {
+            return vec![now];
+        };
+        let mut names = catalog::named(state, &self.name);
+        match names.iter().position(|name| catalog::is_bound(state, name, table)) {
+            Some(found) => vec![names.swap_remove(found)],
+            None => {
+                names.push(now);
+                names
+            }
+        }
     }
 }

@@ -12,13 +12,14 @@ use async_trait::async_trait;
 use datafusion::catalog::memory::MemoryCatalogProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
-use datafusion::common::{ResolvedTableReference, SchemaReference, exec_err};
+use datafusion::common::{ResolvedTableReference, SchemaReference, TableReference, exec_err};
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::error::Result;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use futures::FutureExt;
 use parking_lot::RwLock;
 
 use crate::queries::Queries;
@@ -62,6 +63,55 @@ pub(crate) fn is_own_schema(name: &SchemaReference, default_catalog: &str) -> bo
         SchemaReference::Full { schema, catalog } => (&**catalog, schema),
     };
     catalog == CATALOG && [SCHEMA, SYSTEM].contains(&&**schema)
+}
+
+/// The tables that a name may mean, whatever the defaults are.
+pub(crate) fn named(state: &SessionState, name: &TableReference) -> Vec<ResolvedTableReference> {
+    let in_schema = |schema: &str| name.schema().is_none_or(|wanted| wanted == schema);
+    schemas(state, |catalog, schema| name.catalog().is_none_or(|wanted| wanted == catalog) && in_schema(schema))
+        .filter(|(_, _, provider)| provider.table_exist(name.table()))
+        .map(|(catalog, schema, _)| whole(&catalog, &schema, name.table()))
+        .collect()
+}
+
+/// The tables in a schema.
+pub(crate) fn tables_in(state: &SessionState, schema: &SchemaReference) -> Vec<ResolvedTableReference> {
+    let (catalog, schema) = match schema {
+        SchemaReference::Bare { schema } => (&*state.config_options().catalog.default_catalog, schema),
+        SchemaReference::Full { schema, catalog } => (&**catalog, schema),
+    };
+    let found = state.catalog_list().catalog(catalog).and_then(|catalog| catalog.schema(schema));
+    let names = found.iter().flat_map(|found| found.table_names());
+    names.map(|name| whole(catalog, schema, &name)).collect()
+}
+
+/// Whether a name is that of this very table, now. A view is none: it is its query.
+pub(crate) fn is_bound(state: &SessionState, name: &ResolvedTableReference, table: &Arc<dyn TableProvider>) -> bool {
+    let schema = state.catalog_list().catalog(&name.catalog).and_then(|catalog| catalog.schema(&name.schema));
+    schema.is_some_and(|schema| {
+        // Tables that are there are found at once.
+        let is_view = matches!(schema.table_type(&name.table).now_or_never(), Some(Ok(Some(TableType::View))));
+        !is_view
+            && matches!(schema.table(&name.table).now_or_never(), Some(Ok(Some(found))) if Arc::ptr_eq(&found, table))
+    })
+}
+
+type Found = (String, String, Arc<dyn SchemaProvider>);
+
+/// The schemas of all catalogs that are wanted.
+fn schemas(state: &SessionState, wanted: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = Found> {
+    let mut found = Vec::new();
+    for catalog in state.catalog_list().catalog_names() {
+        let Some(provider) = state.catalog_list().catalog(&catalog) else { continue };
+        for schema in provider.schema_names().into_iter().filter(|schema| wanted(&catalog, schema)) {
+            found.extend(provider.schema(&schema).map(|provider| (catalog.clone(), schema, provider)));
+        }
+    }
+    found.into_iter()
+}
+
+fn whole(catalog: &str, schema: &str, table: &str) -> ResolvedTableReference {
+    ResolvedTableReference { catalog: catalog.into(), schema: schema.into(), table: table.into() }
 }
 
 /// Whether the name belongs to a schema of ours.

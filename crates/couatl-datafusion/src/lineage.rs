@@ -10,7 +10,7 @@ pub(crate) fn origins(plan: &LogicalPlan) -> Vec<Option<&TableReference>> {
 
 fn origin(plan: &LogicalPlan, column: usize) -> Option<&TableReference> {
     match plan {
-        LogicalPlan::TableScan(scan) => Some(&scan.table_name).filter(|name| name.table() != UNNAMED_TABLE),
+        LogicalPlan::TableScan(scan) => Some(&scan.table_name).filter(|name| is_table(name.table())),
         LogicalPlan::Projection(projection) => {
             let Expr::Column(source) = projection.expr.get(column)?.clone().unalias() else { return None };
             origin(&projection.input, projection.input.schema().maybe_index_of_column(&source)?)
@@ -40,6 +40,11 @@ fn origin(plan: &LogicalPlan, column: usize) -> Option<&TableReference> {
     }
 }
 
+/// Whether it is a table that has the name: the planner calls what a function gives by the function's, with parentheses.
+fn is_table(name: &str) -> bool {
+    name != UNNAMED_TABLE && !name.ends_with("()")
+}
+
 #[cfg(test)]
 mod tests {
     use datafusion::prelude::SessionContext;
@@ -60,6 +65,7 @@ mod tests {
             ("SELECT t FROM b WHERE n IN (SELECT n FROM a)", "b"),
             ("SELECT n FROM a UNION ALL SELECT n FROM b", "-"),
             ("SELECT count(*), s FROM a GROUP BY s", "- -"),
+            ("SELECT value, n FROM generate_series(1, 3) JOIN a ON n = value", "- a"),
         ] {
             let plan = context.sql(sql).await.unwrap().into_unoptimized_plan();
             let names = origins(&plan).into_iter().map(|origin| origin.map_or("-".to_owned(), ToString::to_string));

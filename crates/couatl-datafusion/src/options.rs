@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use arrow::array::timezone::Tz;
 use couatl_core::{Error, Result};
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
 use datafusion::common::{plan_datafusion_err, plan_err};
@@ -77,19 +78,62 @@ impl ExtensionOptions for WireOptions {
     }
 }
 
-/// Refuses to make more of something than any machine has use for: a query would take all memory by its mere size.
-pub(crate) fn check_size(key: &str, value: &str) -> Result<()> {
-    let most: u64 = match key.to_ascii_lowercase().as_str() {
-        "datafusion.execution.target_partitions" | "datafusion.execution.planning_concurrency" => 256,
-        "datafusion.execution.batch_size" => 1 << 20,
-        _ => return Ok(()),
-    };
-    match value.trim().trim_matches('\'').parse::<u64>() {
-        Ok(number) if number > most => {
-            Err(Error::invalid_setting(format!("'{key}' is {most} at most, and not {number}")))
-        }
-        _ => Ok(()),
+/// Settings of which there can be none, or which choose for themselves then. With no more than nothing of any other,
+/// queries panic, or never end.
+const MAY_BE_ZERO: [&str; 10] = [
+    "datafusion.execution.target_partitions",
+    "datafusion.execution.planning_concurrency",
+    "datafusion.execution.meta_fetch_concurrency",
+    "datafusion.execution.hash_join_buffering_capacity",
+    "datafusion.execution.sort_spill_reservation_bytes",
+    "datafusion.execution.sort_in_place_threshold_bytes",
+    "datafusion.execution.skip_partial_aggregation_probe_rows_threshold",
+    "datafusion.execution.parquet.metadata_size_hint",
+    "datafusion.execution.parquet.max_predicate_cache_size",
+    "datafusion.format.types_info",
+];
+
+/// Refuses what a setting takes and no query survives: more of something than any machine has use for, none of what
+/// there must be some of, and a time zone that there is not.
+pub(crate) fn check_value(key: &str, value: &str) -> Result<()> {
+    let key = key.to_ascii_lowercase();
+    let value = value.trim().trim_matches('\'');
+    if key == "datafusion.execution.time_zone" && !value.is_empty() && value.parse::<Tz>().is_err() {
+        return Err(Error::invalid_setting(format!(
+            "'{key}' is a time zone, such as 'Europe/Berlin', and not '{value}'"
+        )));
     }
+    // Those of optimizer rules are sizes of inputs, from which on a rule does something.
+    let is_ours = key.strip_prefix("datafusion.").is_some_and(|rest| !rest.starts_with("optimizer."));
+    let is_passes = key == "datafusion.optimizer.max_passes";
+    let Some(number) = value.parse::<u64>().ok().filter(|_| is_ours || is_passes) else { return Ok(()) };
+    let most: u64 = match key.as_str() {
+        "datafusion.execution.target_partitions" | "datafusion.execution.planning_concurrency" => 256,
+        "datafusion.execution.batch_size" | "datafusion.execution.parquet.write_batch_size" => 1 << 20,
+        _ if COUNTS.iter().any(|count| key.ends_with(count)) => 1024,
+        _ => 1 << 40,
+    };
+    if number > most {
+        return Err(Error::invalid_setting(format!("'{key}' is {most} at most, and not {number}")));
+    }
+    if number == 0 && !MAY_BE_ZERO.contains(&&*key) && default_of(&key).is_some_and(|default| default != "0") {
+        return Err(Error::invalid_setting(format!("'{key}' is 1 at least, and not 0")));
+    }
+    Ok(())
+}
+
+/// How settings end that are numbers of things which are made in advance.
+const COUNTS: [&str; 5] = [
+    "max_buffered_batches_per_output_file",
+    "minimum_parallel_output_files",
+    "maximum_buffered_record_batches_per_stream",
+    "maximum_parallel_row_group_writers",
+    "meta_fetch_concurrency",
+];
+
+/// The value with which a session begins.
+fn default_of(key: &str) -> Option<String> {
+    Session::config().options().entries().into_iter().find(|entry| entry.key == key)?.value
 }
 
 /// Each part is an endpoint of its own, which a client may open a connection for.
@@ -137,7 +181,7 @@ impl Session {
             return Err(Error::not_found(format!("there is no setting '{name}'; SHOW ALL lists them")));
         };
         let Some(value) = value.map(str::to_owned).or(entry.value) else { return Ok(()) };
-        check_size(key, &value)?;
+        check_value(key, &value)?;
         self.check_place(key, &value)?;
         let state = self.context().state_ref();
         let set = state.write().config_mut().options_mut().set(key, &value);

@@ -8,7 +8,7 @@
 //!     EmptyRelation                 ──>      TableScan: parameters
 //! ```
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -70,17 +70,34 @@ pub(crate) fn parameters(plan: &LogicalPlan) -> Result<Schema> {
 
 /// The placeholders that LIMIT and OFFSET have, in which planning sees no type.
 fn counts(plan: &LogicalPlan) -> DataFusionResult<HashSet<String>> {
+    placeholders(plan, |node| match node {
+        LogicalPlan::Limit(limit) => [&limit.skip, &limit.fetch].into_iter().flatten().map(|expr| &**expr).collect(),
+        _ => Vec::new(),
+    })
+}
+
+/// The placeholders that conditions have.
+fn compared(plan: &LogicalPlan) -> DataFusionResult<HashSet<String>> {
+    placeholders(plan, |node| match node {
+        LogicalPlan::Filter(filter) => vec![&filter.predicate],
+        _ => Vec::new(),
+    })
+}
+
+/// The placeholders in some of the expressions of a plan.
+fn placeholders(
+    plan: &LogicalPlan,
+    expressions: impl Fn(&LogicalPlan) -> Vec<&Expr>,
+) -> DataFusionResult<HashSet<String>> {
     let mut found = HashSet::new();
     plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::Limit(limit) = node {
-            for expr in [&limit.skip, &limit.fetch].into_iter().flatten() {
-                expr.apply(|expr| {
-                    if let Expr::Placeholder(Placeholder { id, .. }) = expr {
-                        found.insert(id.clone());
-                    }
-                    Ok(TreeNodeRecursion::Continue)
-                })?;
-            }
+        for expr in expressions(node) {
+            expr.apply(|expr| {
+                if let Expr::Placeholder(Placeholder { id, .. }) = expr {
+                    found.insert(id.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
@@ -136,8 +153,45 @@ fn columns(plan: &LogicalPlan) -> Result<Option<(String, Vec<Option<FieldRef>>)>
         return Ok(None);
     }
     let schema = parameters(plan)?;
-    let fields = schema.fields().iter().map(|field| (!field.data_type().is_null()).then(|| Arc::clone(field)));
+    let names = targets(plan);
+    let fields = schema.fields().iter().map(|field| {
+        let name = names.get(field.name()).unwrap_or(field.name());
+        (!field.data_type().is_null()).then(|| Arc::new(field.as_ref().clone().with_name(name)))
+    });
     Ok(Some((format!("table '{table_name}'"), fields.collect())))
+}
+
+/// The columns that parameters go to as they are, by their placeholders.
+fn targets(insert: &LogicalPlan) -> HashMap<String, String> {
+    let LogicalPlan::Dml(DmlStatement { input, .. }) = insert else { return HashMap::new() };
+    let LogicalPlan::Projection(projection) = &**input else { return HashMap::new() };
+    let row = match &*projection.input {
+        LogicalPlan::Values(values) => {
+            values.schema.columns().into_iter().zip(values.values.first().into_iter().flatten()).collect()
+        }
+        _ => Vec::new(),
+    };
+    let placeholder = |expr: &Expr| match bare(expr) {
+        Expr::Placeholder(placeholder) => Some(placeholder.id.clone()),
+        _ => None,
+    };
+    let found = projection.expr.iter().zip(projection.schema.fields()).filter_map(|(expr, field)| {
+        let id = match bare(expr) {
+            Expr::Column(column) => placeholder(row.iter().find(|(name, _)| name == column)?.1),
+            expr => placeholder(expr),
+        };
+        Some((id?, field.name().clone()))
+    });
+    found.collect()
+}
+
+/// An expression without its name and its casts.
+fn bare(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => bare(&alias.expr),
+        Expr::Cast(cast) => bare(&cast.expr),
+        other => other,
+    }
 }
 
 /// Values for an INSERT into a table, as its columns hold them. Those of an UPDATE become what they are compared and set
@@ -158,16 +212,21 @@ pub(crate) fn stored(values: ParamValues, plan: &LogicalPlan) -> Result<ParamVal
     Ok(ParamValues::List(values))
 }
 
-/// Values with the types of a plan's parameters, where they fit exactly.
+/// Values with the types of a plan's parameters, where they fit; exactly, where they are compared: what a SELECT does not
+/// find is not changed.
 fn fitted(values: ParamValues, plan: &LogicalPlan) -> Result<ParamValues> {
     let ParamValues::List(mut values) = values else { return Ok(values) };
+    let compared = compared(plan).map_err(from_datafusion)?;
     for (value, field) in values.iter_mut().zip(parameters(plan)?.fields()) {
         let array = value.value.to_array().map_err(from_datafusion)?;
-        if !field.data_type().is_null()
-            && storable("", array.data_type(), field).is_ok()
-            && let Ok(array) = store(&array, field)
-        {
-            value.value = ScalarValue::try_from_array(&array, 0).map_err(from_datafusion)?;
+        if field.data_type().is_null() || storable("", array.data_type(), field).is_err() {
+            continue;
+        }
+        let Ok(stored) = store(&array, field) else { continue };
+        let stored = ScalarValue::try_from_array(&stored, 0).map_err(from_datafusion)?;
+        let is_same = || stored.cast_to(array.data_type()).is_ok_and(|back| back == value.value);
+        if !compared.contains(field.name()) || is_same() {
+            value.value = stored;
         }
     }
     Ok(ParamValues::List(values))

@@ -83,11 +83,13 @@ pub(crate) struct StatementText {
     pub(crate) text: String,
     pub(crate) place: Option<Place>,
     pub(crate) caller: Caller,
+    /// Whether its rows stay here, in a table: they are no result.
+    pub(crate) is_stored: bool,
 }
 
 impl StatementText {
     pub(crate) fn of(statement: &Statement, caller: Caller) -> Self {
-        Self { text: statement.text.clone(), place: Some(statement.place), caller }
+        Self { text: statement.text.clone(), place: Some(statement.place), caller, is_stored: false }
     }
 }
 

@@ -271,6 +271,17 @@ impl Query {
         .with_context("query", &self.id)
     }
 
+    /// What a client hears of a cancel before the query has begun.
+    fn turned_away(&self) -> Error {
+        match self.reason.get() {
+            // The server ends: another one may take it.
+            Some(reason) if reason.kind() == ErrorKind::Cancelled => {
+                Error::new(ErrorKind::Unavailable, "the server is shutting down, and the query has not begun")
+            }
+            _ => self.cancelled_error(),
+        }
+    }
+
     pub(crate) fn info(&self) -> QueryInfo {
         let state = match self.ending.get() {
             None if self.queued.load(Relaxed) => QUEUED,
@@ -295,7 +306,7 @@ impl Query {
         let began = tokio::time::Instant::now();
         let turn = tokio::select! {
             biased;
-            () = self.cancelled.cancelled() => Err(self.cancelled_error()),
+            () = self.cancelled.cancelled() => Err(self.turned_away()),
             turn = queries.gate.turn(self.caller.name()) => turn,
         };
         self.queued.store(false, Relaxed);

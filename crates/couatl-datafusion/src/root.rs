@@ -111,7 +111,10 @@ impl ExecutionPlan for QueryExec {
         let begin = move || input.execute(partition, context);
         // What Python asks for while its own query has a turn would wait for itself.
         let takes_turn = !self.is_metadata && query.caller().depth() == 0;
-        let limits = self.queries.gate.limits(query.caller().name().map(|name| &**name));
+        let mut limits = self.queries.gate.limits(query.caller().name().map(|name| &**name));
+        if self.statement.is_stored {
+            (limits.query_rows, limits.query_bytes) = (None, None);
+        }
         let running = Running { entry, begin: Some(begin), takes_turn, limits, rows: 0, bytes: 0 };
         let place = self.statement.place;
         let rows = run(running).map(move |batch| {

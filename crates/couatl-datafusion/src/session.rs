@@ -151,14 +151,13 @@ impl Session {
         self.caller.principals().try_for_each(|user| user.needs(role, what))
     }
 
-    /// Refuses a plan that does what the user may not.
-    fn allow(&self, plan: &LogicalPlan) -> Result<()> {
+    /// Refuses a plan that does what the user may not, where names mean what they mean in this state.
+    fn allow(&self, plan: &LogicalPlan, state: &SessionState) -> Result<()> {
         if self.caller.principals().next().is_none() {
             return Ok(());
         }
         let deeds = Deeds::of(plan).map_err(from_datafusion)?;
-        let resolve = |name| self.resolved(name);
-        self.caller.principals().try_for_each(|user| deeds.check(user, &self.inner.grants, resolve))
+        self.caller.principals().try_for_each(|user| deeds.check(user, &self.inner.grants, state))
     }
 
     /// The DataFusion session underneath: its catalogs, its configuration.
@@ -285,11 +284,12 @@ impl Session {
             return Err(Error::internal("a statement of our own has no parameters"));
         };
         let types: Vec<_> = rows.schema().fields().iter().map(|field| field.data_type().clone()).collect();
-        let plan = depth::planned(self.plan(tokens.clone(), &types)).await?;
+        let state = self.state(&prepared.last);
+        let plan = depth::planned(self.plan(&state, tokens.clone(), &types)).await?;
         if parameters::takes_rows(&plan).map_err(from_datafusion)? {
             let rows = parameters::stored_rows(rows, &plan)?;
             let plan = parameters::over_rows(plan, rows).map_err(from_datafusion)?;
-            return self.update(DataFrame::new(self.state(&prepared.last), plan)).await;
+            return self.update(DataFrame::new(state, plan)).await;
         }
         let mut total = Some(0);
         while let Some(batch) = rows.try_next().await.map_err(from_datafusion)? {
@@ -400,19 +400,23 @@ impl Session {
             Some(ParamValues::List(values)) => values.iter().map(|value| value.value.data_type()).collect(),
             _ => Vec::new(),
         };
-        let mut plan = self.plan(tokens, &types).await?;
+        // One state from the names to the end: what a SET changes meanwhile is for the statements after it.
+        let mut state = self.state(statement);
+        let mut plan = self.plan(&state, tokens, &types).await?;
         if let Some(parameters) = parameters {
             let parameters = parameters::stored(parameters, &plan)?;
             plan = plan.with_param_values(parameters).map_err(from_datafusion)?;
         }
         let context = &self.inner.context;
-        let state = self.state(statement);
         let data_frame = match plan {
             // Not the session itself: the plans that DDL runs are to know their statement. Catalogs are shared.
             LogicalPlan::Ddl(DdlStatement::CreateView(mut view)) => {
                 view.definition = Some(statement.text.clone());
+                let name = self.resolved(view.name.clone());
                 let plan = LogicalPlan::Ddl(DdlStatement::CreateView(view));
-                SessionContext::new_with_state(state).execute_logical_plan(plan).await
+                let created = SessionContext::new_with_state(state).execute_logical_plan(plan).await;
+                // It may stand in the place of a table.
+                created.inspect(|_| self.inner.grants.forget(&[name]))
             }
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
                 let rows = state.create_physical_plan(&table.input).await.map_err(from_datafusion)?;
@@ -423,6 +427,8 @@ impl Session {
                     ));
                 }
                 let plan = LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table));
+                let stored = StatementText { is_stored: true, ..StatementText::of(statement, self.caller.clone()) };
+                state.config_mut().set_extension(Arc::new(stored));
                 SessionContext::new_with_state(state).execute_logical_plan(plan).await
             }
             LogicalPlan::Ddl(
@@ -436,7 +442,8 @@ impl Session {
                 return Err(Error::invalid_argument(format!("the schema '{name}' belongs to the session and stays")));
             }
             LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut table)) => {
-                table.definition = Some(without_secrets(&statement.text, &table.locations, &table.options));
+                table.locations.iter().try_for_each(|location| no_login(location))?;
+                table.definition = Some(without_secrets(&statement.text, &table.options));
                 let told = OpenContext::new(Arc::clone(&self.inner.queries.secrets), None);
                 for value in table.options.values_mut() {
                     *value = told.resolve(value)?.into_owned();
@@ -445,25 +452,41 @@ impl Session {
                 let created = SessionContext::new_with_state(state).execute_logical_plan(plan).await;
                 return created.map_err(|error| told.hide(from_datafusion(error)));
             }
-            LogicalPlan::Ddl(drop @ (DdlStatement::DropTable(_) | DdlStatement::DropView(_))) => {
-                let name = match &drop {
-                    DdlStatement::DropTable(DropTable { name, .. }) => Some(self.resolved(name.clone())),
-                    _ => None,
+            LogicalPlan::Ddl(
+                drop @ (DdlStatement::DropTable(_) | DdlStatement::DropView(_) | DdlStatement::DropCatalogSchema(_)),
+            ) => {
+                let names = match &drop {
+                    DdlStatement::DropTable(DropTable { name, .. }) => vec![self.resolved(name.clone())],
+                    DdlStatement::DropCatalogSchema(dropped) => catalog::tables_in(&state, &dropped.name),
+                    _ => Vec::new(),
                 };
                 let dropped = SessionContext::new_with_state(state).execute_logical_plan(LogicalPlan::Ddl(drop)).await;
-                // Another one of that name is another one.
-                dropped.inspect(|_| name.iter().for_each(|name| self.inner.grants.forget(name)))
+                dropped.inspect(|_| self.inner.grants.forget(&names))
             }
             plan @ LogicalPlan::Ddl(_) => SessionContext::new_with_state(state).execute_logical_plan(plan).await,
+            // DataFusion resets its own settings alone.
+            LogicalPlan::Statement(PlanStatement::ResetVariable(reset)) if reset.variable.starts_with("couatl.") => {
+                self.set_option(&reset.variable, None)?;
+                return self.nothing();
+            }
             plan @ LogicalPlan::Statement(_) => {
                 let data_frame = context.execute_logical_plan(plan).await;
                 if let Ok(data_frame) = &data_frame {
                     // What EXECUTE gives may have been allowed when it was prepared, and be no more.
-                    self.allow(data_frame.logical_plan())?;
+                    self.allow(data_frame.logical_plan(), &state)?;
                 }
                 data_frame
             }
-            plan @ (LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) => {
+            plan @ LogicalPlan::Copy(_) => {
+                if let LogicalPlan::Copy(copy) = &plan {
+                    no_login(&copy.output_url)?;
+                    let shown = StatementText::of(statement, self.caller.clone());
+                    let shown = StatementText { text: without_secrets(&shown.text, &copy.options), ..shown };
+                    state.config_mut().set_extension(Arc::new(shown));
+                }
+                Ok(DataFrame::new(state, plan))
+            }
+            plan @ (LogicalPlan::Dml(_) | LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) => {
                 Ok(DataFrame::new(state, plan))
             }
             plan => without_views(plan).map(|plan| DataFrame::new(state, plan)),
@@ -479,11 +502,11 @@ impl Session {
     }
 
     /// The plan of a statement whose parameters have these types, where they are known.
-    async fn plan(&self, tokens: Vec<TokenWithSpan>, types: &[DataType]) -> Result<LogicalPlan> {
-        let plan = statement::plan(&self.inner.context.state(), tokens, types).await.map_err(from_datafusion)?;
-        self.allow(&plan)?;
+    async fn plan(&self, state: &SessionState, tokens: Vec<TokenWithSpan>, types: &[DataType]) -> Result<LogicalPlan> {
+        let plan = statement::plan(state, tokens, types).await.map_err(from_datafusion)?;
+        self.allow(&plan, state)?;
         match &plan {
-            LogicalPlan::Statement(PlanStatement::SetVariable(set)) => options::check_size(&set.variable, &set.value)?,
+            LogicalPlan::Statement(PlanStatement::SetVariable(set)) => options::check_value(&set.variable, &set.value)?,
             LogicalPlan::Explain(explain) => no_shown_secrets(&explain.plan)?,
             LogicalPlan::Analyze(analyze) => no_shown_secrets(&analyze.input)?,
             _ => {}
@@ -512,12 +535,13 @@ impl Session {
             StatementKind::Other(tokens) => tokens,
             _ => return Ok(Description::update()),
         };
-        let mut plan = self.plan(tokens.clone(), &[]).await?;
+        let state = self.state(statement);
+        let mut plan = self.plan(&state, tokens.clone(), &[]).await?;
         if let LogicalPlan::Statement(PlanStatement::Execute(_)) = plan {
             // Executing a prepared statement gives its plan, lazily.
             let data_frame = self.inner.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
             plan = data_frame.logical_plan().clone();
-            self.allow(&plan)?;
+            self.allow(&plan, &state)?;
         }
         let parameters = match plan {
             // They are those of a later EXECUTE.
@@ -537,7 +561,7 @@ impl Session {
                 let plan = without_views(plan).map_err(from_datafusion)?;
                 if parameters.fields().is_empty() && reads_streams(&plan).map_err(from_datafusion)? {
                     // What no stream can answer is refused here, and not when its rows are fetched.
-                    self.state(statement).create_physical_plan(&plan).await.map_err(from_datafusion)?;
+                    state.create_physical_plan(&plan).await.map_err(from_datafusion)?;
                 }
                 let schema = match parameters.fields().is_empty() {
                     true => self.row_schema(plan)?,
@@ -593,21 +617,38 @@ fn is_secret(name: &str) -> bool {
     ["secret", "password", "token", "key", "credential"].iter().any(|word| name.contains(word))
 }
 
-/// A statement that makes an external table, as SHOW CREATE TABLE shows it to everybody.
-fn without_secrets(text: &str, locations: &[String], options: &HashMap<String, String>) -> String {
-    // `scheme://user:password@host`
-    let passwords = locations.iter().filter_map(|location| {
-        let (login, _) = location.split_once("://")?.1.split('/').next()?.rsplit_once('@')?;
-        login.split_once(':').map(|(_, password)| format!(":{}@", password.replace('\'', "''")))
-    });
-    let text = passwords.fold(text.to_owned(), |text, password| text.replace(&password, ":hidden@"));
+/// A statement as it is shown to everybody: without the secrets among its options, whole where they are written in a way
+/// that they cannot be told from the rest.
+fn without_secrets(text: &str, options: &HashMap<String, String>) -> String {
+    let mut shown = text.to_owned();
     let secrets =
         options.iter().filter(|(name, value)| is_secret(name) && !value.is_empty() && !is_secret_reference(value));
-    secrets.fold(text, |text, (_, value)| text.replace(&format!("'{}'", value.replace('\'', "''")), "'hidden'"))
+    for (name, value) in secrets {
+        let quoted = format!("'{}'", value.replace('\'', "''"));
+        shown = shown.replace(&quoted, "'hidden'");
+        if !text.contains(&quoted) || shown.contains(value) {
+            return format!("-- hidden: it holds the secret option {name}, which is not written as '…'");
+        }
+    }
+    shown
+}
+
+/// Refuses a place with a login in it: plans, errors and logs name places.
+fn no_login(location: &str) -> Result<()> {
+    let authority = location.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    if authority.is_some_and(|authority| authority.contains('@')) {
+        let text = "a place with a login in it (scheme://user:password@host) is not taken, as it would be shown: give \
+                    the login with OPTIONS";
+        return Err(Error::invalid_argument(text));
+    }
+    Ok(())
 }
 
 /// Refuses to explain what would be shown with the secrets among its options.
 fn no_shown_secrets(plan: &LogicalPlan) -> Result<()> {
+    if let LogicalPlan::Copy(copy) = plan {
+        no_login(&copy.output_url)?;
+    }
     match plan {
         LogicalPlan::Copy(copy) if copy.options.keys().any(|name| is_secret(name)) => Err(Error::unsupported(
             "EXPLAIN would show the secrets among these OPTIONS: explain the statement without them",
@@ -642,9 +683,15 @@ mod tests {
             ("aws.secret_access_key".to_owned(), "it's".to_owned()),
             ("format.delimiter".to_owned(), ";".to_owned()),
         ]);
-        assert_eq!(without_secrets(text, &["s3://b".to_owned()], &options), text.replace("'it''s'", "'hidden'"));
-        let text = "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'https://ann:pw@host/x'";
-        let shown = without_secrets(text, &["https://ann:pw@host/x".to_owned()], &HashMap::new());
-        assert_eq!(shown, text.replace("ann:pw@", "ann:hidden@"));
+        assert_eq!(without_secrets(text, &options), text.replace("'it''s'", "'hidden'"));
+        for written in ["\"it's\"", "E'it\\'s'"] {
+            let shown = without_secrets(&text.replace("'it''s'", written), &options);
+            assert!(shown.starts_with("-- hidden"), "{shown}");
+        }
+        for (place, is_refused) in
+            [("s3://b/a@b", false), ("https://ann:pw@host/x", true), ("https://token@host", true)]
+        {
+            assert_eq!(no_login(place).is_err(), is_refused, "{place}");
+        }
     }
 }

@@ -62,7 +62,7 @@ impl Session {
             Some(managed) => managed.remove(&resolved.table),
             None => drop(schema.deregister_table(&resolved.table).map_err(from_datafusion)?),
         }
-        self.grants().forget(&resolved);
+        self.grants().forget(&[resolved]);
         Ok(())
     }
 

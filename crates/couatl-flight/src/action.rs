@@ -22,7 +22,7 @@ use tonic::Status;
 
 use crate::client::{Client, Sessions};
 use crate::options::{self, CloseResult, Options};
-use crate::service::{Created, Service, unsupported};
+use crate::service::{Created, Service, no_substrait, unsupported};
 use crate::status::{internal, status};
 use crate::wire::wire_schema;
 
@@ -95,7 +95,7 @@ pub(crate) async fn perform(
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
             return Err(unsupported("transactions are not offered: each statement takes effect on its own"));
         }
-        "CreatePreparedSubstraitPlan" => return Err(unsupported("Substrait plans are not offered: send SQL")),
+        "CreatePreparedSubstraitPlan" => return Err(no_substrait()),
         other => {
             return Err(unsupported(format!("the action '{other}' is not offered; ListActions lists those that are")));
         }

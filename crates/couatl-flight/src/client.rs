@@ -4,6 +4,7 @@
 //! (JDBC's) have one session over all of their connections; those that do not (ADBC's, as it comes) have one connection
 //! for each session.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
@@ -19,7 +20,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
-use tracing::warn;
+use tracing::debug;
 
 use crate::auth::Callers;
 use crate::handle::{HandleLimits, Handles, Weigh};
@@ -34,10 +35,18 @@ const SESSION_COOKIE: &str = "arrow_flight_session_id";
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
 /// What a connection is to the requests that come over it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct ConnectInfo {
     /// The sessions of those of its requests that bring no cookie: one for each user of it.
     own: Arc<Own>,
+    peer: IpAddr,
+}
+
+impl ConnectInfo {
+    /// Of a new connection from an address.
+    pub(crate) fn new(peer: IpAddr) -> Self {
+        Self { own: Arc::default(), peer }
+    }
 }
 
 /// The sessions of a connection. Those whose cookies never came back end with it: nobody could find them.
@@ -207,15 +216,16 @@ where
             if request.uri().path().starts_with(HEALTH) {
                 return inner.call(request).await;
             }
-            let (caller, token) = match callers.identify(request.headers()).await {
+            let connection = request.extensions().get::<ConnectInfo>().cloned();
+            let peer = connection.as_ref().map(|connection| connection.peer);
+            let (caller, token) = match callers.identify(request.headers(), peer).await {
                 Ok(identified) => identified,
                 Err(error) => {
-                    warn!(path = request.uri().path(), %error, "refused");
+                    debug!(path = request.uri().path(), %error, "refused");
                     return Ok(status(&error).into_http());
                 }
             };
             let token = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
-            let connection = request.extensions().get::<ConnectInfo>().cloned();
             let (client, is_known) = sessions.find(request.headers(), connection, &caller);
             let cookie = (!is_known).then(|| set_cookie(&client.id)).flatten();
             request.extensions_mut().insert(client);

@@ -4,20 +4,24 @@ use std::collections::HashMap;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use couatl_core::{is_json, is_uuid, type_spelling};
+use datafusion::catalog::information_schema::INFORMATION_SCHEMA;
 use datafusion::common::ResolvedTableReference;
 
 use crate::wire::{Dictionaries, schema_with};
 
 const PREFIX: &str = "ARROW:FLIGHT:SQL:";
 
+/// The schemas whose tables say what there is, and are not written to.
+const READ_ONLY: [&str; 2] = ["system", INFORMATION_SCHEMA];
+
 /// Where the values of a column come from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Origin<'o> {
     /// A column of this table.
     Table(&'o ResolvedTableReference),
-    /// A column of the table in whose row of a listing it stands, which need not be named again: ten thousand tables
-    /// would take twice the bytes.
-    Listed,
+    /// A column of a table of this schema, in whose row of a listing it stands, which need not be named again: ten
+    /// thousand tables would take twice the bytes.
+    Listed(&'o str),
     /// An expression.
     Nowhere,
 }
@@ -57,7 +61,7 @@ fn description(field: &Field, origin: Origin<'_>) -> Vec<(String, String)> {
         ("TYPE_NAME", type_spelling(field)),
         ("IS_AUTO_INCREMENT", flag(false)),
         ("IS_CASE_SENSITIVE", flag(is_text(field.data_type()))),
-        ("IS_READ_ONLY", flag(matches!(origin, Origin::Nowhere))),
+        ("IS_READ_ONLY", flag(is_read_only(origin))),
         ("IS_SEARCHABLE", flag(true)),
     ];
     said.extend(precision.map(|digits| ("PRECISION", digits.to_string())));
@@ -68,6 +72,14 @@ fn description(field: &Field, origin: Origin<'_>) -> Vec<(String, String)> {
         said.extend(["DB_SCHEMA_NAME", "SCHEMA_NAME"].map(|key| (key, schema.to_string())));
     }
     said.into_iter().map(|(key, value)| (format!("{PREFIX}{key}"), value)).collect()
+}
+
+fn is_read_only(origin: Origin<'_>) -> bool {
+    match origin {
+        Origin::Table(table) => READ_ONLY.contains(&&*table.schema),
+        Origin::Listed(schema) => READ_ONLY.contains(&schema),
+        Origin::Nowhere => true,
+    }
 }
 
 fn is_text(data_type: &DataType) -> bool {
@@ -187,5 +199,13 @@ mod tests {
         let sent = undescribed(&described.fields()[3]);
         assert_eq!(sent.metadata().len(), 1, "what is no description stays");
         assert!(undescribed(&Arc::clone(&described.fields()[0])).metadata().is_empty());
+    }
+
+    #[test]
+    fn tables_that_say_what_there_is_are_not_written_to() {
+        for (schema, expected) in [("public", false), ("system", true), ("information_schema", true)] {
+            let table = ResolvedTableReference { catalog: "c".into(), schema: schema.into(), table: "t".into() };
+            assert_eq!(is_read_only(Origin::Table(&table)), expected, "{schema}");
+        }
     }
 }

@@ -10,12 +10,14 @@
 //! come, more is read ahead.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
@@ -44,16 +46,26 @@ const LINGER: Duration = Duration::from_secs(1);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 256;
 
-/// The connections that a listener takes, without end; all are cut together.
+/// When a client that says nothing is asked whether it is there, and how often until it is given up.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// What a client of HTTP/2 says at least before it can ask for anything: the preface, and the head of a first frame.
+const BEGUN_BYTES: usize = 24 + 9;
+
+/// The connections that a listener takes, without end; all are cut together. Those on which nothing has begun end when
+/// the server closes: HTTP/2 waits for their first words, which may never come.
 pub(crate) fn connections(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
+    closing: CancellationToken,
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> + Send {
     let accepted = stream::unfold(listener, async |listener| {
         loop {
             match listener.accept().await {
-                Ok((socket, _)) => return Some((socket, listener)),
+                Ok((socket, peer)) => return Some(((socket, peer.ip()), listener)),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -61,16 +73,16 @@ pub(crate) fn connections(
             }
         }
     });
-    let begun = accepted.map(move |socket| {
-        let (tls, cut) = (tls.clone(), cut.clone());
+    let begun = accepted.map(move |(socket, peer)| {
+        let (tls, closing, cut) = (tls.clone(), closing.clone(), cut.clone());
         async move {
-            // Rows are small and must not wait for more of them.
-            if let Err(error) = socket.set_nodelay(true) {
-                warn!(%error, "cannot set TCP_NODELAY");
+            if let Err(error) = set_options(&socket) {
+                warn!(%error, "cannot set TCP_NODELAY and keepalive");
             }
-            let Some(tls) = tls else { return Some(Connection::new(Either::Left(socket), cut)) };
+            let begin = |socket| Connection::new(socket, peer, closing, cut);
+            let Some(tls) = tls else { return Some(begin(Either::Left(socket))) };
             match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(socket)).await {
-                Ok(Ok(socket)) => Some(Connection::new(Either::Right(Box::new(socket)), cut)),
+                Ok(Ok(socket)) => Some(begin(Either::Right(Box::new(socket)))),
                 Ok(Err(error)) => {
                     debug!(%error, "a client did not agree on TLS");
                     None
@@ -82,18 +94,31 @@ pub(crate) fn connections(
     begun.buffer_unordered(HANDSHAKES).filter_map(async |connection| connection.map(Ok))
 }
 
+/// Rows are small and must not wait for more of them; a client whose network is lost is noticed where nothing is sent.
+/// There is no `TCP_USER_TIMEOUT`: it also ends clients that are there and do not read for as long.
+fn set_options(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
+    SockRef::from(socket).set_tcp_keepalive(&keepalive)
+}
+
 /// A plain socket, or one with TLS on it.
 type Socket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// A connection to a client.
 pub(crate) struct Connection {
     socket: Socket,
+    peer: IpAddr,
     /// What waits to be written, and how much of it has been.
     waiting: Vec<u8>,
     written: usize,
     /// What has been read ahead, and how much of it has been given; there is none where little comes.
     ahead: Vec<u8>,
     given: usize,
+    /// How much has been read.
+    read: usize,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Whether a flush writes at once.
     eager: bool,
@@ -102,17 +127,25 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn new(socket: Socket, cut: CancellationToken) -> Self {
+    fn new(socket: Socket, peer: IpAddr, closing: CancellationToken, cut: CancellationToken) -> Self {
         Self {
             socket,
+            peer,
             waiting: Vec::new(),
             written: 0,
             ahead: Vec::new(),
             given: 0,
+            read: 0,
+            closing: Box::pin(closing.cancelled_owned()),
             cut: Box::pin(cut.cancelled_owned()),
             eager: false,
             linger: None,
         }
+    }
+
+    /// The address of the client.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.peer
     }
 
     /// The same connection, for HTTP/1, which flushes when there is something to send, and need not read after.
@@ -183,7 +216,17 @@ impl AsyncRead for Connection {
         if let Poll::Ready(Err(error)) = self.poll_write_waiting(context) {
             return Poll::Ready(Err(error));
         }
-        self.poll_read_much(context, buffer)
+        let before = buffer.filled().len();
+        match self.poll_read_much(context, buffer) {
+            // As if the client had closed it.
+            Poll::Pending if self.read < BEGUN_BYTES && self.closing.as_mut().poll(context).is_ready() => {
+                Poll::Ready(Ok(()))
+            }
+            read => {
+                self.read = self.read.saturating_add(buffer.filled().len() - before);
+                read
+            }
+        }
     }
 }
 
@@ -248,7 +291,7 @@ impl Connected for Connection {
     type ConnectInfo = ConnectInfo;
 
     fn connect_info(&self) -> ConnectInfo {
-        ConnectInfo::default()
+        ConnectInfo::new(self.peer())
     }
 }
 
@@ -259,9 +302,13 @@ mod tests {
     use super::*;
 
     async fn pair(cut: CancellationToken) -> (TcpStream, Connection) {
+        closing_pair(CancellationToken::new(), cut).await
+    }
+
+    async fn closing_pair(closing: CancellationToken, cut: CancellationToken) -> (TcpStream, Connection) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut connections = Box::pin(connections(listener, None, cut));
+        let mut connections = Box::pin(connections(listener, None, closing, cut));
         (client, connections.next().await.unwrap().unwrap())
     }
 
@@ -324,6 +371,29 @@ mod tests {
         assert!(found == expected);
         assert_eq!(served.ahead.capacity(), 0);
         saying.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_has_not_begun_ends_when_the_server_closes() {
+        for (said, ends) in [(0, true), (24, true), (32, true), (33, false)] {
+            let closing = CancellationToken::new();
+            let (mut client, mut served) = closing_pair(closing.clone(), CancellationToken::new()).await;
+            client.write_all(&vec![b'P'; said]).await.unwrap();
+            served.read_exact(&mut vec![0; said]).await.unwrap();
+            let mut next = std::pin::pin!(served.read_u8());
+            assert!(futures::poll!(next.as_mut()).is_pending());
+            closing.cancel();
+            assert_eq!(futures::poll!(next).is_ready(), ends, "{said} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn sockets_are_asked_whether_their_clients_are_there() {
+        let (_client, served) = pair(CancellationToken::new()).await;
+        let Either::Left(socket) = &served.socket else { unreachable!("a socket without TLS") };
+        assert!(socket.nodelay().unwrap() && SockRef::from(socket).keepalive().unwrap());
+        assert_eq!(SockRef::from(socket).tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
+        assert!(served.peer.is_loopback());
     }
 
     #[tokio::test]

@@ -21,7 +21,9 @@ use tracing::{debug, warn};
 
 use crate::action::{self, schema_message};
 use crate::client::{Client, Sessions};
-use crate::service::{Service, command};
+use crate::parameters::oversized;
+use crate::poll;
+use crate::service::{Service, command, is_nothing};
 use crate::status::status;
 
 /// The service that tonic serves.
@@ -100,11 +102,13 @@ impl FlightService for Flight {
     }
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        self.call("PollFlightInfo", async {
+        // Who asks for the end of a statement that runs begins nothing.
+        let is_begun = poll::handle(request.get_ref()).is_some();
+        let polled = async {
             let client = Client::of(request.extensions())?.clone();
             self.service.poll(&client, request).await.map(Response::new)
-        })
-        .await
+        };
+        if is_begun { logged("PollFlightInfo", polled).await } else { self.call("PollFlightInfo", polled).await }
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
@@ -112,15 +116,17 @@ impl FlightService for Flight {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        self.call("DoGet", async {
+        // Nor does who fetches what it gave, which is no rows.
+        let is_begun = is_nothing(&request.get_ref().ticket);
+        let fetched = async {
             command(&request.get_ref().ticket)?;
             self.service.do_get(request).await
-        })
-        .await
+        };
+        if is_begun { logged("DoGet", fetched).await } else { self.call("DoGet", fetched).await }
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        self.call("DoPut", self.service.do_put(request)).await
+        self.call("DoPut", async { self.service.do_put(request).await.map_err(oversized) }).await
     }
 
     async fn do_exchange(
@@ -162,5 +168,8 @@ mod tests {
         assert!(matches!(command(&query.as_any().encode_to_vec()), Ok(Command::CommandStatementQuery(_))));
         let broken = Any { value: Bytes::from_static(b"\xff\xff"), ..query.as_any() };
         assert_eq!(command(&broken.encode_to_vec()).unwrap_err().code(), tonic::Code::InvalidArgument);
+        let refused = command(b"").unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        assert!(refused.message().contains("send one, such as CommandStatementQuery"), "{refused}");
     }
 }

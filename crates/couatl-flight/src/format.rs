@@ -5,16 +5,21 @@
 use std::io::Write;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::csv;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::json::{Writer as JsonWriter, WriterBuilder as JsonWriterBuilder};
-use couatl_core::{Error, Result, type_spelling, value_text};
+use couatl_core::{Error, Result, is_uuid, quoted, type_spelling, value_text};
 use datafusion::parquet::arrow::ArrowWriter;
 use parking_lot::Mutex;
+
+/// A row group is sent when it holds so much, or when rows come so long after its first ones.
+const ROW_GROUP_BYTES: usize = 16 * 1024 * 1024;
+const ROW_GROUP_TIME: Duration = Duration::from_secs(5);
 
 /// A format that `format=` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +74,10 @@ impl Format {
             Self::JsonEachRow => Box::new(explicit_nulls().build::<_, LineDelimited>(out.clone())),
             Self::Csv => Box::new(Csv { writer: csv::Writer::new(out.clone()), schema: Arc::clone(schema) }),
             Self::ArrowStream => Box::new(StreamWriter::try_new(out.clone(), schema)?),
-            Self::Parquet => Box::new(ArrowWriter::try_new(out.clone(), Arc::clone(schema), None).map_err(parquet)?),
+            Self::Parquet => Box::new(Parquet {
+                writer: ArrowWriter::try_new(out.clone(), Arc::clone(schema), None).map_err(parquet)?,
+                began: None,
+            }),
         };
         Ok(Writer { encoder, out })
     }
@@ -138,9 +146,10 @@ impl Encoder for Tabs {
                 if position > 0 {
                     out.push('\t');
                 }
-                match column.is_null(row) {
-                    true => out.push_str("\\N"),
-                    false => escape(&mut out, &value_text(column, row)),
+                match column.data_type() {
+                    _ if is_null(column, row) => out.push_str("\\N"),
+                    nested if nested.is_nested() => put_item(&mut out, column, row),
+                    _ => escape(&mut out, &value_text(column, row)),
                 }
             }
             out.push('\n');
@@ -165,6 +174,62 @@ fn escape(out: &mut String, text: &str) {
             c => out.push(c),
         }
     }
+}
+
+/// Arrays of the Null type have no bits that say it.
+fn is_null(column: &dyn Array, row: usize) -> bool {
+    column.data_type().is_null() || column.is_null(row)
+}
+
+/// A value as it stands inside of others, as ClickHouse writes it: `['a, b','c']`, `{'k':1}`, `(1,NULL)`.
+fn put_item(out: &mut String, column: &dyn Array, row: usize) {
+    if is_null(column, row) {
+        return out.push_str("NULL");
+    }
+    match column.data_type() {
+        DataType::List(_) => put_items(out, &column.as_list::<i32>().value(row)),
+        DataType::FixedSizeList(_, _) => put_items(out, &column.as_fixed_size_list().value(row)),
+        DataType::Struct(_) => {
+            let members = column.as_struct().columns();
+            enclose(out, ['(', ')'], members.len(), |out, position| put_item(out, &members[position], row));
+        }
+        DataType::Map(_, _) => {
+            let entries = column.as_map().value(row);
+            enclose(out, ['{', '}'], entries.len(), |out, entry| {
+                put_item(out, entries.column(0), entry);
+                out.push(':');
+                put_item(out, entries.column(1), entry);
+            });
+        }
+        plain if plain.is_numeric() || matches!(plain, DataType::Boolean | DataType::Union(_, _)) => {
+            escape(out, &value_text(column, row));
+        }
+        _ => {
+            out.push('\'');
+            for (position, text) in value_text(column, row).split('\'').enumerate() {
+                if position > 0 {
+                    out.push_str("\\'");
+                }
+                escape(out, text);
+            }
+            out.push('\'');
+        }
+    }
+}
+
+fn put_items(out: &mut String, items: &dyn Array) {
+    enclose(out, ['[', ']'], items.len(), |out, position| put_item(out, items, position));
+}
+
+fn enclose(out: &mut String, [open, close]: [char; 2], count: usize, put: impl Fn(&mut String, usize)) {
+    out.push(open);
+    for position in 0..count {
+        if position > 0 {
+            out.push(',');
+        }
+        put(out, position);
+    }
+    out.push(close);
 }
 
 fn explicit_nulls() -> JsonWriterBuilder {
@@ -197,7 +262,7 @@ impl Json {
             let columns: Vec<_> = schema
                 .fields()
                 .iter()
-                .map(|field| serde_json::json!({"name": field.name(), "type": type_spelling(field)}))
+                .map(|field| serde_json::json!({"name": field.name(), "type": type_name(field)}))
                 .collect();
             let head = format!("{{\"meta\":{},\"data\":", serde_json::Value::from(columns));
             out.put(&head);
@@ -216,6 +281,35 @@ impl Encoder for Json {
         self.begin().finish()?;
         self.out.put(&format!(",\"rows\":{}}}\n", self.rows));
         Ok(())
+    }
+}
+
+/// A type as statements spell it, and one that no statement has in the same manner.
+fn type_name(field: &Field) -> String {
+    match field.data_type() {
+        DataType::Null => "null".into(),
+        DataType::Float16 => "float16".into(),
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) => format!("decimal({p}, {s})"),
+        DataType::Time32(TimeUnit::Second) => "time(0)".into(),
+        DataType::Time32(_) => "time(3)".into(),
+        DataType::Time64(TimeUnit::Nanosecond) => "time(9)".into(),
+        DataType::Duration(_) => "duration".into(),
+        DataType::Interval(_) => "interval".into(),
+        DataType::LargeBinary => "binary".into(),
+        DataType::FixedSizeBinary(_) if !is_uuid(field) => "binary".into(),
+        DataType::List(item) | DataType::FixedSizeList(item, _) => format!("array({})", type_name(item)),
+        DataType::Struct(fields) => {
+            let members: Vec<_> =
+                fields.iter().map(|field| format!("{} {}", quoted(field.name()), type_name(field))).collect();
+            format!("tuple({})", members.join(", "))
+        }
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) if fields.len() == 2 => {
+                format!("map({}, {})", type_name(&fields[0]), type_name(&fields[1]))
+            }
+            _ => type_spelling(field),
+        },
+        _ => type_spelling(field),
     }
 }
 
@@ -247,7 +341,12 @@ impl Encoder for Csv {
 }
 
 fn texts(column: &dyn Array) -> arrow::array::StringArray {
-    (0..column.len()).map(|row| column.is_valid(row).then(|| value_text(column, row))).collect()
+    let text = |row| {
+        let mut text = String::new();
+        put_item(&mut text, column, row);
+        text
+    };
+    (0..column.len()).map(|row| column.is_valid(row).then(|| text(row))).collect()
 }
 
 /// Arrow's own stream.
@@ -261,14 +360,28 @@ impl Encoder for StreamWriter<Out> {
     }
 }
 
-/// A file of row groups, which are sent as they fill up.
-impl Encoder for ArrowWriter<Out> {
+/// A file of row groups, each of which is sent when it is closed.
+struct Parquet {
+    writer: ArrowWriter<Out>,
+    /// When the first rows of the row group that is open came.
+    began: Option<Instant>,
+}
+
+impl Encoder for Parquet {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        ArrowWriter::write(self, batch).map_err(parquet)
+        let began = *self.began.get_or_insert_with(Instant::now);
+        self.writer.write(batch).map_err(parquet)?;
+        if self.writer.memory_size() >= ROW_GROUP_BYTES || began.elapsed() >= ROW_GROUP_TIME {
+            self.writer.flush().map_err(parquet)?;
+            // It keeps the last bytes of a row group in a buffer of its own.
+            self.writer.sync().map_err(|error| parquet(error.into()))?;
+            self.began = None;
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<()> {
-        ArrowWriter::finish(self).map(drop).map_err(parquet)
+        self.writer.finish().map(drop).map_err(parquet)
     }
 }
 
@@ -278,7 +391,8 @@ fn parquet(error: datafusion::parquet::errors::ParquetError) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::array::{ArrayRef, Int64Array, ListArray, MapArray, NullArray, StringArray, StructArray};
+    use arrow::buffer::OffsetBuffer;
 
     use super::*;
 
@@ -314,6 +428,81 @@ mod tests {
             assert_eq!(written(format, &[one.clone(), two.clone()]), expected);
             assert_eq!(written(format, &[]), nothing, "{format:?}");
         }
+    }
+
+    /// NULL, a list of texts, a tuple of a number and a list of NULL, and a map.
+    fn nested() -> RecordBatch {
+        let texts = StringArray::from(vec![Some("a, b"), Some("it's\n"), None]);
+        let item = |items: &dyn Array| Arc::new(Field::new("item", items.data_type().clone(), true));
+        let list = ListArray::new(item(&texts), OffsetBuffer::new(vec![0, 3].into()), Arc::new(texts), None);
+        let nulls = NullArray::new(1);
+        let nulls = ListArray::new(item(&nulls), OffsetBuffer::new(vec![0, 1].into()), Arc::new(nulls), None);
+        let pair = |names: [&str; 2], first: ArrayRef, second: ArrayRef| {
+            let key = Arc::new(Field::new(names[0], first.data_type().clone(), false));
+            let value = Arc::new(Field::new(names[1], second.data_type().clone(), true));
+            StructArray::from(vec![(key, first), (value, second)])
+        };
+        let tuple = pair(["a", "b"], Arc::new(Int64Array::from(vec![1])), Arc::new(nulls));
+        let entries =
+            pair(["key", "value"], Arc::new(StringArray::from(vec!["k"])), Arc::new(Int64Array::from(vec![2])));
+        let field = Arc::new(Field::new("entries", entries.data_type().clone(), false));
+        let map = MapArray::new(field, OffsetBuffer::new(vec![0, 1].into()), entries, None, false);
+        let columns: [(&str, ArrayRef); 4] = [
+            ("nothing", Arc::new(NullArray::new(1))),
+            ("list", Arc::new(list)),
+            ("tuple", Arc::new(tuple)),
+            ("map", Arc::new(map)),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+    }
+
+    #[test]
+    fn items_of_nested_values_are_told_apart() {
+        let written = |format: Format| {
+            let mut writer = format.writer(&nested().schema()).unwrap();
+            let mut bytes = writer.write(&nested()).unwrap();
+            bytes.extend(writer.finish().unwrap());
+            String::from_utf8(bytes).unwrap()
+        };
+        let tabs = "\\N\t['a, b','it\\'s\\n',NULL]\t(1,[NULL])\t{'k':2}\n";
+        assert_eq!(written(Format::TabSeparated), tabs);
+        let csv = "nothing,list,tuple,map\n,\"['a, b','it\\'s\\n',NULL]\",\"(1,[NULL])\",{'k':2}\n";
+        assert_eq!(written(Format::Csv), csv);
+    }
+
+    #[test]
+    fn types_have_one_manner_of_names() {
+        let names: Vec<_> = nested().schema().fields().iter().map(|field| type_name(field)).collect();
+        assert_eq!(names, ["null", "array(string)", "tuple(a int64, b array(null))", "map(string, int64)"]);
+        for (data_type, expected) in [
+            (DataType::Float16, "float16"),
+            (DataType::Time32(TimeUnit::Second), "time(0)"),
+            (DataType::Time64(TimeUnit::Microsecond), "time"),
+            (DataType::Time64(TimeUnit::Nanosecond), "time(9)"),
+            (DataType::Duration(TimeUnit::Millisecond), "duration"),
+        ] {
+            assert_eq!(type_name(&Field::new("f", data_type, true)), expected);
+        }
+    }
+
+    #[test]
+    fn a_row_group_is_sent_when_it_is_large_or_old() {
+        let batch = |rows: std::ops::Range<usize>| {
+            let texts: StringArray = rows.map(|n| Some(format!("{n:0>50000}"))).collect();
+            RecordBatch::try_from_iter([("s", Arc::new(texts) as ArrayRef)]).unwrap()
+        };
+        let mut writer = Format::Parquet.writer(&batch(0..1).schema()).unwrap();
+        assert!(writer.write(&batch(0..1)).unwrap().len() < 50_000);
+        assert!(writer.write(&batch(1..400)).unwrap().len() > ROW_GROUP_BYTES);
+        assert!(writer.write(&batch(400..401)).unwrap().is_empty());
+
+        let out = Out::default();
+        let inner = ArrowWriter::try_new(out.clone(), batch(0..1).schema(), None).unwrap();
+        let mut writer = Parquet { writer: inner, began: Instant::now().checked_sub(ROW_GROUP_TIME) };
+        writer.write(&batch(0..1)).unwrap();
+        assert!(out.take().len() > 50_000);
+        writer.write(&batch(1..2)).unwrap();
+        assert!(out.take().is_empty());
     }
 
     #[test]

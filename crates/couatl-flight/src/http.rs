@@ -3,19 +3,27 @@
 //! A browser sends requests in the name of whoever sits before it, wherever the page comes from that asks for them. So a
 //! GET changes nothing, and where nobody has to log in, requests of other pages and for other names are refused.
 
+use std::error::Error as _;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::IncomingStream;
 use couatl_core::{Error, ErrorKind, Result};
 use couatl_datafusion::Session;
 use futures::stream::BoxStream;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http_body_util::LengthLimitError;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -33,6 +41,9 @@ const MAX_QUERY_BYTES: usize = 16 * 1024 * 1024;
 
 /// The largest answer to a client whose protocol has no chunks.
 const MAX_WHOLE_BYTES: usize = 256 * 1024 * 1024;
+
+/// How long the rows before an error have to leave. What a client has not taken by then is lost with the connection.
+const LEAVING_TIME: Duration = Duration::from_millis(100);
 
 /// What requests are answered from.
 #[derive(Clone)]
@@ -71,6 +82,16 @@ impl axum::serve::Listener for Incoming {
     }
 }
 
+/// The address of a client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(IpAddr);
+
+impl Connected<IncomingStream<'_, Incoming>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Incoming>) -> Self {
+        Self(stream.io().peer())
+    }
+}
+
 impl Http {
     pub(crate) fn router(self) -> Router {
         Router::new()
@@ -82,30 +103,38 @@ impl Http {
     }
 
     /// The session of whoever asks, and the token with which they may come again.
-    async fn session(&self, headers: &HeaderMap) -> Result<(Session, Option<String>)> {
+    async fn session(&self, parts: &Parts) -> Result<(Session, Option<String>)> {
         // Where users log in, a server may have any name; but a browser knows their passwords, and sends them for others.
-        if is_from_elsewhere(headers) || (self.callers.are_all_welcome() && !is_for_here(headers)) {
+        if is_from_elsewhere(&parts.headers) || (self.callers.are_all_welcome() && !is_for_here(parts)) {
             let text = "requests of other pages, and for other names, are refused";
             return Err(Error::new(ErrorKind::PermissionDenied, text));
         }
-        let (caller, token) = self.callers.identify(headers).await?;
+        let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|info| info.0.0);
+        let (caller, token) = self.callers.identify(&parts.headers, peer).await?;
         Ok((self.session.fork().with_caller(caller), token))
     }
 
-    async fn run(&self, asked: Asked, request: Request) -> Result<Response> {
+    async fn run(&self, request: Request) -> Result<Response> {
         let (parts, body) = request.into_parts();
         if self.refusing.is_cancelled() {
             return Err(Error::new(ErrorKind::Unavailable, "the server is shutting down"));
         }
-        let (session, token) = self.session(&parts.headers).await?;
-        let format = asked.format.as_deref().unwrap_or("TabSeparated").parse::<Format>()?;
-        // Not before it is known who sends it.
-        let body = axum::body::to_bytes(body, MAX_QUERY_BYTES).await.map_err(|error| {
-            Error::new(
-                ErrorKind::ResourcesExhausted,
-                format!("the body cannot be read, of which {MAX_QUERY_BYTES} bytes are taken at most: {error}"),
-            )
+        let (session, token) = self.session(&parts).await?;
+        // What is asked, in the address and in the body, is read once it is known who asks.
+        let Query(asked) = Query::<Asked>::try_from_uri(&parts.uri).map_err(|rejection| {
+            let text = "the address says `query` or `format` twice: say each of them once";
+            Error::invalid_argument(text).with_source(rejection)
         })?;
+        let format = asked.format.as_deref().unwrap_or("TabSeparated").parse::<Format>()?;
+        let body = match axum::body::to_bytes(body, MAX_QUERY_BYTES).await {
+            Ok(body) => body,
+            Err(error) if error.source().is_some_and(|source| source.is::<LengthLimitError>()) => {
+                let text = format!("the body has more than {MAX_QUERY_BYTES} bytes, which is the most that is taken");
+                let error = Error::new(ErrorKind::ResourcesExhausted, text);
+                return Ok(refusal_as(StatusCode::PAYLOAD_TOO_LARGE, &error));
+            }
+            Err(error) => return Err(Error::invalid_argument(format!("the body cannot be read: {error}"))),
+        };
         let body = std::str::from_utf8(&body).map_err(|_| Error::invalid_argument("the body is no UTF-8 text"))?;
         let sql = match (asked.query, body.trim()) {
             (Some(query), "") => query,
@@ -122,6 +151,9 @@ impl Http {
         let reads = parts.method != Method::POST;
         let statement = self.runtime.run(async move {
             let statement = Statement::prepare(session, sql).await?;
+            if reads && statement.prepared.has_leading() {
+                return Err(Error::invalid_argument("a GET takes one statement: send several with POST"));
+            }
             if reads && statement.prepared.changes() {
                 return Err(Error::invalid_argument("a GET changes nothing: send this statement with POST"));
             }
@@ -143,12 +175,17 @@ impl Http {
             Some(Err(error)) => return Err(error),
             first => stream::iter(first).chain(chunks),
         };
-        let mut body = Body::from_stream(body);
-        if parts.version < Version::HTTP_11 {
-            // Without chunks, an answer that breaks off looks like one that ends: this one is whole, or none.
-            let whole = axum::body::to_bytes(body, MAX_WHOLE_BYTES).await;
-            body = whole.map(Body::from).map_err(|error| Error::internal(format!("no whole answer: {error}")))?;
-        }
+        let body = if parts.version < Version::HTTP_11 {
+            Body::from(whole(body, MAX_WHOLE_BYTES).await?)
+        } else {
+            // hyper throws away what it has not sent yet when a body fails, and sends it while a body has nothing new.
+            Body::from_stream(body.then(async |chunk| {
+                if chunk.is_err() {
+                    tokio::time::sleep(LEAVING_TIME).await;
+                }
+                chunk
+            }))
+        };
         let response = ([(CONTENT_TYPE, format.content_type())], body).into_response();
         Ok(with_token(response, token))
     }
@@ -174,9 +211,25 @@ fn chunks(
     Ok(chunks.filter(|chunk| futures::future::ready(!matches!(chunk, Ok(bytes) if bytes.is_empty()))).boxed())
 }
 
+/// An answer in one piece. Without chunks, one that breaks off looks like one that ends: it is whole, or none.
+async fn whole(mut chunks: impl Stream<Item = Result<Bytes>> + Unpin, max_bytes: usize) -> Result<Bytes> {
+    let mut whole = Vec::new();
+    while let Some(chunk) = chunks.try_next().await? {
+        if whole.len() + chunk.len() > max_bytes {
+            let text = format!(
+                "the answer has more than {max_bytes} bytes, which is the most without chunks: ask with HTTP/1.1, or for \
+                 fewer rows"
+            );
+            return Err(Error::new(ErrorKind::ResourcesExhausted, text));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(Bytes::from(whole))
+}
+
 /// The numbers of the server, for whoever may come in.
-async fn metrics(State(http): State<Http>, headers: HeaderMap) -> Response {
-    match http.session(&headers).await.map(|(session, _)| metrics::scrape(session.queries())) {
+async fn metrics(State(http): State<Http>, parts: Parts) -> Response {
+    match http.session(&parts).await.map(|(session, _)| metrics::scrape(session.queries())) {
         Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Ok(Err(error)) => refusal(&Error::internal(error.to_string())),
         Err(error) => refusal(&error),
@@ -190,15 +243,8 @@ async fn ready(State(http): State<Http>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn answer(State(http): State<Http>, Query(asked): Query<Asked>, request: Request) -> Response {
-    let method = request.method().clone();
-    match http.run(asked, request).await {
-        Ok(response) => response,
-        Err(error) => {
-            debug!(%method, kind = %error.kind(), %error, "refused");
-            refusal(&error)
-        }
-    }
+async fn answer(State(http): State<Http>, request: Request) -> Response {
+    http.run(request).await.unwrap_or_else(|error| refusal(&error))
 }
 
 /// The token goes where those of Flight go.
@@ -222,11 +268,17 @@ fn refusal(error: &Error) -> Response {
         ErrorKind::PythonException | ErrorKind::Internal | ErrorKind::Cancelled => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     };
+    refusal_as(status, error)
+}
+
+fn refusal_as(status: StatusCode, error: &Error) -> Response {
+    debug!(%status, kind = %error.kind(), %error, "refused");
     let mut response = (status, [("x-couatl-error-kind", error.kind().as_str())], format!("{error}\n")).into_response();
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"couatl\""));
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    // What a query uses up, it uses up again.
+    if error.kind() == ErrorKind::Unavailable {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
@@ -239,23 +291,32 @@ fn is_from_elsewhere(headers: &HeaderMap) -> bool {
 }
 
 /// Whether this machine is meant: a page may give a name of its own to it.
-fn is_for_here(headers: &HeaderMap) -> bool {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+fn is_for_here(parts: &Parts) -> bool {
+    let host = parts.headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
+    // HTTP/2 has the name in the address; HTTP/1.0 needs none, and no browser leaves it out.
+    let Some(host) = host.or_else(|| parts.uri.authority().map(Authority::as_str)) else {
+        return parts.version < Version::HTTP_11;
+    };
     let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     let name = name.map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
+    name == "localhost" || name.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn request(version: Version, uri: &str, headers: &[(&str, &str)]) -> Parts {
+        let request = http::Request::builder().version(version).uri(uri);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.body(()).unwrap().into_parts().0
+    }
+
     #[test]
     fn pages_from_elsewhere_are_told_apart() {
-        let from = |headers: &[(&'static str, &'static str)]| {
-            let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-            let headers = headers.collect();
-            is_from_elsewhere(&headers) || !is_for_here(&headers)
+        let from = |headers: &[(&str, &str)]| {
+            let parts = request(Version::HTTP_11, "/", headers);
+            is_from_elsewhere(&parts.headers) || !is_for_here(&parts)
         };
         for host in ["localhost:8123", "127.0.0.1:8123", "[::1]:8123", "[::1]", "localhost"] {
             assert!(!from(&[("host", host)]), "{host}");
@@ -265,5 +326,35 @@ mod tests {
         }
         assert!(from(&[("host", "evil.example:8123")]));
         assert!(from(&[]));
+    }
+
+    #[test]
+    fn a_host_is_named_in_the_way_of_each_version() {
+        for host in ["localhost:8123", "127.0.0.1:8123", "[::1]:8123"] {
+            assert!(is_for_here(&request(Version::HTTP_2, &format!("https://{host}/"), &[])), "{host}");
+        }
+        assert!(!is_for_here(&request(Version::HTTP_2, "https://evil.example:8123/", &[])));
+        assert!(!is_for_here(&request(Version::HTTP_2, "/", &[])));
+        assert!(is_for_here(&request(Version::HTTP_10, "/", &[])));
+        assert!(!is_for_here(&request(Version::HTTP_10, "/", &[("host", "evil.example")])));
+    }
+
+    #[tokio::test]
+    async fn a_whole_answer_has_a_bound_and_keeps_its_error() {
+        let piece = || Ok(Bytes::from_static(b"ab"));
+        assert_eq!(whole(stream::iter([piece(), piece()]), 4).await.unwrap(), "abab");
+        let error = whole(stream::iter([piece(), piece()]), 3).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourcesExhausted);
+        let error = whole(stream::iter([piece(), Err(Error::cancelled("killed"))]), 4).await.unwrap_err();
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Cancelled, "killed".to_owned()));
+    }
+
+    #[test]
+    fn only_what_another_time_may_go_well_is_to_be_tried_again() {
+        for (kind, again) in [(ErrorKind::Unavailable, true), (ErrorKind::ResourcesExhausted, false)] {
+            let response = refusal(&Error::new(kind, "no"));
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), again, "{kind}");
+        }
     }
 }

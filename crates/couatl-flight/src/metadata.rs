@@ -118,7 +118,7 @@ pub(crate) async fn tables(
                 true if opened.is_none() => self::opened(&*provider, &table).await,
                 _ => opened,
             };
-            let columns = opened.map(|opened| known.encoded(&opened.schema(), dictionaries)).transpose()?;
+            let columns = opened.map(|opened| known.encoded(&name, &opened.schema(), dictionaries)).transpose()?;
             rows.append([&catalog, &name, &table, table_type], columns);
         }
     }
@@ -165,9 +165,9 @@ static NO_COLUMNS: LazyLock<Bytes> = LazyLock::new(|| encode(&Schema::empty()).u
 pub(crate) struct KnownColumns(Mutex<HashMap<usize, (Weak<Schema>, Bytes)>>);
 
 impl KnownColumns {
-    /// The columns of a table, as its rows would be sent.
-    fn encoded(&self, schema: &SchemaRef, dictionaries: Dictionaries) -> Result<Bytes> {
-        let encode = |dictionaries| encode(&described(schema, dictionaries, |_| Origin::Listed));
+    /// The columns of a table of a schema, as its rows would be sent.
+    fn encoded(&self, place: &str, schema: &SchemaRef, dictionaries: Dictionaries) -> Result<Bytes> {
+        let encode = |dictionaries| encode(&described(schema, dictionaries, |_| Origin::Listed(place)));
         if dictionaries == Dictionaries::Kept {
             return encode(dictionaries);
         }

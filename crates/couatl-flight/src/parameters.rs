@@ -3,11 +3,13 @@
 //! They are bound by position. Names are not looked at: ADBC calls them `0`, `1`, …, others `$1` or `?`. Nor are types
 //! checked here, since drivers send what they inferred from the values; the session casts them.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UnionArray, new_null_array};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::ipc::root_as_message;
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use couatl_core::{Error, ErrorKind, Result};
@@ -15,15 +17,19 @@ use couatl_datafusion::{into_datafusion, row_values};
 use datafusion::common::ParamValues;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::{Stream, StreamExt, TryStreamExt, future, stream};
-use tonic::Status;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future, stream};
+use tonic::{Code, Status};
 
 use crate::column::undescribed;
 use crate::status;
+use crate::stream::MAX_MESSAGE_BYTES;
 use crate::wire::{wire_batch, wire_schema};
 
 /// How many bytes of parameters a statement may keep. Those of an update are not kept: it runs as they arrive.
 const BOUND_BYTES: usize = 64 * 1024 * 1024;
+
+/// How many bytes a message of an upload may take once it is decompressed: a few of them can stand for any number.
+const DECOMPRESSED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The rows of parameters that a statement is to be run with.
 #[derive(Debug, Clone, Default)]
@@ -66,13 +72,25 @@ pub(crate) struct Upload(FlightRecordBatchStream);
 
 impl Upload {
     pub(crate) fn new(messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Self {
-        let messages =
-            messages.map_err(Into::into).try_filter(|message| future::ready(!message.data_header.is_empty()));
+        let messages = messages
+            .map_err(oversized)
+            .and_then(|message| future::ready(check_compressed(&message).map(|()| message)))
+            .map_err(Into::into)
+            .try_filter(|message| future::ready(!message.data_header.is_empty()));
         Self(FlightRecordBatchStream::new_from_flight_data(messages))
     }
 
-    /// The next batch of at least one column.
+    /// The next batch of at least one column. An error is the last that it gives.
     pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, Status> {
+        // Arrow's decoder panics where a header promises more than the body has.
+        let decoded = AssertUnwindSafe(self.decoded()).catch_unwind().await;
+        decoded.unwrap_or_else(|_| {
+            let message = "cannot read the upload: the header of a message does not describe its body";
+            Err(status::status(&Error::invalid_argument(message)))
+        })
+    }
+
+    async fn decoded(&mut self) -> Result<Option<RecordBatch>, Status> {
         while let Some(batch) = self.0.next().await {
             let batch = batch.map_err(status::upload)?;
             if batch.num_columns() > 0 {
@@ -96,7 +114,13 @@ impl Upload {
         let Some(schema) = self.0.schema().filter(|schema| !schema.fields().is_empty()) else { return Ok(None) };
         let schema = first.as_ref().map_or_else(|| plain_schema(schema), RecordBatch::schema);
         let rest = stream::try_unfold(self, |mut upload| async move {
-            let failed = |status: Status| into_datafusion(Error::invalid_argument(status.message()));
+            let failed = |status: Status| {
+                let kind = match status.code() {
+                    Code::ResourceExhausted => ErrorKind::ResourcesExhausted,
+                    _ => ErrorKind::InvalidArgument,
+                };
+                into_datafusion(Error::new(kind, status.message()))
+            };
             Ok(upload.next().await.map_err(failed)?.map(|batch| (batch, upload)))
         });
         let rows = stream::iter(first).map(Ok).chain(rest);
@@ -117,6 +141,46 @@ impl Upload {
         }
         Ok(if self.is_empty() { Parameters::None } else { Parameters::Rows(batches.into()) })
     }
+}
+
+/// The status of an upload that failed on its way. Tonic says of what is too large that it is out of a range.
+pub(crate) fn oversized(refused: Status) -> Status {
+    if refused.code() != Code::OutOfRange {
+        return refused;
+    }
+    let message = format!(
+        "a message of the upload takes more than {MAX_MESSAGE_BYTES} bytes, which is the most that one may: send the \
+         rows in smaller batches"
+    );
+    status::status(&Error::new(ErrorKind::ResourcesExhausted, message))
+}
+
+/// Refuses a message that holds too much before its memory is taken.
+fn check_compressed(message: &FlightData) -> Result<(), Status> {
+    let bytes = decompressed_bytes(message);
+    if bytes <= DECOMPRESSED_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "a message of the upload takes {bytes} bytes once it is decompressed, and may take {DECOMPRESSED_BYTES}: send \
+         the rows in smaller batches"
+    );
+    Err(status::status(&Error::new(ErrorKind::ResourcesExhausted, message)))
+}
+
+/// What the compressed buffers of a message take by their own account: its length stands before each of them, or -1
+/// where it is as it is.
+fn decompressed_bytes(message: &FlightData) -> u64 {
+    let Ok(header) = root_as_message(&message.data_header) else { return 0 };
+    let batch = header.header_as_record_batch().or_else(|| header.header_as_dictionary_batch()?.data());
+    let Some(batch) = batch.filter(|batch| batch.compression().is_some()) else { return 0 };
+    let lengths = batch.buffers().into_iter().flatten().filter_map(|buffer| {
+        let start = usize::try_from(buffer.offset()).ok()?;
+        let end = start.checked_add(usize::try_from(buffer.length()).ok()?)?;
+        let length = message.data_body.get(start..end)?.first_chunk::<8>()?;
+        u64::try_from(i64::from_le_bytes(*length)).ok()
+    });
+    lengths.fold(0, u64::saturating_add)
 }
 
 /// A schema without dictionaries, views, and what the server has said of its columns itself.
@@ -162,6 +226,8 @@ fn without_union(union: &UnionArray, position: usize) -> Result<ArrayRef> {
 mod tests {
     use arrow::array::{DictionaryArray, Float64Array, Int64Array, RecordBatchOptions, StringArray, StringViewArray};
     use arrow::datatypes::Int32Type;
+    use arrow::ipc::CompressionType;
+    use arrow::ipc::writer::IpcWriteOptions;
     use arrow_flight::FlightDescriptor;
     use arrow_flight::encode::FlightDataEncoderBuilder;
     use datafusion::common::ScalarValue;
@@ -175,6 +241,11 @@ mod tests {
             ("1", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
         ];
         RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    async fn encoded(batch: RecordBatch, options: IpcWriteOptions) -> Vec<FlightData> {
+        let encoder = FlightDataEncoderBuilder::new().with_options(options).with_max_flight_data_size(usize::MAX);
+        encoder.build(stream::iter([Ok(batch)])).try_collect().await.unwrap()
     }
 
     async fn sent(schema: &Schema, batches: Vec<RecordBatch>) -> Upload {
@@ -269,6 +340,45 @@ mod tests {
         let garbage = FlightData::new().with_data_header(vec![1, 2, 3, 4]);
         let refused = Upload::new(stream::iter([Ok(garbage)])).collect().await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_cut_short_is_refused() {
+        for length in [0, 8] {
+            let mut messages = encoded(adbc_rows(), IpcWriteOptions::default()).await;
+            for message in &mut messages {
+                message.data_body.truncate(length);
+            }
+            let refused = Upload::new(stream::iter(messages.into_iter().map(Ok))).collect().await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument);
+            assert!(refused.message().starts_with("cannot read the upload: "), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_large_once_it_is_decompressed_is_refused_before_it_is() {
+        for codec in [CompressionType::ZSTD, CompressionType::LZ4_FRAME] {
+            for (rows, is_taken) in [(1_000_000, true), (9_000_000, false)] {
+                let zeros = Arc::new(Int64Array::from(vec![0; rows])) as ArrayRef;
+                let batch = RecordBatch::try_from_iter([("0", zeros)]).unwrap();
+                let options = IpcWriteOptions::default().try_with_compression(Some(codec)).unwrap();
+                let messages = encoded(batch, options).await;
+                assert!(messages.iter().map(|message| message.data_body.len()).sum::<usize>() < 1_000_000);
+                let collected = Upload::new(stream::iter(messages.into_iter().map(Ok))).collect().await;
+                assert_eq!(collected.is_ok(), is_taken);
+                let refused = collected.err();
+                let message = refused.as_ref().map(Status::message).unwrap_or_default();
+                assert!(is_taken || message.contains("bytes once it is decompressed"), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_tonic_does_not_take_for_its_size_has_a_kind() {
+        let refused = oversized(Status::out_of_range("decoded message length too large"));
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.message().contains("16777216 bytes"), "{refused}");
+        assert_eq!(oversized(Status::cancelled("the client left")).code(), Code::Cancelled);
     }
 
     #[tokio::test]

@@ -71,7 +71,8 @@ async fn pull<T>(
         };
         let Some(item) = item else { return };
         if let Err(error) = &item {
-            warn!(kind = %error.kind(), %error, "a query failed");
+            // Escaped: what users write into messages must not look like lines of the log.
+            warn!(kind = %error.kind(), error = ?error.to_string(), "a query failed");
             drop(items);
             let _ = sender.send(item).await;
             return;

@@ -23,7 +23,7 @@ use crate::client::{Clients, Sessions};
 use crate::connection::connections;
 use crate::flight::Flight;
 use crate::handle::HandleLimits;
-use crate::http::{Http, Incoming};
+use crate::http::{Http, Incoming, Peer};
 use crate::reflection::Reflection;
 use crate::runtime::QueryRuntime;
 use crate::service::Service;
@@ -160,7 +160,7 @@ impl Server {
         let callers = Callers::new(authenticator, Arc::clone(session.queries()));
         let runtime = QueryRuntime::new(queries.clone(), over.clone());
         let _http = http.map(|listener| {
-            let incoming = Incoming(connections(listener, tls.clone(), cut.clone()).boxed());
+            let incoming = Incoming(connections(listener, tls.clone(), closing.clone(), cut.clone()).boxed());
             let http = Http {
                 session: session.clone(),
                 runtime: runtime.clone(),
@@ -168,7 +168,8 @@ impl Server {
                 refusing: refusing.clone(),
             };
             let closing = closing.clone().cancelled_owned();
-            let serving = axum::serve(incoming, http.router()).with_graceful_shutdown(closing);
+            let serving = axum::serve(incoming, http.router().into_make_service_with_connect_info::<Peer>())
+                .with_graceful_shutdown(closing);
             AbortOnDropHandle::new(tokio::spawn(async move { serving.await }))
         });
         let sessions = Arc::new(Sessions::new(session.clone(), config.sessions));
@@ -195,7 +196,10 @@ impl Server {
             .add_optional_service(config.health.then_some(health))
             .add_optional_service(described.map(Reflection::v1).transpose()?)
             .add_optional_service(described.map(Reflection::v1alpha).transpose()?)
-            .serve_with_incoming_shutdown(connections(listener, tls, cut.clone()), closing.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(
+                connections(listener, tls, closing.clone(), cut.clone()),
+                closing.clone().cancelled_owned(),
+            );
         let mut transport = std::pin::pin!(transport);
         let failed = |error: tonic::transport::Error| {
             Error::new(ErrorKind::Unavailable, format!("the server cannot go on: {error}")).with_source(error)

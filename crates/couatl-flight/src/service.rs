@@ -165,6 +165,7 @@ impl Service {
             Command::CommandPreparedStatementQuery(command) => {
                 Ok(self.statement(client, &command.prepared_statement_handle)?.schema())
             }
+            Command::CommandStatementSubstraitPlan(_) => Err(no_substrait()),
             command => metadata_schema(&command)
                 .ok_or_else(|| unsupported(format!("the schema of {} is not offered", command.type_url()))),
         }
@@ -285,11 +286,14 @@ impl Service {
 
     /// RenewFlightEndpoint: the same endpoint, for longer.
     pub(crate) fn renew(&self, client: &Client, endpoint: FlightEndpoint) -> Result<FlightEndpoint, Status> {
-        match query_handle(&endpoint) {
-            Some(handle) if self.query(client, &handle).is_none() => Err(no_ticket()),
-            Some(_) => Ok(endpoint.with_expiration_time(self.ticket_expiration())),
+        match command(endpoint.ticket.as_ref().map_or(&[][..], |ticket| &ticket.ticket[..])) {
+            Ok(Command::TicketStatementQuery(ticket)) if self.query(client, &ticket.statement_handle).is_some() => {
+                Ok(endpoint.with_expiration_time(self.ticket_expiration()))
+            }
             // The tickets of other commands do not expire.
-            None => Ok(endpoint),
+            Ok(Command::CommandPreparedStatementQuery(_)) => Ok(endpoint),
+            Ok(command) if metadata_schema(&command).is_some() => Ok(endpoint),
+            _ => Err(no_ticket()),
         }
     }
 
@@ -340,6 +344,11 @@ fn no_ticket() -> Status {
     ))
 }
 
+/// Whether a ticket is that of a statement that has run and gives no rows.
+pub(crate) fn is_nothing(ticket: &[u8]) -> bool {
+    matches!(command(ticket), Ok(Command::TicketStatementQuery(ticket)) if ticket.statement_handle == NOTHING)
+}
+
 /// The handle in the ticket of a query.
 fn query_handle(endpoint: &FlightEndpoint) -> Option<Bytes> {
     match command(&endpoint.ticket.as_ref()?.ticket) {
@@ -352,7 +361,22 @@ fn query_handle(endpoint: &FlightEndpoint) -> Option<Bytes> {
 pub(crate) fn command(bytes: &[u8]) -> Result<Command, Status> {
     let refused = |error: String| status(&Error::invalid_argument(format!("this is no Flight SQL command: {error}")));
     let message = Any::decode(bytes).map_err(|error| refused(error.to_string()))?;
+    if message.type_url.is_empty() {
+        return Err(no_command());
+    }
     Command::try_from(message).map_err(|error| refused(error.to_string()))
+}
+
+/// What is empty is refused with, and a descriptor that has a path.
+fn no_command() -> Status {
+    status(&Error::invalid_argument(
+        "there is no Flight SQL command in this: send one, such as CommandStatementQuery, in a google.protobuf.Any; \
+         paths are not taken",
+    ))
+}
+
+pub(crate) fn no_substrait() -> Status {
+    unsupported("Substrait plans are not offered: send SQL")
 }
 
 pub(crate) fn unsupported(message: impl Into<String>) -> Status {
@@ -645,10 +669,10 @@ impl FlightSqlService for Service {
 
     async fn get_flight_info_substrait_plan(
         &self,
-        query: CommandStatementSubstraitPlan,
-        request: Request<FlightDescriptor>,
+        _query: CommandStatementSubstraitPlan,
+        _request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        metadata_info(Command::CommandStatementSubstraitPlan(query), request)
+        Err(no_substrait())
     }
 
     async fn get_flight_info_fallback(
@@ -684,7 +708,7 @@ impl FlightSqlService for Service {
         _command: CommandStatementSubstraitPlan,
         _request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        Err(unsupported("Substrait plans are not offered: send SQL"))
+        Err(no_substrait())
     }
 
     async fn do_put_fallback(
@@ -692,6 +716,9 @@ impl FlightSqlService for Service {
         _request: Request<PeekableFlightDataStream>,
         message: Any,
     ) -> Result<Response<BoxStream<'static, Result<PutResult, Status>>>, Status> {
+        if message.type_url.is_empty() {
+            return Err(no_command());
+        }
         Err(unsupported(format!("an upload for {} is not offered", message.type_url)))
     }
 

@@ -18,10 +18,11 @@ enum Class {
     Quoted,
     Bytes,
     Time(XdbcDatetimeSubcode),
+    Interval,
 }
 
 /// Name, type, size, class. Sizes are digits, bits (of floats) or characters.
-const TYPES: [(&str, XdbcDataType, Option<i32>, Class); 20] = [
+const TYPES: [(&str, XdbcDataType, Option<i32>, Class); 21] = [
     ("boolean", Xdbc::XdbcBit, Some(1), Class::Plain),
     ("int8", Xdbc::XdbcTinyint, Some(3), Class::Exact),
     ("int16", Xdbc::XdbcSmallint, Some(5), Class::Exact),
@@ -40,6 +41,7 @@ const TYPES: [(&str, XdbcDataType, Option<i32>, Class); 20] = [
     ("time", Xdbc::XdbcTime, Some(15), Class::Time(XdbcDatetimeSubcode::XdbcSubcodeTime)),
     ("timestamp", Xdbc::XdbcTimestamp, Some(26), Class::Time(XdbcDatetimeSubcode::XdbcSubcodeTimestamp)),
     ("timestamptz", Xdbc::XdbcTimestamp, Some(32), Class::Time(XdbcDatetimeSubcode::XdbcSubcodeTimestampWithTimezone)),
+    ("interval", Xdbc::XdbcInterval, None, Class::Interval),
     ("uuid", Xdbc::XdbcBinary, Some(36), Class::Quoted),
     ("json", Xdbc::XdbcLongvarchar, None, Class::Quoted),
 ];
@@ -64,7 +66,7 @@ fn info(name: &str, data_type: XdbcDataType, size: Option<i32>, class: &Class) -
     let (prefix, suffix) = match class {
         Class::Quoted => (Some("'".to_owned()), Some("'".to_owned())),
         Class::Bytes => (Some("x'".to_owned()), Some("'".to_owned())),
-        Class::Time(_) => (Some(format!("{name} '")), Some("'".to_owned())),
+        Class::Time(_) | Class::Interval => (Some(format!("{name} '")), Some("'".to_owned())),
         _ => (None, None),
     };
     let scale = match class {
@@ -111,5 +113,6 @@ mod tests {
         let integers = type_info(Some(Xdbc::XdbcInteger as i32)).unwrap();
         let names: Vec<&str> = integers.column(0).as_string::<i32>().iter().flatten().collect();
         assert_eq!(names, ["int32", "uint32"]);
+        assert_eq!(type_info(Some(Xdbc::XdbcInterval as i32)).unwrap().num_rows(), 1);
     }
 }

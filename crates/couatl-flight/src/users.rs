@@ -56,14 +56,31 @@ impl Users {
         Ok(users)
     }
 
+    /// Changes a file, and lets nobody else who does it this way change it meanwhile. What fails leaves it as it is.
+    ///
+    /// # Errors
+    /// Those of the change, and `invalid-argument` where the file cannot be read or written.
+    pub fn change(path: &Path, change: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        // Until it is dropped.
+        let lock = lockable(path).map_err(|error| failed("lock", path, error))?;
+        // Not every file system has locks.
+        if let Err(error) = lock.lock() {
+            tracing::warn!(%error, "the file of users is not locked");
+        }
+        let mut users = Self::read(path)?;
+        change(&mut users)?;
+        users.write(path)
+    }
+
     /// Writes a file in one step: a new one that only its owner can read, or one that those read who read it before.
+    /// Where the path is a symbolic link, the file that it leads to is written.
     ///
     /// # Errors
     /// `invalid-argument` where it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
+        let path = &target(path);
         let lines = self.by_name.iter().map(|(name, Entry { role, hash })| format!("{name}:{role}:{hash}\n"));
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
+        let written = tempfile::NamedTempFile::new_in(folder(path)).and_then(|mut file| {
             file.write_all(lines.collect::<String>().as_bytes())?;
             keep_access(&file, path)?;
             file.as_file().sync_all()?;
@@ -126,6 +143,27 @@ impl Users {
     }
 }
 
+/// The file that a path leads to, where there is one.
+fn target(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What those who change a file lock. It is not the file, which another takes the place of.
+#[cfg(unix)]
+fn lockable(path: &Path) -> std::io::Result<fs::File> {
+    fs::File::open(folder(&target(path)))
+}
+
+/// Where folders cannot be locked, it is a file that stays.
+#[cfg(not(unix))]
+fn lockable(path: &Path) -> std::io::Result<fs::File> {
+    fs::OpenOptions::new().create(true).append(true).open(target(path).with_extension("lock"))
+}
+
 /// A file that takes the place of another is read by those who could read that one.
 #[cfg(unix)]
 fn keep_access(file: &tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
@@ -150,27 +188,42 @@ fn failed(verb: &str, path: &Path, error: std::io::Error) -> Error {
 #[derive(Debug)]
 pub(crate) struct UserFile {
     path: PathBuf,
-    read: Mutex<(Option<SystemTime>, Arc<Users>)>,
+    read: Mutex<Known>,
+}
+
+/// What was read last.
+#[derive(Debug)]
+struct Known {
+    changed: Option<SystemTime>,
+    /// Whether the file of that time has been read; else the users are those of an earlier one.
+    is_read: bool,
+    users: Arc<Users>,
 }
 
 impl UserFile {
     pub(crate) fn open(path: PathBuf) -> Result<Self> {
         let changed = modified(&path);
         let users = Arc::new(Users::read(&path)?);
-        Ok(Self { path, read: Mutex::new((changed, users)) })
+        Ok(Self { path, read: Mutex::new(Known { changed, is_read: true, users }) })
     }
 
     /// The users, as the file has them now. One that cannot be read leaves those that were known.
     pub(crate) fn current(&self) -> Arc<Users> {
         let mut read = self.read.lock();
         let changed = modified(&self.path);
-        if changed != read.0 {
+        // One that cannot be read may be in the middle of a change that its time does not tell from the whole of it.
+        if changed != read.changed || !read.is_read {
             match Users::read(&self.path) {
-                Ok(users) => *read = (changed, Arc::new(users)),
-                Err(error) => tracing::error!(%error, "the users are those of before"),
+                Ok(users) => *read = Known { changed, is_read: true, users: Arc::new(users) },
+                Err(error) => {
+                    if changed != read.changed || read.is_read {
+                        tracing::error!(%error, "the users are those of before");
+                    }
+                    (read.changed, read.is_read) = (changed, false);
+                }
             }
         }
-        Arc::clone(&read.1)
+        Arc::clone(&read.users)
     }
 }
 
@@ -244,5 +297,25 @@ mod tests {
         assert!(file.current().get("ann").is_none());
         users.write(&path).unwrap();
         assert!(file.current().get("ann").is_some());
+    }
+
+    #[test]
+    fn changes_wait_for_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = &folder.path().join("users");
+        let names = ["ann", "bob", "cid", "dan", "eve", "fay", "gus", "hal"];
+        std::thread::scope(|scope| {
+            for name in names {
+                scope.spawn(move || Users::change(path, |users| users.add(name, Role::Reader, "x")).unwrap());
+            }
+        });
+        assert_eq!(Users::read(path).unwrap().list().count(), names.len());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1 + usize::from(cfg!(not(unix))));
+        let refused = Users::change(path, |users| {
+            users.remove("ann");
+            Err(Error::not_found("nobody"))
+        });
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(Users::read(path).unwrap().get("ann").is_some());
     }
 }
