@@ -211,6 +211,7 @@ def test_what_is_too_large_once_it_is_decompressed_is_refused(server, connection
         writer.write_batch(zeros)
         writer.done_writing()
         reader.read()
+        writer.close()
     assert "not found" in error(connection, "SELECT * FROM people")
 
 

@@ -914,7 +914,7 @@ def test_a_key_that_nobody_enforces_is_listed_and_one_that_is_to_be_enforced_is_
         for sequence, column in enumerate(["a", "b"], 1)
     ]
     for keys in ["a INT PRIMARY KEY", "a INT UNIQUE", "a INT, PRIMARY KEY (a)", "a INT, UNIQUE (a)"]:
-        with pytest.raises(Exception, match="does not hold its rows to (PRIMARY KEY|UNIQUE): leave it out, or say"):
+        with pytest.raises(Exception, match=r"does not hold its rows to (PRIMARY KEY|UNIQUE): leave it out, or say"):
             driver.statement(f"CREATE TABLE held ({keys})")
 
 

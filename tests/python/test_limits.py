@@ -8,7 +8,7 @@ import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import create, error, queries, rows, run, value, wait_until
+from harness import PATIENCE, create, error, queries, rows, run, value, wait_until
 from test_http import ask, basic, refused
 from test_users import connect, user, users  # noqa: F401
 
@@ -212,6 +212,20 @@ def test_a_query_does_not_wait_for_ever(limited):
         assert rows(connection, "SELECT n FROM held LIMIT 1") == [(1,)]
 
 
+def test_who_waits_when_the_server_ends_may_try_elsewhere(limited):
+    server = limited("--max-queries", "1", "--queue-time", "60", "--grace", "1")
+    late = "SELECT n AS late FROM held"
+    with unread(server, "SELECT n FROM held"), ThreadPoolExecutor(1) as pool:
+        with server.connect() as admin:
+            wait_until(lambda: state_of(admin, "SELECT n FROM held") == "running", "a query runs")
+            refusal = pool.submit(refused, server, late)
+            wait_until(lambda: state_of(admin, late) == "queued", "a query waits")
+        server.process.terminate()
+        code, text = refusal.result(PATIENCE)
+        assert (code, "shutting down, and the query has not begun" in text) == (503, True)
+        assert server.process.wait(PATIENCE) == 0
+
+
 def test_who_waits_longer_than_an_answer_may_begin_is_told_why(limited):
     """Over HTTP, too: a refusal is a status and its text, not an answer that breaks off."""
     server = limited("--max-queries", "1", "--queue-time", "1.5")
@@ -363,6 +377,8 @@ def test_a_result_has_so_many_rows(limited):
         none_running(connection)
         run(connection, "CREATE TABLE t (n BIGINT)")
         assert run(connection, "INSERT INTO t SELECT * FROM range(1000)") == 1000
+        run(connection, "CREATE TABLE u AS SELECT * FROM range(1000)")
+        assert value(connection, "SELECT count(*) FROM u") == 1000
 
 
 def test_a_result_has_so_many_bytes(limited):

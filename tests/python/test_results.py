@@ -227,3 +227,40 @@ def test_settings_are_refused_by_their_names(server):
         assert value(connection, "SELECT value FROM information_schema.df_settings WHERE name LIKE 'couatl.r%'") == "3"
         assert "couatl.nosuch" in str(error(connection, "SET couatl.nosuch = 3"))
         assert "result_partitions" in str(error(connection, "SET couatl.result_partitions = 'many'"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "refusal"),
+    [
+        ("datafusion.execution.objectstore_writer_buffer_size = 0", "1 at least"),
+        ("datafusion.execution.parquet.write_batch_size = 0", "1 at least"),
+        ("datafusion.execution.parquet.max_row_group_size = 0", "1 at least"),
+        ("datafusion.execution.parquet.maximum_parallel_row_group_writers = 0", "1 at least"),
+        ("datafusion.execution.parquet.maximum_parallel_row_group_writers = 4611686018427387904", "1024 at most"),
+        ("datafusion.execution.minimum_parallel_output_files = 4611686018427387904", "1024 at most"),
+        ("datafusion.execution.hash_join_buffering_capacity = 4611686018427387904", "at most"),
+        ("datafusion.execution.sort_spill_reservation_bytes = 18446744073709551615", "at most"),
+        ("datafusion.optimizer.max_passes = 0", "1 at least"),
+        ("datafusion.execution.time_zone = 'Nowhere/Bad'", "is a time zone, such as 'Europe/Berlin'"),
+    ],
+)
+def test_a_setting_that_no_query_survives_is_refused(connection, setting, refusal):
+    assert refusal in error(connection, f"SET {setting}")
+    name, number = setting.split(" = ")
+    with pytest.raises(connection.Error, match="invalid value"):
+        connection.adbc_connection.set_options(**{f"adbc.flight.sql.session.option.{name}": number.strip("'")})
+
+
+def test_every_setting_may_be_set_to_what_it_is(connection):
+    for name, number in rows(connection, "SHOW ALL"):
+        if number is not None and not name.startswith("datafusion.runtime."):
+            run(connection, f"SET {name} = '{number}'")
+
+
+def test_settings_go_back_to_what_they_were(connection):
+    for name, number in [("result_partitions", "8"), ("keep_dictionaries", "true")]:
+        before = rows(connection, f"SHOW couatl.{name}")
+        run(connection, f"SET couatl.{name} = {number}")
+        assert rows(connection, f"SHOW couatl.{name}") != before
+        run(connection, f"RESET couatl.{name}")
+        assert rows(connection, f"SHOW couatl.{name}") == before

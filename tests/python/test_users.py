@@ -246,6 +246,44 @@ def test_grants_say_otherwise_of_one_stream(guarded):
         assert value(rita, "SELECT count(*) FROM numbers") == 3
 
 
+def test_a_revoke_holds_whatever_names_mean_by_default(guarded):
+    with connect(guarded, "adam") as admin, connect(guarded, "rita") as rita, connect(guarded, "will") as will:
+        run(admin, "CREATE SCHEMA apart; CREATE TABLE apart.salaries AS SELECT 1 AS n")
+        run(admin, "CREATE TABLE salaries AS SELECT 4711 AS n; CREATE VIEW paid AS SELECT * FROM salaries")
+        run(rita, "PREPARE seen AS SELECT * FROM salaries")
+        run(will, "PREPARE more AS INSERT INTO salaries VALUES (1)")
+        run(admin, "REVOKE SELECT ON salaries FROM rita; REVOKE INSERT ON salaries FROM will")
+        for schema in ["public", "apart", "nowhere"]:
+            run(rita, f"SET datafusion.catalog.default_schema = '{schema}'")
+            for sql in ["SELECT * FROM couatl.public.paid", "EXECUTE seen", "SELECT * FROM public.salaries"]:
+                assert "may not SELECT 'salaries': it was revoked" in error(rita, sql), (schema, sql)
+            run(will, f"SET datafusion.catalog.default_schema = '{schema}'")
+            assert "may not INSERT 'salaries': it was revoked" in error(will, "EXECUTE more"), schema
+        assert value(rita, "SELECT n FROM apart.salaries") == 1
+        assert value(admin, "SELECT count(*) FROM salaries") == 1
+
+
+def test_a_schema_goes_with_the_grants_in_it_and_not_past_them(guarded):
+    with connect(guarded, "adam") as admin, connect(guarded, "dora") as dora, connect(guarded, "rita") as rita:
+        run(dora, "CREATE SCHEMA mine; CREATE TABLE mine.kept AS SELECT 1 AS n")
+        run(admin, "REVOKE INSERT ON mine.kept FROM dora; GRANT INSERT ON mine.kept TO rita")
+        assert "may not INSERT 'kept': it was revoked" in error(dora, "DROP SCHEMA mine CASCADE")
+        run(rita, "INSERT INTO mine.kept VALUES (2)")
+        run(admin, "DROP SCHEMA mine CASCADE; CREATE SCHEMA mine; CREATE TABLE mine.kept AS SELECT 1 AS n")
+        assert "may not INSERT 'kept'" in error(rita, "INSERT INTO mine.kept VALUES (2)")
+        run(dora, "DROP SCHEMA mine CASCADE")
+
+
+def test_nobody_writes_lines_of_their_own_into_the_log(guarded):
+    forged = "chr(10) || '2026-01-01 INFO forged' || chr(27) || '[31m'"
+    with connect(guarded, "rita") as rita:
+        failing = f"SELECT CAST(CASE WHEN value > 9 THEN {forged} ELSE '1' END AS int) FROM generate_series(1, 10)"
+        assert "forged" in error(rita, failing)
+    wait_until(lambda: "forged" in guarded.log.read_text(), "a line of the log")
+    assert not [line for line in guarded.log.read_text().splitlines() if line.startswith("2026-01-01")]
+    assert "\x1b" not in guarded.log.read_text()
+
+
 def test_secrets_are_shown_to_their_owner_and_admins(guarded):
     with connect(guarded, "dora") as dora, connect(guarded, "rita") as rita, connect(guarded, "adam") as admin:
         body = "def init(given): pass\ndef read(): return ['hunter2']"
@@ -275,9 +313,19 @@ def test_definitions_are_shown_to_nobody_else_by_any_way(guarded):
         copy = "COPY (SELECT 1) TO '/tmp/never.csv' OPTIONS ('aws.secret_access_key' 'hunter2')"
         assert "would show the secrets" in str(error(dora, f"EXPLAIN {copy}"))
         location = "https://ann:hunter2@127.0.0.1:1/x.csv"
-        run(dora, f"CREATE EXTERNAL TABLE apart (n int) STORED AS CSV LOCATION '{location}'")
-        shown = str(rows(rita, "SELECT definition FROM information_schema.views WHERE table_name = 'apart'"))
-        assert "ann:hidden@" in shown and "hunter2" not in shown
+        for sql in [
+            f"CREATE EXTERNAL TABLE apart (n int) STORED AS CSV LOCATION '{location}'",
+            f"COPY (SELECT 1) TO '{location}'",
+            f"EXPLAIN COPY (SELECT 1) TO '{location}'",
+        ]:
+            refusal = str(error(dora, sql))
+            assert "give the login with OPTIONS" in refusal and "hunter2" not in refusal, sql
+        for written in ["'hunter2'", '"hunter2"', "hunter2", "E'hunter2'"]:
+            options = f"OPTIONS ('format.metadata::password' {written})"
+            run(dora, f"CREATE OR REPLACE EXTERNAL TABLE apart (n int) STORED AS PARQUET LOCATION '/tmp/x/' {options}")
+            for sql in ["SHOW CREATE TABLE apart", "SELECT definition FROM information_schema.views"]:
+                shown = str(rows(rita, sql))
+                assert "hidden" in shown and "hunter2" not in shown, written
     assert "hunter2" not in guarded.log.read_text()
 
 
