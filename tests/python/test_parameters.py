@@ -265,3 +265,10 @@ def test_columns_that_are_cast_keep_their_names(connection):
 )
 def test_what_is_announced_is_what_comes(connection, sql, expected):
     assert [row[0] for row in rows(connection, sql)] == expected
+
+
+def test_a_time_less_a_span_is_a_time(connection):
+    day = datetime.timedelta(days=1)
+    assert value(connection, "SELECT now() - ? < now()", (day,)) is True
+    at = datetime.datetime(2024, 1, 2, tzinfo=datetime.timezone.utc)
+    assert value(connection, "SELECT count(*) FROM (SELECT ?::timestamptz AS ts) WHERE ts > now() - ?", (at, day)) == 0

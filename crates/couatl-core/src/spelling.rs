@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use arrow::array::Array;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 /// The metadata key under which an enum's names and codes are kept, as [`enum_metadata`] writes them.
@@ -61,7 +61,7 @@ pub fn enum_codes(field: &Field) -> Option<Vec<(String, i16)>> {
 
 /// The type of a field, as a statement spells it: `int32`, `array(string)`, `datetime64(3, 'UTC')`.
 ///
-/// A type that no statement can spell is printed as Arrow does.
+/// One that no statement can spell is printed in the same manner; unions and the like as Arrow prints them.
 pub fn type_spelling(field: &Field) -> String {
     if is_uuid(field) {
         return "uuid".into();
@@ -90,11 +90,21 @@ pub fn type_spelling(field: &Field) -> String {
         DataType::Float32 => "float32".into(),
         DataType::Float64 => "float64".into(),
         DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => format!("decimal({p}, {s})"),
-        DataType::Utf8 => "string".into(),
-        DataType::Binary => "binary".into(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "binary".into()
+        }
         DataType::Date32 => "date".into(),
         DataType::Time64(TimeUnit::Microsecond) => "time".into(),
-        DataType::Interval(IntervalUnit::MonthDayNano) => "interval".into(),
+        DataType::Interval(_) => "interval".into(),
+        // What no column is declared with, and queries give.
+        DataType::Null => "null".into(),
+        DataType::Float16 => "float16".into(),
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) => format!("decimal({p}, {s})"),
+        DataType::Time32(TimeUnit::Second) => "time(0)".into(),
+        DataType::Time32(_) => "time(3)".into(),
+        DataType::Time64(_) => "time(9)".into(),
+        DataType::Duration(_) => "duration".into(),
         DataType::Timestamp(TimeUnit::Microsecond, None) => "timestamp".into(),
         DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if &**zone == "UTC" => "timestamptz".into(),
         DataType::Timestamp(unit, zone) => {
@@ -109,7 +119,9 @@ pub fn type_spelling(field: &Field) -> String {
                 None => format!("datetime64({precision})"),
             }
         }
-        DataType::List(item) => format!("array({})", type_spelling(item)),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            format!("array({})", type_spelling(item))
+        }
         DataType::Map(entries, _) => match entries.data_type() {
             DataType::Struct(fields) if fields.len() == 2 => {
                 format!("map({}, {})", type_spelling(&fields[0]), type_spelling(&fields[1]))

@@ -124,6 +124,8 @@ pub(crate) fn typed(values: ParamValues, prepared: &Prepared) -> Result<ParamVal
     let fields = prepared.parameters.fields();
     let cast = |value: &ScalarValue, wanted: &DataType| match (value.data_type(), wanted) {
         (_, DataType::Null) => Ok(value.clone()),
+        // What is added to a time, or taken from it, is announced as one.
+        (DataType::Duration(_), DataType::Timestamp(_, _)) => Ok(value.clone()),
         (DataType::Utf8 | DataType::LargeUtf8, DataType::FixedSizeBinary(16)) => {
             uuid_text::scalar(value).map(|uuid| uuid.unwrap_or_else(|| value.clone()))
         }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::csv;
-use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::json::{Writer as JsonWriter, WriterBuilder as JsonWriterBuilder};
-use couatl_core::{Error, Result, is_uuid, quoted, type_spelling, value_text};
+use couatl_core::{Error, Result, type_spelling, value_text};
 use datafusion::parquet::arrow::ArrowWriter;
 use parking_lot::Mutex;
 
@@ -262,7 +262,7 @@ impl Json {
             let columns: Vec<_> = schema
                 .fields()
                 .iter()
-                .map(|field| serde_json::json!({"name": field.name(), "type": type_name(field)}))
+                .map(|field| serde_json::json!({"name": field.name(), "type": type_spelling(field)}))
                 .collect();
             let head = format!("{{\"meta\":{},\"data\":", serde_json::Value::from(columns));
             out.put(&head);
@@ -281,35 +281,6 @@ impl Encoder for Json {
         self.begin().finish()?;
         self.out.put(&format!(",\"rows\":{}}}\n", self.rows));
         Ok(())
-    }
-}
-
-/// A type as statements spell it, and one that no statement has in the same manner.
-fn type_name(field: &Field) -> String {
-    match field.data_type() {
-        DataType::Null => "null".into(),
-        DataType::Float16 => "float16".into(),
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) => format!("decimal({p}, {s})"),
-        DataType::Time32(TimeUnit::Second) => "time(0)".into(),
-        DataType::Time32(_) => "time(3)".into(),
-        DataType::Time64(TimeUnit::Nanosecond) => "time(9)".into(),
-        DataType::Duration(_) => "duration".into(),
-        DataType::Interval(_) => "interval".into(),
-        DataType::LargeBinary => "binary".into(),
-        DataType::FixedSizeBinary(_) if !is_uuid(field) => "binary".into(),
-        DataType::List(item) | DataType::FixedSizeList(item, _) => format!("array({})", type_name(item)),
-        DataType::Struct(fields) => {
-            let members: Vec<_> =
-                fields.iter().map(|field| format!("{} {}", quoted(field.name()), type_name(field))).collect();
-            format!("tuple({})", members.join(", "))
-        }
-        DataType::Map(entries, _) => match entries.data_type() {
-            DataType::Struct(fields) if fields.len() == 2 => {
-                format!("map({}, {})", type_name(&fields[0]), type_name(&fields[1]))
-            }
-            _ => type_spelling(field),
-        },
-        _ => type_spelling(field),
     }
 }
 
@@ -393,6 +364,7 @@ fn parquet(error: datafusion::parquet::errors::ParquetError) -> Error {
 mod tests {
     use arrow::array::{ArrayRef, Int64Array, ListArray, MapArray, NullArray, StringArray, StructArray};
     use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::{Field, TimeUnit};
 
     use super::*;
 
@@ -472,7 +444,7 @@ mod tests {
 
     #[test]
     fn types_have_one_manner_of_names() {
-        let names: Vec<_> = nested().schema().fields().iter().map(|field| type_name(field)).collect();
+        let names: Vec<_> = nested().schema().fields().iter().map(|field| type_spelling(field)).collect();
         assert_eq!(names, ["null", "array(string)", "tuple(a int64, b array(null))", "map(string, int64)"]);
         for (data_type, expected) in [
             (DataType::Float16, "float16"),
@@ -481,7 +453,7 @@ mod tests {
             (DataType::Time64(TimeUnit::Nanosecond), "time(9)"),
             (DataType::Duration(TimeUnit::Millisecond), "duration"),
         ] {
-            assert_eq!(type_name(&Field::new("f", data_type, true)), expected);
+            assert_eq!(type_spelling(&Field::new("f", data_type, true)), expected);
         }
     }
 
