@@ -11,9 +11,12 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
 use couatl_core::{Error, ErrorKind, Result};
-use datafusion::catalog::TableProvider;
+use datafusion::catalog::cte_worktable::CteWorkTable;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ResolvedTableReference, SchemaReference, TableReference};
+use datafusion::datasource::listing::ListingTable;
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{
@@ -200,7 +203,10 @@ impl Deeds {
                     self.tables.push((Meant { name: name.clone(), table: None }, Privilege::Insert));
                     (Role::Writer, "create or drop tables and views")
                 }
-                DdlStatement::CreateExternalTable(_) => (Role::Developer, "create external tables"),
+                DdlStatement::CreateExternalTable(table) => {
+                    self.tables.push((Meant { name: table.name.clone(), table: None }, Privilege::Insert));
+                    (Role::Developer, "create external tables")
+                }
                 DdlStatement::DropCatalogSchema(DropCatalogSchema { name, .. }) => {
                     self.schemas.push(name.clone());
                     (Role::Developer, "drop schemas")
@@ -216,6 +222,27 @@ impl Deeds {
             _ => return,
         };
         self.roles.push(role);
+    }
+
+    /// Refuses to read or write a table that is not in its place any more: a statement may have been prepared before it
+    /// was dropped or replaced, and would go on with the old one.
+    pub(crate) fn check_tables(&self, state: &SessionState) -> Result<()> {
+        match self.tables.iter().find(|(table, _)| table.is_gone(state)) {
+            None => Ok(()),
+            Some((gone, _)) => Err(Error::not_found(format!(
+                "table '{}' has been dropped or replaced: prepare the statement again",
+                gone.name
+            ))),
+        }
+    }
+
+    /// A table whose name means another one where views are read, which is under the defaults that sessions begin with.
+    pub(crate) fn unfixed(&self, state: &SessionState) -> Option<&TableReference> {
+        let fixed = |table: &Meant| {
+            let begun = table.name.clone().resolve(catalog::CATALOG, catalog::SCHEMA);
+            table.names(state).iter().all(|name| *name == begun)
+        };
+        self.tables.iter().map(|(table, _)| table).find(|table| !fixed(table)).map(|table| &table.name)
     }
 
     /// Refuses what the user may not do, where names mean what they mean in this state.
@@ -248,20 +275,37 @@ impl Meant {
         Self { name: name.clone(), table: source_as_provider(source).ok() }
     }
 
-    /// The whole name of the table; where the table is not there any more, all that its name may have meant.
+    /// The whole name of the table; where it is not there any more, all that its name may have meant. What a query makes
+    /// for itself has none.
     fn names(&self, state: &SessionState) -> Vec<ResolvedTableReference> {
         let defaults = &state.config_options().catalog;
         let now = self.name.clone().resolve(&defaults.default_catalog, &defaults.default_schema);
         let Some(table) = self.table.as_ref().filter(|_| !matches!(self.name, TableReference::Full { .. })) else {
             return vec![now];
         };
+        if table.is::<CteWorkTable>() {
+            return Vec::new();
+        }
         let mut names = catalog::named(state, &self.name);
         match names.iter().position(|name| catalog::is_bound(state, name, table)) {
             Some(found) => vec![names.swap_remove(found)],
+            // Made anew at each look: what the server says of itself, and what functions give.
+            None if table.is::<StreamingTable>() => vec![now],
             None => {
                 names.push(now);
                 names
             }
         }
+    }
+
+    /// Whether the table stood in a schema of ours, and does not any more. A stream is looked up again when it is opened.
+    fn is_gone(&self, state: &SessionState) -> bool {
+        let Some(table) = &self.table else { return false };
+        if !(table.is::<MemTable>() || table.is::<ListingTable>()) {
+            return false;
+        }
+        let names = catalog::named(state, &self.name);
+        names.iter().all(|name| catalog::is_managed(state.catalog_list().as_ref(), name))
+            && !names.iter().any(|name| catalog::is_bound(state, name, table))
     }
 }

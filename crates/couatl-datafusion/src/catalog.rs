@@ -41,9 +41,15 @@ pub(crate) type StateRef = Arc<RwLock<Option<Weak<RwLock<SessionState>>>>>;
 /// The catalog of a new session.
 pub(crate) fn new_catalog(queries: Arc<Queries>, state: StateRef) -> Result<Arc<dyn CatalogProvider>> {
     let catalog = Arc::new(MemoryCatalogProvider::new());
-    catalog.register_schema(SCHEMA, Arc::new(ManagedSchema { tables: RwLock::default(), state }))?;
+    catalog.register_schema(SCHEMA, new_schema(CATALOG, SCHEMA, &state))?;
     catalog.register_schema(SYSTEM, Arc::new(SystemSchema { queries }))?;
     Ok(catalog)
+}
+
+/// A schema whose views are read by that session.
+pub(crate) fn new_schema(catalog: &str, schema: &str, state: &StateRef) -> Arc<dyn SchemaProvider> {
+    let place = (catalog.to_owned(), schema.to_owned());
+    Arc::new(ManagedSchema { place, tables: RwLock::default(), state: Arc::clone(state) })
 }
 
 /// The stream of a name, if there is one and it lives in a schema of ours.
@@ -144,6 +150,7 @@ pub(crate) fn put(
 /// Tables by name. A view is planned anew each time it is looked up, and so reads what its names mean then.
 #[derive(Debug)]
 pub(crate) struct ManagedSchema {
+    place: (String, String),
     tables: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
     state: StateRef,
 }
@@ -168,13 +175,14 @@ impl SchemaProvider for ManagedSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        view::check(name)?;
+        let place = whole(&self.place.0, &self.place.1, name);
+        view::check(&place)?;
         let Some(table) = self.tables.read().get(name).cloned() else { return Ok(None) };
         if let Some(view) = table.downcast_ref::<ViewTable>()
             && let Some(definition) = view.definition()
             && let Some(state) = self.state()
         {
-            return view::current(name, &table, definition, &state).await.map(Some);
+            return view::current(&place, &table, definition, &state).await.map(Some);
         }
         Ok(Some(table))
     }

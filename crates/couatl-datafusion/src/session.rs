@@ -15,7 +15,7 @@ use datafusion::datasource::TableType;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{
-    DdlStatement, DropCatalogSchema, DropTable, DropView, LogicalPlan, Statement as PlanStatement,
+    CreateCatalogSchema, DdlStatement, DropCatalogSchema, DropTable, DropView, LogicalPlan, Statement as PlanStatement,
 };
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, execute_stream};
@@ -23,10 +23,11 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::TryStreamExt;
 use parking_lot::RwLock;
+use url::Url;
 
 use crate::access::{Deeds, Directory, Grants, Role};
 use crate::caller::Caller;
-use crate::catalog::{self, CATALOG, SCHEMA};
+use crate::catalog::{self, CATALOG, SCHEMA, StateRef};
 use crate::limits::Limits;
 use crate::options::WireOptions;
 use crate::planner::{StatementText, install_session, reads_streams};
@@ -58,6 +59,8 @@ pub struct SessionSettings {
 
 struct Inner {
     context: SessionContext,
+    /// The session that reads views.
+    views: StateRef,
     host: Arc<dyn Host>,
     queries: Arc<Queries>,
     grants: Arc<Grants>,
@@ -104,9 +107,9 @@ impl Session {
         context.register_udf(uuid_text::to_uuid());
         context.register_udf(uuid_text::uuid_to_text());
         let state = Arc::new(RwLock::new(Some(context.state_weak_ref())));
-        let catalog = catalog::new_catalog(queries.clone(), state).map_err(from_datafusion)?;
+        let catalog = catalog::new_catalog(queries.clone(), Arc::clone(&state)).map_err(from_datafusion)?;
         context.register_catalog(CATALOG, catalog);
-        let inner = Inner { context, host, queries, grants: Arc::default() };
+        let inner = Inner { context, views: state, host, queries, grants: Arc::default() };
         Ok(Self { inner: Arc::new(inner), caller: Caller::default() })
     }
 
@@ -125,9 +128,10 @@ impl Session {
 
     /// The same streams and queries, seen from another context.
     pub(crate) fn with_context(&self, context: SessionContext) -> Self {
-        let Inner { host, queries, grants, .. } = &*self.inner;
-        let (host, queries, grants) = (Arc::clone(host), Arc::clone(queries), Arc::clone(grants));
-        Self { inner: Arc::new(Inner { context, host, queries, grants }), caller: self.caller.clone() }
+        let Inner { views, host, queries, grants, .. } = &*self.inner;
+        let (views, host) = (Arc::clone(views), Arc::clone(host));
+        let (queries, grants) = (Arc::clone(queries), Arc::clone(grants));
+        Self { inner: Arc::new(Inner { context, views, host, queries, grants }), caller: self.caller.clone() }
     }
 
     /// The same session, as somebody sees it: what they may not do is refused, and what others do is not shown.
@@ -153,10 +157,8 @@ impl Session {
 
     /// Refuses a plan that does what the user may not, where names mean what they mean in this state.
     fn allow(&self, plan: &LogicalPlan, state: &SessionState) -> Result<()> {
-        if self.caller.principals().next().is_none() {
-            return Ok(());
-        }
         let deeds = Deeds::of(plan).map_err(from_datafusion)?;
+        deeds.check_tables(state)?;
         self.caller.principals().try_for_each(|user| deeds.check(user, &self.inner.grants, state))
     }
 
@@ -412,7 +414,14 @@ impl Session {
             // Not the session itself: the plans that DDL runs are to know their statement. Catalogs are shared.
             LogicalPlan::Ddl(DdlStatement::CreateView(mut view)) => {
                 view.definition = Some(statement.text.clone());
-                let name = self.resolved(view.name.clone());
+                let unfixed = Deeds::of(&view.input).map_err(from_datafusion)?;
+                if let Some(name) = unfixed.unfixed(&state) {
+                    return Err(Error::invalid_argument(format!(
+                        "a view means what its names mean by the defaults that sessions begin with: write '{name}' with \
+                         its catalog and its schema"
+                    )));
+                }
+                let name = resolved(&state, view.name.clone());
                 let plan = LogicalPlan::Ddl(DdlStatement::CreateView(view));
                 let created = SessionContext::new_with_state(state).execute_logical_plan(plan).await;
                 // It may stand in the place of a table.
@@ -433,13 +442,17 @@ impl Session {
             }
             LogicalPlan::Ddl(
                 DdlStatement::DropTable(DropTable { name, .. }) | DdlStatement::DropView(DropView { name, .. }),
-            ) if catalog::stream(state.catalog_list().as_ref(), &self.resolved(name.clone())).is_some() => {
+            ) if catalog::stream(state.catalog_list().as_ref(), &resolved(&state, name.clone())).is_some() => {
                 return Err(Error::invalid_argument(format!("'{name}' is a stream; DROP STREAM drops it")));
             }
             LogicalPlan::Ddl(DdlStatement::DropCatalogSchema(DropCatalogSchema { name, .. }))
                 if catalog::is_own_schema(&name, &state.config_options().catalog.default_catalog) =>
             {
                 return Err(Error::invalid_argument(format!("the schema '{name}' belongs to the session and stays")));
+            }
+            LogicalPlan::Ddl(DdlStatement::CreateCatalogSchema(create)) => {
+                self.create_schema(&state, &create)?;
+                return self.nothing();
             }
             LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut table)) => {
                 table.locations.iter().try_for_each(|location| no_login(location))?;
@@ -456,7 +469,7 @@ impl Session {
                 drop @ (DdlStatement::DropTable(_) | DdlStatement::DropView(_) | DdlStatement::DropCatalogSchema(_)),
             ) => {
                 let names = match &drop {
-                    DdlStatement::DropTable(DropTable { name, .. }) => vec![self.resolved(name.clone())],
+                    DdlStatement::DropTable(DropTable { name, .. }) => vec![resolved(&state, name.clone())],
                     DdlStatement::DropCatalogSchema(dropped) => catalog::tables_in(&state, &dropped.name),
                     _ => Vec::new(),
                 };
@@ -464,8 +477,10 @@ impl Session {
                 dropped.inspect(|_| self.inner.grants.forget(&names))
             }
             plan @ LogicalPlan::Ddl(_) => SessionContext::new_with_state(state).execute_logical_plan(plan).await,
-            // DataFusion resets its own settings alone.
-            LogicalPlan::Statement(PlanStatement::ResetVariable(reset)) if reset.variable.starts_with("couatl.") => {
+            // DataFusion knows what settings begin with anywhere, and not here. Those of the server have no option of ours.
+            LogicalPlan::Statement(PlanStatement::ResetVariable(reset))
+                if !reset.variable.to_ascii_lowercase().starts_with("datafusion.runtime") =>
+            {
                 self.set_option(&reset.variable, None)?;
                 return self.nothing();
             }
@@ -492,6 +507,22 @@ impl Session {
             plan => without_views(plan).map(|plan| DataFrame::new(state, plan)),
         };
         data_frame.map_err(from_datafusion)
+    }
+
+    /// A schema like the one that is there from the beginning.
+    fn create_schema(&self, state: &SessionState, create: &CreateCatalogSchema) -> Result<()> {
+        let default = &state.config_options().catalog.default_catalog;
+        let (catalog, schema) = create.schema_name.split_once('.').unwrap_or((default, &create.schema_name));
+        let provider = state.catalog_list().catalog(catalog);
+        let provider = provider.ok_or_else(|| Error::not_found(format!("there is no catalog '{catalog}'")))?;
+        if provider.schema(schema).is_none() {
+            let made = catalog::new_schema(catalog, schema, &self.inner.views);
+            return provider.register_schema(schema, made).map(drop).map_err(from_datafusion);
+        }
+        if create.if_not_exists {
+            return Ok(());
+        }
+        Err(Error::already_exists(format!("the schema '{catalog}.{schema}' exists already")))
     }
 
     /// The session's state for a plan that is to know its statement.
@@ -583,10 +614,7 @@ impl Session {
 
     /// What a name means here.
     pub(crate) fn resolved(&self, name: TableReference) -> ResolvedTableReference {
-        let state = self.inner.context.state_ref();
-        let state = state.read();
-        let defaults = &state.config().options().catalog;
-        name.resolve(&defaults.default_catalog, &defaults.default_schema)
+        resolved(&self.inner.context.state_ref().read(), name)
     }
 
     /// What a name means here, and the schema where it is, or would be.
@@ -602,6 +630,12 @@ impl Session {
         })?;
         Ok((resolved, schema))
     }
+}
+
+/// What a name means in a state.
+pub(crate) fn resolved(state: &SessionState, name: TableReference) -> ResolvedTableReference {
+    let defaults = &state.config().options().catalog;
+    name.resolve(&defaults.default_catalog, &defaults.default_schema)
 }
 
 /// The statements of a text: all but the last, and the last.
@@ -635,8 +669,10 @@ fn without_secrets(text: &str, options: &HashMap<String, String>) -> String {
 
 /// Refuses a place with a login in it: plans, errors and logs name places.
 fn no_login(location: &str) -> Result<()> {
-    let authority = location.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
-    if authority.is_some_and(|authority| authority.contains('@')) {
+    let Ok(place) = Url::parse(location) else { return Ok(()) };
+    // Azure's containers stand where others have users.
+    let is_user = !place.username().is_empty() && !place.scheme().starts_with("abfs");
+    if is_user || place.password().is_some() {
         let text = "a place with a login in it (scheme://user:password@host) is not taken, as it would be shown: give \
                     the login with OPTIONS";
         return Err(Error::invalid_argument(text));
@@ -688,9 +724,14 @@ mod tests {
             let shown = without_secrets(&text.replace("'it''s'", written), &options);
             assert!(shown.starts_with("-- hidden"), "{shown}");
         }
-        for (place, is_refused) in
-            [("s3://b/a@b", false), ("https://ann:pw@host/x", true), ("https://token@host", true)]
-        {
+        for (place, is_refused) in [
+            ("s3://b/a@b", false),
+            ("https://ann:pw@host/x", true),
+            ("https://token@host", true),
+            ("https:/ann:pw@host", true),
+            ("abfss://box@account.net/x", false),
+            ("/a/b@c", false),
+        ] {
             assert_eq!(no_login(place).is_err(), is_refused, "{place}");
         }
     }

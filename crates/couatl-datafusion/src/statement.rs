@@ -173,7 +173,7 @@ pub(crate) async fn plan(state: &SessionState, tokens: Vec<TokenWithSpan>, types
             let name = name.resolve(&defaults.default_catalog, &defaults.default_schema);
             let planning = insert::statement_to_plan(state, statement, types);
             match is_managed(state.catalog_list().as_ref(), &name) {
-                true => view::created(&name.table, planning).await?,
+                true => view::created(&name, planning).await?,
                 false => planning.await?,
             }
         }

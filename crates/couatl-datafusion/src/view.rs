@@ -10,12 +10,14 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use couatl_core::Error;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::ResolvedTableReference;
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{DdlStatement, Expr, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 
+use crate::catalog::{CATALOG, SCHEMA};
 use crate::statement::datafusion_statement;
 use crate::{depth, into_datafusion};
 
@@ -68,28 +70,42 @@ fn refusal(why: &str) -> datafusion::error::DataFusionError {
     into_datafusion(Error::invalid_argument(why))
 }
 
+/// Its name in messages, and among the views that are being planned.
+fn title(name: &ResolvedTableReference) -> String {
+    match (&*name.catalog, &*name.schema) {
+        (CATALOG, SCHEMA) => name.table.to_string(),
+        (CATALOG, schema) => format!("{schema}.{}", name.table),
+        (catalog, schema) => format!("{catalog}.{schema}.{}", name.table),
+    }
+}
+
 /// Plans what makes a view, which must not come to read itself.
-pub(crate) async fn created<T>(view: &str, planning: impl Future<Output = Result<T>>) -> Result<T> {
-    let reading = Reading::default().and(view);
+pub(crate) async fn created<T>(view: &ResolvedTableReference, planning: impl Future<Output = Result<T>>) -> Result<T> {
+    let reading = Reading::default().and(&title(view));
     let refused = reading.refused.clone();
     let planned = READING.scope(reading, planning).await;
     refused.get().map_or(planned, |why| Err(refusal(why)))
 }
 
 /// Refuses a name that is being planned, whatever it means now: it is about to be a view.
-pub(crate) fn check(name: &str) -> Result<()> {
+pub(crate) fn check(name: &ResolvedTableReference) -> Result<()> {
     let reading = Reading::now();
+    if reading.views.is_empty() {
+        return Ok(());
+    }
+    let name = &title(name);
     if reading.views.iter().any(|view| view == name) { reading.check(name) } else { Ok(()) }
 }
 
 /// The view as it is now.
 pub(crate) async fn current(
-    name: &str,
+    name: &ResolvedTableReference,
     view: &Arc<dyn TableProvider>,
     definition: &str,
     state: &SessionState,
 ) -> Result<Arc<dyn TableProvider>> {
     let outer = Reading::now();
+    let name = &title(name);
     outer.check(name)?;
     let reading = outer.clone().and(name);
     let refused = reading.refused.clone();
@@ -99,8 +115,12 @@ pub(crate) async fn current(
         (Some(why), _) if !outer.views.is_empty() => Err(refusal(why)),
         (Some(why), _) => Ok(Arc::new(RefusedView { schema: view.schema(), why: why.clone() })),
         (None, Ok(Some(planned))) => Ok(planned),
+        (None, Ok(None)) => Ok(view.clone()),
         // A view over what is no more is still there as well; reading it says what it lacks.
-        (None, Ok(None) | Err(_)) => Ok(view.clone()),
+        (None, Err(error)) => {
+            let why = format!("view '{name}' cannot be read: {}", crate::from_datafusion(error));
+            Ok(Arc::new(RefusedView { schema: view.schema(), why }))
+        }
     }
 }
 

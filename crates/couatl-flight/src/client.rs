@@ -16,7 +16,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use http::{Extensions, HeaderMap, HeaderValue};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
@@ -191,6 +193,8 @@ fn cookie(headers: &HeaderMap) -> Option<Bytes> {
 pub(crate) struct Clients<S> {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) callers: Callers,
+    /// The calls that have not been answered to the end.
+    pub(crate) calls: TaskTracker,
     pub(crate) inner: S,
 }
 
@@ -207,7 +211,7 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let (sessions, callers) = (Arc::clone(&self.sessions), self.callers.clone());
+        let (sessions, callers, calls) = (Arc::clone(&self.sessions), self.callers.clone(), self.calls.clone());
         // The one that is ready.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
@@ -229,7 +233,13 @@ where
             let (client, is_known) = sessions.find(request.headers(), connection, &caller);
             let cookie = (!is_known).then(|| set_cookie(&client.id)).flatten();
             request.extensions_mut().insert(client);
-            let mut response = put_in(inner.call(request).await?);
+            let call = calls.token();
+            let mut response = put_in(inner.call(request).await?).map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _ = &call;
+                    frame
+                }))
+            });
             if let Some(cookie) = cookie {
                 response.headers_mut().append(SET_COOKIE, cookie);
             }

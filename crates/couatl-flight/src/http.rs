@@ -24,6 +24,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body_util::LengthLimitError;
+use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -125,6 +126,10 @@ impl Http {
             let text = "the address says `query` or `format` twice: say each of them once";
             Error::invalid_argument(text).with_source(rejection)
         })?;
+        let written = percent_decode_str(parts.uri.query().unwrap_or_default());
+        if written.decode_utf8().is_err() {
+            return Err(Error::invalid_argument("the address is no UTF-8 text"));
+        }
         let format = asked.format.as_deref().unwrap_or("TabSeparated").parse::<Format>()?;
         let body = match axum::body::to_bytes(body, MAX_QUERY_BYTES).await {
             Ok(body) => body,

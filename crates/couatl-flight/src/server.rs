@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::server::NamedService;
 use tonic::transport::Server as Transport;
 use tonic_health::ServingStatus;
@@ -183,6 +183,7 @@ impl Server {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let described = config.reflection.then_some(Reflection { health: config.health });
+        let calls = TaskTracker::new();
         let (mut reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<FlightServiceServer<Flight>>().await;
         let transport = Transport::builder()
@@ -191,7 +192,13 @@ impl Server {
             .http2_max_header_list_size(HEADER_LIST_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .layer(layer_fn(move |inner| Clients { sessions: Arc::clone(&sessions), callers: callers.clone(), inner }))
+            .layer(layer_fn({
+                let calls = calls.clone();
+                move |inner| {
+                    let (sessions, callers, calls) = (Arc::clone(&sessions), callers.clone(), calls.clone());
+                    Clients { sessions, callers, calls, inner }
+                }
+            }))
             .add_service(service)
             .add_optional_service(config.health.then_some(health))
             .add_optional_service(described.map(Reflection::v1).transpose()?)
@@ -236,9 +243,19 @@ impl Server {
         }
         // Results that are made may still be on their way.
         closing.cancel();
-        let ended = match timeout(config.grace.saturating_sub(asked.elapsed()), &mut transport).await {
-            Ok(ended) => ended,
-            Err(_) => {
+        calls.close();
+        // Who has no call, and does not close its connection either, is not waited for.
+        let answered = async {
+            calls.wait().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        let left = tokio::select! {
+            ended = timeout(config.grace.saturating_sub(asked.elapsed()), &mut transport) => ended.ok(),
+            () = answered => None,
+        };
+        let ended = match left {
+            Some(ended) => ended,
+            None => {
                 over.cancel();
                 match timeout(LAST_WORDS, &mut transport).await {
                     Ok(ended) => ended,
