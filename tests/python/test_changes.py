@@ -4,7 +4,7 @@ import datetime
 import decimal
 
 import pytest
-from harness import rows, run
+from harness import error, rows, run
 
 ROWS = [(1, "a", 0), (2, "b", 0), (3, None, 0)]
 
@@ -128,3 +128,40 @@ def test_a_parameter_is_not_rounded_before_it_is_compared(connection, column, st
     assert run(connection, "UPDATE kept SET hit = 9 WHERE c = ?", (given,)) == 0
     assert rows(connection, "SELECT hit FROM kept") == [(0,)]
     run(connection, "DROP TABLE kept")
+
+
+REPEATED = [
+    ("UPDATE people SET hit = id * 2 + 1, name = cast(id * 2 + 1 AS varchar)", [(1, "3", 3), (2, "5", 5), (3, "7", 7)]),
+    ("UPDATE people SET hit = hit + 1 WHERE hit = hit + 0", [(1, "a", 1), (2, "b", 1), (3, None, 1)]),
+    ("UPDATE people SET hit = 5 WHERE id BETWEEN 1.5 AND 2.5", [(1, "a", 0), (2, "b", 5), (3, None, 0)]),
+    ("UPDATE people SET hit = hit", ROWS),
+    ("DELETE FROM people WHERE id * 2 + 1 > 3 AND id * 2 + 1 < 7", [ROWS[0], ROWS[2]]),
+]
+
+
+@pytest.mark.parametrize(("sql", "expected"), REPEATED)
+def test_an_expression_may_stand_in_a_statement_twice(connection, people, sql, expected):
+    run(connection, sql)
+    assert found(connection) == expected
+
+
+@pytest.mark.parametrize("explain", ["EXPLAIN", "EXPLAIN VERBOSE", "EXPLAIN FORMAT TREE"])
+def test_what_is_explained_changes_nothing(connection, people, explain):
+    for sql in ["DELETE FROM people", "UPDATE people SET hit = 9", "DELETE FROM people WHERE id = 1"]:
+        assert "ChangeExec" in str(rows(connection, f"{explain} {sql}"))
+        assert found(connection) == ROWS
+    rows(connection, "EXPLAIN ANALYZE DELETE FROM people WHERE id = 1")
+    assert found(connection) == ROWS[1:]
+
+
+def test_a_view_over_a_table_that_is_gone_is_gone(connection, people):
+    run(connection, "CREATE SCHEMA IF NOT EXISTS side")
+    run(connection, "CREATE TABLE kept AS SELECT 1 AS n; CREATE VIEW seen AS SELECT n FROM kept")
+    run(connection, "CREATE VIEW side.seen AS SELECT n FROM couatl.public.seen; PREPARE more AS SELECT n FROM kept")
+    run(connection, "CREATE OR REPLACE TABLE kept AS SELECT 2 AS n")
+    assert rows(connection, "SELECT * FROM seen") == rows(connection, "SELECT * FROM side.seen") == [(2,)]
+    assert "has been dropped or replaced: prepare the statement again" in error(connection, "EXECUTE more")
+    run(connection, "DROP TABLE kept")
+    for view in ["seen", "side.seen"]:
+        assert "kept" in error(connection, f"SELECT * FROM {view}")
+    run(connection, "DROP VIEW side.seen; DROP VIEW seen; DROP SCHEMA side")

@@ -212,6 +212,17 @@ def test_a_query_does_not_wait_for_ever(limited):
         assert rows(connection, "SELECT n FROM held LIMIT 1") == [(1,)]
 
 
+def test_a_change_that_gets_no_turn_has_not_run(limited):
+    server = limited("--max-queries", "1", "--queue-time", "0.3")
+    with server.connect() as connection:
+        run(connection, "CREATE TABLE counted AS SELECT 0 AS n")
+        with holding(server):
+            for sql in ["UPDATE counted SET n = n + 1", "DELETE FROM counted"]:
+                assert "waited 300ms" in error(connection, sql)
+        none_running(connection)
+        assert rows(connection, "SELECT n FROM counted") == [(0,)]
+
+
 def test_who_waits_when_the_server_ends_may_try_elsewhere(limited):
     server = limited("--max-queries", "1", "--queue-time", "60", "--grace", "1")
     late = "SELECT n AS late FROM held"

@@ -263,6 +263,36 @@ def test_a_revoke_holds_whatever_names_mean_by_default(guarded):
         assert value(admin, "SELECT count(*) FROM salaries") == 1
 
 
+def test_a_revoke_outlives_its_table(guarded):
+    """What is read of it afterwards, by a view or a statement from before, is nothing."""
+    with connect(guarded, "adam") as admin, connect(guarded, "will") as will:
+        run(admin, "CREATE TABLE gone AS SELECT 9 AS pay; CREATE VIEW over AS SELECT * FROM gone")
+        run(will, "PREPARE early AS SELECT * FROM gone")
+        run(admin, "REVOKE SELECT ON gone FROM will")
+        run(will, "DROP TABLE gone")
+        for sql in ["SELECT * FROM over", "EXECUTE early"]:
+            assert "gone" in error(will, sql), sql
+        run(admin, "DROP VIEW over")
+
+
+def test_nobody_is_refused_for_tables_of_the_same_name(guarded):
+    with connect(guarded, "adam") as admin, connect(guarded, "rita") as rita:
+        run(admin, "CREATE SCHEMA twin; CREATE TABLE twin.nums AS SELECT 1 AS n; REVOKE SELECT ON twin.nums FROM rita")
+        counted = (
+            "WITH RECURSIVE nums AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM nums WHERE n < 3) SELECT * FROM nums"
+        )
+        assert len(rows(rita, counted)) == 3
+        run(admin, "DROP SCHEMA twin CASCADE")
+
+
+def test_an_external_table_takes_no_place_that_was_revoked(guarded):
+    with connect(guarded, "adam") as admin, connect(guarded, "dora") as dora:
+        run(admin, "CREATE TABLE place AS SELECT 1 AS n; REVOKE INSERT ON place FROM dora")
+        taking = "CREATE OR REPLACE EXTERNAL TABLE place (n int) STORED AS CSV LOCATION '/tmp/x.csv'"
+        assert "may not INSERT 'place': it was revoked" in error(dora, taking)
+        run(admin, "DROP TABLE place")
+
+
 def test_a_schema_goes_with_the_grants_in_it_and_not_past_them(guarded):
     with connect(guarded, "adam") as admin, connect(guarded, "dora") as dora, connect(guarded, "rita") as rita:
         run(dora, "CREATE SCHEMA mine; CREATE TABLE mine.kept AS SELECT 1 AS n")

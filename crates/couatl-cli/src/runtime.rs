@@ -23,7 +23,9 @@ const QUERY_STACK_BYTES: usize = 8 << 20;
 pub(crate) fn queries<T>(run: impl FnOnce(&Runtime) -> Result<T>) -> Result<T> {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let mut builder = Builder::new_multi_thread();
-    builder.thread_name("couatl-query").thread_stack_size(QUERY_STACK_BYTES).worker_threads((4 * cores).max(16));
+    builder.thread_name("couatl-query").thread_stack_size(QUERY_STACK_BYTES).worker_threads((4 * cores).max(32));
+    // What is new must not wait for sixty turns of those that compute.
+    builder.global_queue_interval(8);
     lend(&mut builder, run)
 }
 

@@ -2,14 +2,37 @@
 //! of the optimized plan.
 //!
 //! It finds none where the plan has come to read no rows, or reads them through more than filters, and a table that is
-//! handed no condition changes every row. So such plans do not get there.
+//! handed no condition changes every row. So such plans do not get there. And a table in memory changes its rows while
+//! it is planned: here that waits for the execution, so that EXPLAIN changes nothing, and a query that is refused its
+//! turn has not run.
+//!
+//! ```text
+//!   Dml ── checked ──> Change (a node without inputs) ── planned ──> ChangeExec ── executed ──> the table's own plan
+//! ```
 
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use couatl_core::Error;
-use datafusion::common::TableReference;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchemaRef, TableReference};
 use datafusion::datasource::source_as_provider;
-use datafusion::error::Result;
-use datafusion::logical_expr::{DmlStatement, EmptyRelation, Filter, LogicalPlan, LogicalPlanBuilder, WriteOp, lit};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{
+    DmlStatement, EmptyRelation, Expr, Extension, Filter, LogicalPlan, LogicalPlanBuilder, Projection,
+    UserDefinedLogicalNode, UserDefinedLogicalNodeCore, WriteOp, lit,
+};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, collect};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::into_datafusion;
 use crate::table::StreamTable;
@@ -21,17 +44,17 @@ use crate::table::StreamTable;
 pub(crate) fn checked(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_down(|node| {
         let LogicalPlan::Dml(dml) = &node else { return Ok(Transformed::no(node)) };
-        let what = match dml.op {
-            WriteOp::Update => "UPDATE",
-            WriteOp::Delete => "DELETE",
-            _ => return Ok(Transformed::no(node)),
-        };
+        let Some(what) = word(&dml.op) else { return Ok(Transformed::no(node)) };
         // It says itself that it takes neither.
         if source_as_provider(&dml.target).is_ok_and(|table| table.is::<StreamTable>()) {
             return Ok(Transformed::no(node));
         }
         match rows(dml) {
-            Rows::Filtered => Ok(Transformed::no(node)),
+            Rows::Filtered => {
+                let input = dml.input.as_ref().clone().transform_up(whole_expressions)?.data;
+                let change = Change(DmlStatement { input: Arc::new(input), ..dml.clone() });
+                Ok(Transformed::yes(LogicalPlan::Extension(Extension { node: Arc::new(change) })))
+            }
             Rows::None => {
                 let none = LogicalPlanBuilder::empty(true).project([lit(0_u64).alias("count")])?.build()?;
                 Ok(Transformed::yes(none))
@@ -43,6 +66,14 @@ pub(crate) fn checked(plan: LogicalPlan) -> Result<LogicalPlan> {
         }
     })
     .map(|checked| checked.data)
+}
+
+fn word(op: &WriteOp) -> Option<&'static str> {
+    match op {
+        WriteOp::Update => Some("UPDATE"),
+        WriteOp::Delete => Some("DELETE"),
+        _ => None,
+    }
 }
 
 /// The rows that a statement changes.
@@ -76,4 +107,172 @@ fn is_about(table: &TableReference, filter: &Filter) -> bool {
     let columns = filter.predicate.column_refs();
     !filter.predicate.contains_outer()
         && columns.iter().all(|column| column.relation.as_ref().is_none_or(|relation| relation.resolved_eq(table)))
+}
+
+/// The node without the columns that the optimizer has made below it, for expressions that stand in it twice: a table
+/// knows its own alone.
+fn whole_expressions(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    match node {
+        LogicalPlan::Filter(Filter { predicate, input, .. }) if is_computed(&input) => {
+            let LogicalPlan::Projection(below) = input.as_ref().clone() else {
+                return Err(DataFusionError::Internal("computed columns without a projection".into()));
+            };
+            let predicate = with_expressions_of(&below, predicate)?;
+            let filter = LogicalPlan::Filter(Filter::try_new(predicate, below.input)?);
+            let above = Projection::try_new_with_schema(below.expr, Arc::new(filter), below.schema)?;
+            Ok(Transformed::yes(LogicalPlan::Projection(above)))
+        }
+        LogicalPlan::Projection(Projection { expr, input, schema, .. }) if is_computed(&input) => {
+            let LogicalPlan::Projection(below) = input.as_ref().clone() else {
+                return Err(DataFusionError::Internal("computed columns without a projection".into()));
+            };
+            let names = NamePreserver::new_for_projection();
+            let expr = expr.into_iter().map(|expr| {
+                let name = names.save(&expr);
+                Ok(name.restore(with_expressions_of(&below, expr)?))
+            });
+            let projection = Projection::try_new_with_schema(expr.collect::<Result<_>>()?, below.input, schema)?;
+            Ok(Transformed::yes(LogicalPlan::Projection(projection)))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn is_computed(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Projection(projection)
+        if projection.expr.iter().any(|expr| !matches!(expr, Expr::Column(_))))
+}
+
+/// An expression with what a projection computes in the place of its columns.
+fn with_expressions_of(below: &Projection, expr: Expr) -> Result<Expr> {
+    let replaced = expr.transform(|expr| match &expr {
+        Expr::Column(column) => match below.schema.maybe_index_of_column(column) {
+            Some(index) => Ok(Transformed::yes(below.expr[index].clone().unalias())),
+            None => Ok(Transformed::no(expr)),
+        },
+        _ => Ok(Transformed::no(expr)),
+    });
+    Ok(replaced?.data)
+}
+
+/// An UPDATE or a DELETE that is planned when it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd)]
+struct Change(DmlStatement);
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", word(&self.0.op).unwrap_or_default(), self.0.table_name)
+    }
+}
+
+impl UserDefinedLogicalNodeCore for Change {
+    fn name(&self) -> &'static str {
+        "Change"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        Vec::new()
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.0.output_schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        Vec::new()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Change: {self}")
+    }
+
+    fn with_exprs_and_inputs(&self, _exprs: Vec<Expr>, _inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(self.clone())
+    }
+}
+
+/// Plans [`Change`]s.
+#[derive(Debug)]
+pub(crate) struct ChangePlanner;
+
+#[async_trait]
+impl ExtensionPlanner for ChangePlanner {
+    async fn plan_extension(
+        &self,
+        _planner: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        _logical_inputs: &[&LogicalPlan],
+        _physical_inputs: &[Arc<dyn ExecutionPlan>],
+        session: &dyn Session,
+        _context: &PhysicalPlanningContext,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let change = node.as_any().downcast_ref::<Change>();
+        let state = session.as_any().downcast_ref::<SessionState>();
+        let Some((change, state)) = change.zip(state) else { return Ok(None) };
+        let schema = Arc::clone(change.0.output_schema.inner());
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Ok(Some(Arc::new(ChangeExec {
+            change: change.clone(),
+            state: state.clone(),
+            properties: Arc::new(properties),
+        })))
+    }
+}
+
+/// Changes rows when it is executed; gives how many they were.
+struct ChangeExec {
+    change: Change,
+    state: SessionState,
+    properties: Arc<PlanProperties>,
+}
+
+impl fmt::Debug for ChangeExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChangeExec").field("change", &self.change).finish_non_exhaustive()
+    }
+}
+
+impl DisplayAs for ChangeExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChangeExec: {}", self.change)
+    }
+}
+
+impl ExecutionPlan for ChangeExec {
+    fn name(&self) -> &'static str {
+        "ChangeExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let (dml, state) = (LogicalPlan::Dml(self.change.0.clone()), self.state.clone());
+        let counts = stream::once(async move {
+            let plan = DefaultPhysicalPlanner::default().create_physical_plan(&dml, &state).await?;
+            collect(plan, context).await.map(|counts| stream::iter(counts).map(Ok))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), counts.try_flatten())))
+    }
 }

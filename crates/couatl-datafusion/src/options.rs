@@ -98,10 +98,13 @@ const MAY_BE_ZERO: [&str; 10] = [
 pub(crate) fn check_value(key: &str, value: &str) -> Result<()> {
     let key = key.to_ascii_lowercase();
     let value = value.trim().trim_matches('\'');
-    if key == "datafusion.execution.time_zone" && !value.is_empty() && value.parse::<Tz>().is_err() {
+    if key == "datafusion.execution.time_zone" && value.parse::<Tz>().is_err() {
         return Err(Error::invalid_setting(format!(
             "'{key}' is a time zone, such as 'Europe/Berlin', and not '{value}'"
         )));
+    }
+    if key.ends_with("bloom_filter_fpp") && !value.parse().is_ok_and(|share: f64| 0.0 < share && share < 1.0) {
+        return Err(Error::invalid_setting(format!("'{key}' is a number between 0 and 1, and not '{value}'")));
     }
     // Those of optimizer rules are sizes of inputs, from which on a rule does something.
     let is_ours = key.strip_prefix("datafusion.").is_some_and(|rest| !rest.starts_with("optimizer."));

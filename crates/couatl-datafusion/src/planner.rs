@@ -116,11 +116,12 @@ impl QueryPlanner for Planner {
             false => writes_stream(&logical_plan).then(|| in_order(state)),
         };
         let state = adjusted.as_ref().unwrap_or(state);
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(changes::ChangePlanner)]);
         if streaming && let LogicalPlan::Explain(explain) = &logical_plan {
             // EXPLAIN shows a plan that cannot be made as one that is not there; this says why.
-            DefaultPhysicalPlanner::default().create_physical_plan(&explain.plan, state).await?;
+            planner.create_physical_plan(&explain.plan, state).await?;
         }
-        let plan = depth::planned(DefaultPhysicalPlanner::default().create_physical_plan(&logical_plan, state)).await?;
+        let plan = depth::planned(planner.create_physical_plan(&logical_plan, state)).await?;
         let plan = if streaming { time_boxed(plan)? } else { plan };
         let Some(queries) = &self.queries else { return Ok(plan) };
         if plan.downcast_ref::<ExplainExec>().is_some() {

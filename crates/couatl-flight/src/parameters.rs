@@ -23,13 +23,16 @@ use tonic::{Code, Status};
 use crate::column::undescribed;
 use crate::status;
 use crate::stream::MAX_MESSAGE_BYTES;
-use crate::wire::{wire_batch, wire_schema};
+use crate::wire::{flat_bytes, wire_batch, wire_schema};
 
 /// How many bytes of parameters a statement may keep. Those of an update are not kept: it runs as they arrive.
 const BOUND_BYTES: usize = 64 * 1024 * 1024;
 
+/// How many bytes the rows of a message may take without dictionaries and views, as tables hold them.
+const FLAT_BYTES: u64 = 256 * 1024 * 1024;
+
 /// How many bytes a message of an upload may take once it is decompressed: a few of them can stand for any number.
-const DECOMPRESSED_BYTES: u64 = 64 * 1024 * 1024;
+const UNPACKED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The rows of parameters that a statement is to be run with.
 #[derive(Debug, Clone, Default)]
@@ -96,6 +99,9 @@ impl Upload {
             if batch.num_columns() > 0 {
                 let batch = without_unions(&batch).map_err(|error| status::status(&error))?;
                 let schema = plain_schema(&batch.schema());
+                let bytes =
+                    batch.columns().iter().map(|column| flat_bytes(column.as_ref())).fold(0, u64::saturating_add);
+                check_bytes(bytes, FLAT_BYTES, "without its dictionaries and views")?;
                 return wire_batch(&batch, &schema).map(Some).map_err(|error| status::status(&error));
             }
         }
@@ -157,13 +163,16 @@ pub(crate) fn oversized(refused: Status) -> Status {
 
 /// Refuses a message that holds too much before its memory is taken.
 fn check_compressed(message: &FlightData) -> Result<(), Status> {
-    let bytes = decompressed_bytes(message);
-    if bytes <= DECOMPRESSED_BYTES {
+    check_bytes(decompressed_bytes(message), UNPACKED_BYTES, "once it is decompressed")
+}
+
+fn check_bytes(bytes: u64, most: u64, when: &str) -> Result<(), Status> {
+    if bytes <= most {
         return Ok(());
     }
     let message = format!(
-        "a message of the upload takes {bytes} bytes once it is decompressed, and may take {DECOMPRESSED_BYTES}: send \
-         the rows in smaller batches"
+        "a message of the upload takes {bytes} bytes {when}, and may take {most}: send the rows in smaller \
+         batches"
     );
     Err(status::status(&Error::new(ErrorKind::ResourcesExhausted, message)))
 }

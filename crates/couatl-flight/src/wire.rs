@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use couatl_core::{Error, Result};
@@ -125,6 +125,48 @@ pub(crate) fn pieces(batch: RecordBatch, target_bytes: usize) -> Vec<RecordBatch
         }
     }
     done
+}
+
+/// The bytes that an array takes at least once it holds plain values alone: a dictionary, or a list of views, may stand
+/// for any number of them.
+pub(crate) fn flat_bytes(array: &dyn Array) -> u64 {
+    let many = |rows: usize, values: &dyn Array| {
+        let each = flat_bytes(values) / values.len().max(1) as u64;
+        (rows as u64).saturating_mul(each)
+    };
+    match array.data_type() {
+        DataType::Dictionary(_, values) => {
+            let dictionary = array.as_any_dictionary();
+            let keys = || dictionary.normalized_keys().into_iter();
+            match &**values {
+                _ if dictionary.values().is_empty() => 0,
+                // All keys may stand for the longest of them.
+                DataType::Utf8 => lengths(keys(), dictionary.values().as_string::<i32>().value_offsets()),
+                DataType::LargeUtf8 => lengths(keys(), dictionary.values().as_string::<i64>().value_offsets()),
+                DataType::Binary => lengths(keys(), dictionary.values().as_binary::<i32>().value_offsets()),
+                DataType::LargeBinary => lengths(keys(), dictionary.values().as_binary::<i64>().value_offsets()),
+                _ => many(dictionary.len(), dictionary.values().as_ref()),
+            }
+        }
+        DataType::ListView(_) => {
+            let list = array.as_list_view::<i32>();
+            many(list.sizes().iter().map(|size| usize::try_from(*size).unwrap_or(0)).sum(), list.values().as_ref())
+        }
+        DataType::LargeListView(_) => {
+            let list = array.as_list_view::<i64>();
+            many(list.sizes().iter().map(|size| usize::try_from(*size).unwrap_or(0)).sum(), list.values().as_ref())
+        }
+        DataType::Struct(_) => array.as_struct().columns().iter().map(|column| flat_bytes(column.as_ref())).sum(),
+        DataType::List(_) => flat_bytes(array.as_list::<i32>().values().as_ref()),
+        DataType::LargeList(_) => flat_bytes(array.as_list::<i64>().values().as_ref()),
+        DataType::FixedSizeList(_, _) => flat_bytes(array.as_fixed_size_list().values().as_ref()),
+        DataType::Map(_, _) => flat_bytes(array.as_map().entries()),
+        _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) as u64,
+    }
+}
+
+fn lengths<O: OffsetSizeTrait>(keys: impl Iterator<Item = usize>, offsets: &[O]) -> u64 {
+    keys.map(|key| (offsets[key + 1] - offsets[key]).as_usize() as u64).sum()
 }
 
 /// The bytes of the values that an array really holds, whatever the buffers behind it hold.
@@ -304,5 +346,22 @@ mod tests {
         let batch = RecordBatch::try_from_iter([("s", Arc::new(wide) as ArrayRef)]).unwrap();
         assert_eq!(pieces(batch.clone(), 10).len(), 3);
         assert_eq!(pieces(batch.slice(0, 0), 10).len(), 1);
+    }
+
+    #[test]
+    fn what_dictionaries_stand_for_is_counted() {
+        let words = StringArray::from(vec!["", "0123456789"]);
+        let dictionary = DictionaryArray::<Int32Type>::new(Int32Array::from(vec![1, 1, 0, 1]), Arc::new(words));
+        assert_eq!(flat_bytes(&dictionary), 30);
+        let nothing = DictionaryArray::<Int32Type>::new(
+            Int32Array::from(vec![None]),
+            Arc::new(StringArray::from(Vec::<&str>::new())),
+        );
+        assert_eq!(flat_bytes(&nothing), 0);
+        let rows = StructArray::from(vec![(
+            Arc::new(Field::new("d", dictionary.data_type().clone(), true)),
+            Arc::new(dictionary) as ArrayRef,
+        )]);
+        assert_eq!(flat_bytes(&rows), 30);
     }
 }
