@@ -2,9 +2,10 @@
 
 import datetime
 import decimal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import error, rows, run
+from harness import PATIENCE, error, queries, rows, run, wait_until
 
 ROWS = [(1, "a", 0), (2, "b", 0), (3, None, 0)]
 
@@ -165,3 +166,28 @@ def test_a_view_over_a_table_that_is_gone_is_gone(connection, people):
     for view in ["seen", "side.seen"]:
         assert "kept" in error(connection, f"SELECT * FROM {view}")
     run(connection, "DROP VIEW side.seen; DROP VIEW seen; DROP SCHEMA side")
+
+
+SLOW = "length(replace(repeat('ab', 20000 + cast(n AS int)), 'a', 'bb')) > 0"
+
+
+@pytest.mark.parametrize("sql", [f"UPDATE slow SET n = -n WHERE {SLOW}", f"DELETE FROM slow WHERE {SLOW}"])
+def test_a_change_that_was_cancelled_has_changed_nothing(server, connection, sql):
+    run(connection, "CREATE OR REPLACE TABLE slow AS SELECT value AS n FROM generate_series(1, 3000)")
+    with ThreadPoolExecutor(1) as pool, server.connect() as other:
+        failed = pool.submit(error, other, sql)
+
+        def running():
+            return [id for id, text, _ in queries(connection) if text == sql]
+
+        (query,) = wait_until(running, "the change runs")
+        run(connection, f"KILL QUERY '{query}'")
+        assert "was cancelled" in failed.result(PATIENCE)
+    assert rows(connection, "SELECT count(*), min(n) FROM slow") == [(3000, 1)]
+    run(connection, "DROP TABLE slow")
+
+
+def test_a_broken_view_keeps_its_definition(connection):
+    run(connection, "CREATE TABLE base AS SELECT 1 AS x; CREATE VIEW broken AS SELECT x FROM base; DROP TABLE base")
+    assert "SELECT x FROM base" in str(rows(connection, "SHOW CREATE TABLE broken"))
+    run(connection, "DROP VIEW broken")

@@ -264,3 +264,10 @@ def test_settings_go_back_to_what_they_were(connection):
         assert rows(connection, f"SHOW couatl.{name}") != before
         run(connection, f"RESET couatl.{name}")
         assert rows(connection, f"SHOW couatl.{name}") == before
+
+
+def test_a_setting_that_begins_with_none_goes_back_to_none(connection):
+    before = rows(connection, "SHOW datafusion.execution.time_zone")
+    run(connection, "SET datafusion.execution.time_zone = '+05:00'")
+    run(connection, "RESET datafusion.execution.time_zone")
+    assert rows(connection, "SHOW datafusion.execution.time_zone") == before

@@ -13,18 +13,19 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use couatl_core::Error;
-use datafusion::catalog::Session;
+use datafusion::catalog::{MemTable, Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, TableReference};
-use datafusion::datasource::source_as_provider;
+use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
-    DmlStatement, EmptyRelation, Expr, Extension, Filter, LogicalPlan, LogicalPlanBuilder, Projection,
+    DmlStatement, EmptyRelation, Expr, Extension, Filter, LogicalPlan, LogicalPlanBuilder, Projection, TableScan,
     UserDefinedLogicalNode, UserDefinedLogicalNodeCore, WriteOp, lit,
 };
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
@@ -35,6 +36,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::into_datafusion;
+use crate::query::Query;
 use crate::table::StreamTable;
 
 /// The plan, in which each UPDATE and DELETE changes the rows that it names, and no others.
@@ -224,6 +226,42 @@ impl ExtensionPlanner for ChangePlanner {
     }
 }
 
+/// Changes the rows; gives how many they were. A table in memory cannot be interrupted: a copy of it is changed, which
+/// takes its place unless the query was cancelled meanwhile.
+async fn changed(dml: DmlStatement, state: &SessionState, context: Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
+    let query = Query::of(&context);
+    let table = source_as_provider(&dml.target)?;
+    let Some(table) = table.downcast_ref::<MemTable>() else { return run(dml, state, context).await };
+    // Nobody else changes it meanwhile.
+    let mut held = Vec::new();
+    for partition in &table.batches {
+        held.push(Arc::clone(partition).write_owned().await);
+    }
+    let batches = held.iter().map(|batches| batches.to_vec()).collect();
+    let copy = Arc::new(MemTable::try_new(table.schema(), batches)?);
+    // What is planned reads it as well.
+    let target = provider_as_source(copy.clone());
+    let input = dml.input.as_ref().clone().transform_up(|node| match node {
+        LogicalPlan::TableScan(scan) => {
+            Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source: Arc::clone(&target), ..scan })))
+        }
+        other => Ok(Transformed::no(other)),
+    });
+    let counts = run(DmlStatement { input: Arc::new(input?.data), target, ..dml }, state, context).await?;
+    if query.is_some_and(|query| query.is_cancelled()) {
+        return Err(into_datafusion(Error::cancelled("the query was cancelled, and has changed nothing")));
+    }
+    for (held, changed) in held.iter_mut().zip(&copy.batches) {
+        **held = changed.read().await.clone();
+    }
+    Ok(counts)
+}
+
+async fn run(dml: DmlStatement, state: &SessionState, context: Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
+    let plan = DefaultPhysicalPlanner::default().create_physical_plan(&LogicalPlan::Dml(dml), state).await?;
+    collect(plan, context).await
+}
+
 /// Changes rows when it is executed; gives how many they were.
 struct ChangeExec {
     change: Change,
@@ -268,10 +306,10 @@ impl ExecutionPlan for ChangeExec {
     }
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let (dml, state) = (LogicalPlan::Dml(self.change.0.clone()), self.state.clone());
+        let (dml, state) = (self.change.0.clone(), self.state.clone());
         let counts = stream::once(async move {
-            let plan = DefaultPhysicalPlanner::default().create_physical_plan(&dml, &state).await?;
-            collect(plan, context).await.map(|counts| stream::iter(counts).map(Ok))
+            let counts = changed(dml, &state, context).await;
+            counts.map(|counts| stream::iter(counts).map(Ok))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), counts.try_flatten())))
     }

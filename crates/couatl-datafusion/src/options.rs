@@ -135,7 +135,7 @@ const COUNTS: [&str; 5] = [
 ];
 
 /// The value with which a session begins.
-fn default_of(key: &str) -> Option<String> {
+pub(crate) fn default_of(key: &str) -> Option<String> {
     Session::config().options().entries().into_iter().find(|entry| entry.key == key)?.value
 }
 

@@ -479,7 +479,8 @@ impl Session {
             plan @ LogicalPlan::Ddl(_) => SessionContext::new_with_state(state).execute_logical_plan(plan).await,
             // DataFusion knows what settings begin with anywhere, and not here. Those of the server have no option of ours.
             LogicalPlan::Statement(PlanStatement::ResetVariable(reset))
-                if !reset.variable.to_ascii_lowercase().starts_with("datafusion.runtime") =>
+                if !reset.variable.to_ascii_lowercase().starts_with("datafusion.runtime")
+                    && options::default_of(&reset.variable).is_some() =>
             {
                 self.set_option(&reset.variable, None)?;
                 return self.nothing();

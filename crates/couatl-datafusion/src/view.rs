@@ -113,13 +113,15 @@ pub(crate) async fn current(
     match (refused.get(), planned) {
         // Who is refused is not there for another view; but it is for those who list it, or drop it.
         (Some(why), _) if !outer.views.is_empty() => Err(refusal(why)),
-        (Some(why), _) => Ok(Arc::new(RefusedView { schema: view.schema(), why: why.clone() })),
+        (Some(why), _) => {
+            Ok(Arc::new(RefusedView { schema: view.schema(), definition: definition.to_owned(), why: why.clone() }))
+        }
         (None, Ok(Some(planned))) => Ok(planned),
         (None, Ok(None)) => Ok(view.clone()),
         // A view over what is no more is still there as well; reading it says what it lacks.
         (None, Err(error)) => {
             let why = format!("view '{name}' cannot be read: {}", crate::from_datafusion(error));
-            Ok(Arc::new(RefusedView { schema: view.schema(), why }))
+            Ok(Arc::new(RefusedView { schema: view.schema(), definition: definition.to_owned(), why }))
         }
     }
 }
@@ -137,6 +139,7 @@ async fn planned_anew(definition: &str, state: &SessionState) -> Result<Option<A
 #[derive(Debug)]
 struct RefusedView {
     schema: SchemaRef,
+    definition: String,
     why: String,
 }
 
@@ -148,6 +151,10 @@ impl TableProvider for RefusedView {
 
     fn table_type(&self) -> TableType {
         TableType::View
+    }
+
+    fn get_table_definition(&self) -> Option<&str> {
+        Some(&self.definition)
     }
 
     async fn scan(
