@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use couatl_core::Error;
+use couatl_core::{Error, ErrorKind};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::ResolvedTableReference;
 use datafusion::datasource::{TableType, ViewTable};
@@ -114,14 +114,16 @@ pub(crate) async fn current(
         // Who is refused is not there for another view; but it is for those who list it, or drop it.
         (Some(why), _) if !outer.views.is_empty() => Err(refusal(why)),
         (Some(why), _) => {
-            Ok(Arc::new(RefusedView { schema: view.schema(), definition: definition.to_owned(), why: why.clone() }))
+            let (kind, definition) = (ErrorKind::InvalidArgument, definition.to_owned());
+            Ok(Arc::new(RefusedView { schema: view.schema(), definition, kind, why: why.clone() }))
         }
         (None, Ok(Some(planned))) => Ok(planned),
         (None, Ok(None)) => Ok(view.clone()),
         // A view over what is no more is still there as well; reading it says what it lacks.
         (None, Err(error)) => {
-            let why = format!("view '{name}' cannot be read: {}", crate::from_datafusion(error));
-            Ok(Arc::new(RefusedView { schema: view.schema(), definition: definition.to_owned(), why }))
+            let error = crate::from_datafusion(error);
+            let (kind, why) = (error.kind(), format!("view '{name}' cannot be read: {error}"));
+            Ok(Arc::new(RefusedView { schema: view.schema(), definition: definition.to_owned(), kind, why }))
         }
     }
 }
@@ -140,6 +142,7 @@ async fn planned_anew(definition: &str, state: &SessionState) -> Result<Option<A
 struct RefusedView {
     schema: SchemaRef,
     definition: String,
+    kind: ErrorKind,
     why: String,
 }
 
@@ -164,6 +167,6 @@ impl TableProvider for RefusedView {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Err(refusal(&self.why))
+        Err(into_datafusion(Error::new(self.kind, self.why.as_str())))
     }
 }
