@@ -150,6 +150,11 @@ BODIES = {
 FUNCTIONS = {"read_function_name": "read", "init_function_name": "init", "deinit_function_name": "deinit"}
 
 
+def create_noted(connection, name, path, body, mode="streaming", **settings):
+    """Makes a stream of a body that takes notes."""
+    create(connection, name, "n int64", NOTES.format(path=str(path)) + body, mode=mode, **FUNCTIONS, **settings)
+
+
 @pytest.fixture
 def notes(tmp_path):
     return tmp_path / "notes"
@@ -160,8 +165,7 @@ def stream(connection, notes):
     """Makes the stream `endless` of a body that takes notes."""
 
     def make(body, mode="streaming", **settings):
-        text = NOTES.format(path=str(notes)) + body
-        create(connection, "endless", "n int64", text, mode=mode, **FUNCTIONS, **settings)
+        create_noted(connection, "endless", notes, body, mode, **settings)
 
     return make
 
@@ -241,8 +245,7 @@ def test_clients_whose_network_is_lost(own_server, tmp_path):
     with server.connect() as connection, Network(server) as network:
         try:
             for name, body in bodies.items():
-                text = NOTES.format(path=str(tmp_path / name)) + body
-                create(connection, name, "n int64", text, mode="streaming", **FUNCTIONS)
+                create_noted(connection, name, tmp_path / name, body)
                 clients.append(reader(network, f"SELECT n FROM {name}"))
                 assert [clients[-1].stdout.readline() for _ in range(2)] == [b"n\n", b"0\n"]
             assert len(queries(connection)) == 2
@@ -319,8 +322,7 @@ def make_tickets_go(caller):
 def test_cancel_of_a_query_whose_ticket_is_gone(own_server, tmp_path, action):
     server = own_server()
     with server.connect() as connection, Caller(server, "token") as reading, Caller(server, "token") as other:
-        text = NOTES.format(path=str(tmp_path / "notes")) + SLEEPING
-        create(connection, "endless", "n int64", text, mode="streaming", **FUNCTIONS)
+        create_noted(connection, "endless", tmp_path / "notes", SLEEPING)
         info = reading.info(statement("SELECT n FROM endless"))
         batches = reading.fetch(info.endpoints[0].ticket)
         batches.read_chunk()
@@ -335,8 +337,7 @@ def test_cancel_of_a_query_that_two_have_read_and_one_reads_on(own_server, tmp_p
     """The end of the one does not hide the other, also where the ticket is gone."""
     server = own_server()
     with server.connect() as connection, Caller(server, "token") as reading, Caller(server, "token") as other:
-        text = NOTES.format(path=str(tmp_path / "notes")) + SLEEPING
-        create(connection, "endless", "n int64", text, mode="streaming", **FUNCTIONS)
+        create_noted(connection, "endless", tmp_path / "notes", SLEEPING)
         info = reading.info(statement("SELECT n FROM endless"))
         (endpoint,) = info.endpoints
         both = [caller.fetch(endpoint.ticket) for caller in [reading, other]]
@@ -564,8 +565,7 @@ def reader(server, sql):
 def test_server_ends_with_endless_queries(own_server, notes, name, body):
     server = own_server("--grace", "0.3")
     with server.connect() as connection:
-        text = NOTES.format(path=str(notes)) + BODIES[body]
-        create(connection, "endless", "n int64", text, mode="streaming", **FUNCTIONS)
+        create_noted(connection, "endless", notes, BODIES[body])
     client = reader(server, "SELECT n FROM endless")
     try:
         assert [client.stdout.readline() for _ in range(2)] == [b"n\n", b"0\n"]
@@ -612,7 +612,7 @@ def asleep(own_server, notes):
     """A server with a query that sleeps in C, where no interrupt reaches it, and the client that reads it."""
     server = own_server("--grace", "0.3")
     with server.connect() as connection:
-        create(connection, "endless", "n int64", NOTES.format(path=str(notes)) + ASLEEP, mode="streaming", **FUNCTIONS)
+        create_noted(connection, "endless", notes, ASLEEP)
         client = reader(server, "SELECT n FROM endless")
         try:
             assert [client.stdout.readline() for _ in range(2)] == [b"n\n", b"0\n"]

@@ -26,6 +26,7 @@ use datafusion::logical_expr::{
 use parking_lot::RwLock;
 
 use crate::catalog;
+use crate::session::resolved;
 
 pub use couatl_sql::Privilege;
 
@@ -282,8 +283,7 @@ impl Meant {
     /// The whole name of the table; where it is not there any more, all that its name may have meant. What a query makes
     /// for itself has none.
     fn names(&self, state: &SessionState) -> Vec<ResolvedTableReference> {
-        let defaults = &state.config_options().catalog;
-        let now = self.name.clone().resolve(&defaults.default_catalog, &defaults.default_schema);
+        let now = resolved(state, self.name.clone());
         let Some(table) = self.table.as_ref().filter(|_| !matches!(self.name, TableReference::Full { .. })) else {
             return vec![now];
         };

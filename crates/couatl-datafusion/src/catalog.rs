@@ -57,63 +57,62 @@ pub(crate) fn stream(
     catalogs: &dyn CatalogProviderList,
     name: &ResolvedTableReference,
 ) -> Option<Arc<dyn TableProvider>> {
-    let schema = catalogs.catalog(&name.catalog)?.schema(&name.schema)?;
+    let schema = schema(catalogs, &name.catalog, &name.schema)?;
     let table = schema.downcast_ref::<ManagedSchema>()?.tables.read().get(&*name.table)?.clone();
     table.downcast_ref::<StreamTable>().is_some().then_some(table)
 }
 
 /// Whether a schema is one of those that every session has.
 pub(crate) fn is_own_schema(name: &SchemaReference, default_catalog: &str) -> bool {
-    let (catalog, schema) = match name {
+    let (catalog, schema) = parts(name, default_catalog);
+    catalog == CATALOG && [SCHEMA, SYSTEM].contains(&schema)
+}
+
+/// The catalog and the schema that a name of a schema means.
+fn parts<'n>(name: &'n SchemaReference, default_catalog: &'n str) -> (&'n str, &'n str) {
+    match name {
         SchemaReference::Bare { schema } => (default_catalog, schema),
-        SchemaReference::Full { schema, catalog } => (&**catalog, schema),
-    };
-    catalog == CATALOG && [SCHEMA, SYSTEM].contains(&&**schema)
+        SchemaReference::Full { schema, catalog } => (catalog, schema),
+    }
+}
+
+fn schema(catalogs: &dyn CatalogProviderList, catalog: &str, schema: &str) -> Option<Arc<dyn SchemaProvider>> {
+    catalogs.catalog(catalog)?.schema(schema)
 }
 
 /// The tables that a name may mean, whatever the defaults are.
 pub(crate) fn named(state: &SessionState, name: &TableReference) -> Vec<ResolvedTableReference> {
-    let in_schema = |schema: &str| name.schema().is_none_or(|wanted| wanted == schema);
-    schemas(state, |catalog, schema| name.catalog().is_none_or(|wanted| wanted == catalog) && in_schema(schema))
-        .filter(|(_, _, provider)| provider.table_exist(name.table()))
-        .map(|(catalog, schema, _)| whole(&catalog, &schema, name.table()))
-        .collect()
+    let catalogs = state.catalog_list();
+    let mut found = Vec::new();
+    for catalog in
+        catalogs.catalog_names().iter().filter(|catalog| name.catalog().is_none_or(|wanted| wanted == *catalog))
+    {
+        let names = catalogs.catalog(catalog).map_or_else(Vec::new, |catalog| catalog.schema_names());
+        for place in names.iter().filter(|schema| name.schema().is_none_or(|wanted| wanted == *schema)) {
+            if schema(catalogs.as_ref(), catalog, place).is_some_and(|schema| schema.table_exist(name.table())) {
+                found.push(whole(catalog, place, name.table()));
+            }
+        }
+    }
+    found
 }
 
 /// The tables in a schema.
-pub(crate) fn tables_in(state: &SessionState, schema: &SchemaReference) -> Vec<ResolvedTableReference> {
-    let (catalog, schema) = match schema {
-        SchemaReference::Bare { schema } => (&*state.config_options().catalog.default_catalog, schema),
-        SchemaReference::Full { schema, catalog } => (&**catalog, schema),
-    };
-    let found = state.catalog_list().catalog(catalog).and_then(|catalog| catalog.schema(schema));
+pub(crate) fn tables_in(state: &SessionState, name: &SchemaReference) -> Vec<ResolvedTableReference> {
+    let (catalog, place) = parts(name, &state.config_options().catalog.default_catalog);
+    let found = schema(state.catalog_list().as_ref(), catalog, place);
     let names = found.iter().flat_map(|found| found.table_names());
-    names.map(|name| whole(catalog, schema, &name)).collect()
+    names.map(|name| whole(catalog, place, &name)).collect()
 }
 
 /// Whether a name is that of this very table, now. A view is none: it is its query.
 pub(crate) fn is_bound(state: &SessionState, name: &ResolvedTableReference, table: &Arc<dyn TableProvider>) -> bool {
-    let schema = state.catalog_list().catalog(&name.catalog).and_then(|catalog| catalog.schema(&name.schema));
-    schema.is_some_and(|schema| {
+    schema(state.catalog_list().as_ref(), &name.catalog, &name.schema).is_some_and(|schema| {
         // Tables that are there are found at once.
         let is_view = matches!(schema.table_type(&name.table).now_or_never(), Some(Ok(Some(TableType::View))));
         !is_view
             && matches!(schema.table(&name.table).now_or_never(), Some(Ok(Some(found))) if Arc::ptr_eq(&found, table))
     })
-}
-
-type Found = (String, String, Arc<dyn SchemaProvider>);
-
-/// The schemas of all catalogs that are wanted.
-fn schemas(state: &SessionState, wanted: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = Found> {
-    let mut found = Vec::new();
-    for catalog in state.catalog_list().catalog_names() {
-        let Some(provider) = state.catalog_list().catalog(&catalog) else { continue };
-        for schema in provider.schema_names().into_iter().filter(|schema| wanted(&catalog, schema)) {
-            found.extend(provider.schema(&schema).map(|provider| (catalog.clone(), schema, provider)));
-        }
-    }
-    found.into_iter()
 }
 
 fn whole(catalog: &str, schema: &str, table: &str) -> ResolvedTableReference {
@@ -122,8 +121,7 @@ fn whole(catalog: &str, schema: &str, table: &str) -> ResolvedTableReference {
 
 /// Whether the name belongs to a schema of ours.
 pub(crate) fn is_managed(catalogs: &dyn CatalogProviderList, name: &ResolvedTableReference) -> bool {
-    let schema = catalogs.catalog(&name.catalog).and_then(|catalog| catalog.schema(&name.schema));
-    schema.is_some_and(|schema| schema.downcast_ref::<ManagedSchema>().is_some())
+    schema(catalogs, &name.catalog, &name.schema).is_some_and(|schema| schema.downcast_ref::<ManagedSchema>().is_some())
 }
 
 /// Gives a table its name, in the place of whatever has it where it `replaces` that; in a schema of ours at once.

@@ -20,7 +20,7 @@ use datafusion::catalog::{MemTable, Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, TableReference};
 use datafusion::datasource::{provider_as_source, source_as_provider};
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -114,35 +114,34 @@ fn is_about(table: &TableReference, filter: &Filter) -> bool {
 /// The node without the columns that the optimizer has made below it, for expressions that stand in it twice: a table
 /// knows its own alone.
 fn whole_expressions(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    match node {
-        LogicalPlan::Filter(Filter { predicate, input, .. }) if is_computed(&input) => {
-            let LogicalPlan::Projection(below) = input.as_ref().clone() else {
-                return Err(DataFusionError::Internal("computed columns without a projection".into()));
-            };
-            let predicate = with_expressions_of(&below, predicate)?;
+    let whole = match node {
+        LogicalPlan::Filter(filter) => {
+            let Some(below) = computed(&filter.input) else { return Ok(Transformed::no(LogicalPlan::Filter(filter))) };
+            let predicate = with_expressions_of(&below, filter.predicate)?;
             let filter = LogicalPlan::Filter(Filter::try_new(predicate, below.input)?);
-            let above = Projection::try_new_with_schema(below.expr, Arc::new(filter), below.schema)?;
-            Ok(Transformed::yes(LogicalPlan::Projection(above)))
+            Projection::try_new_with_schema(below.expr, Arc::new(filter), below.schema)?
         }
-        LogicalPlan::Projection(Projection { expr, input, schema, .. }) if is_computed(&input) => {
-            let LogicalPlan::Projection(below) = input.as_ref().clone() else {
-                return Err(DataFusionError::Internal("computed columns without a projection".into()));
+        LogicalPlan::Projection(above) => {
+            let Some(below) = computed(&above.input) else {
+                return Ok(Transformed::no(LogicalPlan::Projection(above)));
             };
             let names = NamePreserver::new_for_projection();
-            let expr = expr.into_iter().map(|expr| {
+            let expr = above.expr.into_iter().map(|expr| {
                 let name = names.save(&expr);
                 Ok(name.restore(with_expressions_of(&below, expr)?))
             });
-            let projection = Projection::try_new_with_schema(expr.collect::<Result<_>>()?, below.input, schema)?;
-            Ok(Transformed::yes(LogicalPlan::Projection(projection)))
+            let expr = expr.collect::<Result<_>>()?;
+            Projection::try_new_with_schema(expr, below.input, above.schema)?
         }
-        other => Ok(Transformed::no(other)),
-    }
+        other => return Ok(Transformed::no(other)),
+    };
+    Ok(Transformed::yes(LogicalPlan::Projection(whole)))
 }
 
-fn is_computed(plan: &LogicalPlan) -> bool {
-    matches!(plan, LogicalPlan::Projection(projection)
-        if projection.expr.iter().any(|expr| !matches!(expr, Expr::Column(_))))
+/// A projection that gives more than columns of its input.
+fn computed(plan: &LogicalPlan) -> Option<Projection> {
+    let LogicalPlan::Projection(projection) = plan else { return None };
+    projection.expr.iter().any(|expr| !matches!(expr, Expr::Column(_))).then(|| projection.clone())
 }
 
 /// An expression with what a projection computes in the place of its columns.

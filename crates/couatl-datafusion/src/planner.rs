@@ -140,8 +140,7 @@ impl QueryPlanner for Planner {
 fn with_current_streams(plan: &LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     let current = |name: &TableReference, source: &Arc<dyn TableSource>| -> Result<Option<Arc<dyn TableSource>>> {
         let Some(old) = stream_table(source) else { return Ok(None) };
-        let defaults = &state.config().options().catalog;
-        let resolved = name.clone().resolve(&defaults.default_catalog, &defaults.default_schema);
+        let resolved = crate::session::resolved(state, name.clone());
         let new = crate::catalog::stream(state.catalog_list().as_ref(), &resolved);
         match new {
             // A stream that is not in a catalog of ours was registered by hand and is what it is.

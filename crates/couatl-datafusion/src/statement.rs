@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::catalog::is_managed;
+use crate::session::resolved;
 use crate::{depth, expansion, from_datafusion, insert, into_datafusion, view};
 
 /// A text that has been parsed and planned, and not run. It keeps the statements: each execution plans them anew, so
@@ -169,8 +170,7 @@ pub(crate) async fn plan(state: &SessionState, tokens: Vec<TokenWithSpan>, types
         Some(name) => {
             let name =
                 object_name_to_table_reference(name, state.config_options().sql_parser.enable_ident_normalization)?;
-            let defaults = &state.config_options().catalog;
-            let name = name.resolve(&defaults.default_catalog, &defaults.default_schema);
+            let name = resolved(state, name);
             let planning = insert::statement_to_plan(state, statement, types);
             match is_managed(state.catalog_list().as_ref(), &name) {
                 true => view::created(&name, planning).await?,

@@ -17,8 +17,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use couatl_core::{Error, ErrorKind, Result};
 use couatl_datafusion::{Caller, Directory, Queries, User};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use ring::hmac;
 use ring::rand::SystemRandom;
@@ -376,6 +376,11 @@ impl Authenticator {
         let life = expiry.duration_since(SystemTime::now()).ok()?;
         Some((users.get(&name)?, life))
     }
+}
+
+/// The header in which a token goes.
+pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("Bearer {token}")).ok()
 }
 
 /// What a signature is made of.

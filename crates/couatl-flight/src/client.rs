@@ -24,7 +24,7 @@ use tonic::body::Body;
 use tower::Service;
 use tracing::debug;
 
-use crate::auth::Callers;
+use crate::auth::{Callers, bearer};
 use crate::handle::{HandleLimits, Handles, Weigh};
 use crate::statement::Statement;
 use crate::status::status;
@@ -229,7 +229,7 @@ where
                     return Ok(status(&error).into_http());
                 }
             };
-            let token = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+            let token = token.and_then(|token| bearer(&token));
             let (client, is_known) = sessions.find(request.headers(), connection, &caller);
             let cookie = (!is_known).then(|| set_cookie(&client.id)).flatten();
             request.extensions_mut().insert(client);

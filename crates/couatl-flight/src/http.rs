@@ -28,7 +28,7 @@ use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::auth::Callers;
+use crate::auth::{Callers, bearer};
 use crate::connection::Connection;
 use crate::format::Format;
 use crate::metrics;
@@ -254,7 +254,7 @@ async fn answer(State(http): State<Http>, request: Request) -> Response {
 
 /// The token goes where those of Flight go.
 fn with_token(mut response: Response, token: Option<String>) -> Response {
-    if let Some(token) = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok()) {
+    if let Some(token) = token.and_then(|token| bearer(&token)) {
         response.headers_mut().insert(AUTHORIZATION, token);
     }
     response
