@@ -25,8 +25,8 @@ use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
-    DmlStatement, EmptyRelation, Expr, Extension, Filter, LogicalPlan, LogicalPlanBuilder, Projection, TableScan,
-    UserDefinedLogicalNode, UserDefinedLogicalNodeCore, WriteOp, lit,
+    DmlStatement, EmptyRelation, Expr, ExprSchemable, Extension, Filter, LogicalPlan, LogicalPlanBuilder, Projection,
+    TableScan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore, WriteOp, lit,
 };
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
@@ -54,6 +54,7 @@ pub(crate) fn checked(plan: LogicalPlan) -> Result<LogicalPlan> {
         match rows(dml) {
             Rows::Filtered => {
                 let input = dml.input.as_ref().clone().transform_up(whole_expressions)?.data;
+                let input = with_types_of(input, dml)?;
                 let change = Change(DmlStatement { input: Arc::new(input), ..dml.clone() });
                 Ok(Transformed::yes(LogicalPlan::Extension(Extension { node: Arc::new(change) })))
             }
@@ -62,7 +63,7 @@ pub(crate) fn checked(plan: LogicalPlan) -> Result<LogicalPlan> {
                 Ok(Transformed::yes(none))
             }
             Rows::Found => Err(into_datafusion(Error::unsupported(format!(
-                "{what} finds its rows by a condition on the columns of '{}' alone: no other tables, subqueries or LIMIT",
+                "{what} takes conditions and values from the columns of '{}' alone: no other tables, subqueries or LIMIT",
                 dml.table_name
             )))),
         }
@@ -90,12 +91,24 @@ enum Rows {
 
 fn rows(dml: &DmlStatement) -> Rows {
     let mut node = &dml.input;
+    let mut filters = Vec::new();
+    let mut names = vec![dml.table_name.clone()];
     loop {
         node = match &**node {
-            LogicalPlan::Projection(projection) => &projection.input,
-            LogicalPlan::SubqueryAlias(alias) => &alias.input,
-            LogicalPlan::Filter(filter) if is_about(&dml.table_name, filter) => &filter.input,
-            LogicalPlan::TableScan(scan) if scan.table_name.resolved_eq(&dml.table_name) && scan.fetch.is_none() => {
+            LogicalPlan::Projection(projection) if !projection.expr.iter().any(has_subquery) => &projection.input,
+            LogicalPlan::SubqueryAlias(alias) => {
+                names.push(alias.alias.clone());
+                &alias.input
+            }
+            LogicalPlan::Filter(filter) => {
+                filters.push(filter);
+                &filter.input
+            }
+            LogicalPlan::TableScan(scan)
+                if scan.table_name.resolved_eq(&dml.table_name)
+                    && scan.fetch.is_none()
+                    && filters.iter().all(|filter| is_about(&names, filter)) =>
+            {
                 return Rows::Filtered;
             }
             LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, .. }) => return Rows::None,
@@ -104,11 +117,37 @@ fn rows(dml: &DmlStatement) -> Rows {
     }
 }
 
-/// Whether a filter is on columns of the table alone; DataFusion leaves out the others.
-fn is_about(table: &TableReference, filter: &Filter) -> bool {
-    let columns = filter.predicate.column_refs();
-    !filter.predicate.contains_outer()
-        && columns.iter().all(|column| column.relation.as_ref().is_none_or(|relation| relation.resolved_eq(table)))
+/// Whether a filter is on columns of the table alone, by one of its names; DataFusion leaves out the others.
+fn is_about(names: &[TableReference], filter: &Filter) -> bool {
+    let is_own = |relation: &TableReference| names.iter().any(|name| name.resolved_eq(relation));
+    !has_subquery(&filter.predicate)
+        && !filter.predicate.contains_outer()
+        && filter.predicate.column_refs().iter().all(|column| column.relation.as_ref().is_none_or(is_own))
+}
+
+fn has_subquery(expr: &Expr) -> bool {
+    let is_subquery = |expr: &Expr| {
+        Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
+    };
+    expr.exists(is_subquery).unwrap_or(true)
+}
+
+/// The plan whose values have the types of their columns: how wide an expression is, is known once its parts have been
+/// brought to one type, which is after DataFusion has decided whether to cast it.
+fn with_types_of(plan: LogicalPlan, dml: &DmlStatement) -> Result<LogicalPlan> {
+    let LogicalPlan::Projection(Projection { expr, input, .. }) = plan else { return Ok(plan) };
+    let target = dml.target.schema();
+    let expr = expr.into_iter().map(|expr| {
+        let name = expr.qualified_name().1;
+        match target.field_with_name(&name) {
+            Ok(field) if expr.get_type(input.schema())? != *field.data_type() => {
+                Ok(expr.unalias().cast_to(field.data_type(), input.schema())?.alias(name))
+            }
+            _ => Ok(expr),
+        }
+    });
+    let expr = expr.collect::<Result<_>>()?;
+    Ok(LogicalPlan::Projection(Projection::try_new(expr, input)?))
 }
 
 /// The node without the columns that the optimizer has made below it, for expressions that stand in it twice: a table

@@ -15,7 +15,8 @@ use datafusion::datasource::TableType;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{
-    CreateCatalogSchema, DdlStatement, DropCatalogSchema, DropTable, DropView, LogicalPlan, Statement as PlanStatement,
+    CreateCatalogSchema, DdlStatement, Deallocate, DropCatalogSchema, DropTable, DropView, Execute, LogicalPlan,
+    Statement as PlanStatement,
 };
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, execute_stream};
@@ -64,6 +65,8 @@ struct Inner {
     host: Arc<dyn Host>,
     queries: Arc<Queries>,
     grants: Arc<Grants>,
+    /// The PREPARE statements, by the names that they gave: each EXECUTE plans its own anew.
+    prepared: RwLock<HashMap<String, Vec<TokenWithSpan>>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -109,7 +112,7 @@ impl Session {
         let state = Arc::new(RwLock::new(Some(context.state_weak_ref())));
         let catalog = catalog::new_catalog(queries.clone(), Arc::clone(&state)).map_err(from_datafusion)?;
         context.register_catalog(CATALOG, catalog);
-        let inner = Inner { context, views: state, host, queries, grants: Arc::default() };
+        let inner = Inner { context, views: state, host, queries, grants: Arc::default(), prepared: RwLock::default() };
         Ok(Self { inner: Arc::new(inner), caller: Caller::default() })
     }
 
@@ -131,7 +134,8 @@ impl Session {
         let Inner { views, host, queries, grants, .. } = &*self.inner;
         let (views, host) = (Arc::clone(views), Arc::clone(host));
         let (queries, grants) = (Arc::clone(queries), Arc::clone(grants));
-        Self { inner: Arc::new(Inner { context, views, host, queries, grants }), caller: self.caller.clone() }
+        let inner = Inner { context, views, host, queries, grants, prepared: RwLock::default() };
+        Self { inner: Arc::new(inner), caller: self.caller.clone() }
     }
 
     /// The same session, as somebody sees it: what they may not do is refused, and what others do is not shown.
@@ -404,7 +408,7 @@ impl Session {
         };
         // One state from the names to the end: what a SET changes meanwhile is for the statements after it.
         let mut state = self.state(statement);
-        let mut plan = self.plan(&state, tokens, &types).await?;
+        let mut plan = self.plan(&state, tokens.clone(), &types).await?;
         if let Some(parameters) = parameters {
             let parameters = parameters::stored(parameters, &plan)?;
             plan = plan.with_param_values(parameters).map_err(from_datafusion)?;
@@ -485,14 +489,17 @@ impl Session {
                 self.set_option(&reset.variable, None)?;
                 return self.nothing();
             }
-            plan @ LogicalPlan::Statement(_) => {
-                let data_frame = context.execute_logical_plan(plan).await;
-                if let Ok(data_frame) = &data_frame {
-                    // What EXECUTE gives may have been allowed when it was prepared, and be no more.
-                    self.allow(data_frame.logical_plan(), &state)?;
-                }
-                data_frame
+            LogicalPlan::Statement(PlanStatement::Execute(execute)) => return self.executed(&state, execute).await,
+            LogicalPlan::Statement(PlanStatement::Prepare(prepare)) => {
+                let (name, plan) = (prepare.name.clone(), LogicalPlan::Statement(PlanStatement::Prepare(prepare)));
+                let done = context.execute_logical_plan(plan).await;
+                done.inspect(|_| drop(self.inner.prepared.write().insert(name, tokens)))
             }
+            LogicalPlan::Statement(PlanStatement::Deallocate(deallocate)) => {
+                self.inner.prepared.write().remove(&deallocate.name);
+                context.execute_logical_plan(LogicalPlan::Statement(PlanStatement::Deallocate(deallocate))).await
+            }
+            plan @ LogicalPlan::Statement(_) => context.execute_logical_plan(plan).await,
             plan @ LogicalPlan::Copy(_) => {
                 if let LogicalPlan::Copy(copy) = &plan {
                     no_login(&copy.output_url)?;
@@ -508,6 +515,23 @@ impl Session {
             plan => without_views(plan).map(|plan| DataFrame::new(state, plan)),
         };
         data_frame.map_err(from_datafusion)
+    }
+
+    /// What an EXECUTE gives, lazily. The names in what was prepared mean what they mean now.
+    async fn executed(&self, state: &SessionState, execute: Execute) -> Result<DataFrame> {
+        let context = SessionContext::new_with_state(state.clone());
+        let tokens = self.inner.prepared.read().get(&execute.name).cloned();
+        if let Some(tokens) = tokens {
+            let name = execute.name.clone();
+            let old = LogicalPlan::Statement(PlanStatement::Deallocate(Deallocate { name }));
+            context.execute_logical_plan(old).await.map_err(from_datafusion)?;
+            let new = self.plan(state, tokens, &[]).await?;
+            context.execute_logical_plan(new).await.map_err(from_datafusion)?;
+        }
+        let plan = LogicalPlan::Statement(PlanStatement::Execute(execute));
+        let data_frame = context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
+        self.allow(data_frame.logical_plan(), state)?;
+        Ok(data_frame)
     }
 
     /// A schema like the one that is there from the beginning.
@@ -569,11 +593,8 @@ impl Session {
         };
         let state = self.state(statement);
         let mut plan = self.plan(&state, tokens.clone(), &[]).await?;
-        if let LogicalPlan::Statement(PlanStatement::Execute(_)) = plan {
-            // Executing a prepared statement gives its plan, lazily.
-            let data_frame = self.inner.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
-            plan = data_frame.logical_plan().clone();
-            self.allow(&plan, &state)?;
+        if let LogicalPlan::Statement(PlanStatement::Execute(execute)) = plan {
+            plan = self.executed(&state, execute).await?.logical_plan().clone();
         }
         let parameters = match plan {
             // They are those of a later EXECUTE.
