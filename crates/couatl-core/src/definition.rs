@@ -17,8 +17,10 @@ pub struct StreamDefinition {
     pub name: String,
     /// The declared columns. Extension types and enum codes are field metadata, see [`crate::type_spelling`].
     pub schema: SchemaRef,
-    /// The program text.
+    /// The program text; empty where there is a connector.
     pub body: Body,
+    /// The class of a package that reads or writes, in the place of a body.
+    pub connector: Option<Connector>,
     /// Which functions of the body do what.
     pub functions: Functions,
     /// The shape that the read function returns, and so what a planner may assume.
@@ -46,6 +48,7 @@ impl StreamDefinition {
             name: name.into(),
             schema,
             body,
+            connector: None,
             functions: Functions::default(),
             mode: Mode::default(),
             batch_rows: Self::DEFAULT_BATCH_ROWS,
@@ -113,6 +116,24 @@ impl Body {
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self { text: text.into(), first_line: 1 }
     }
+}
+
+/// A class of an installed package, and what it is made with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Connector {
+    /// Where it is: `package.module:Class`.
+    pub class: String,
+    /// The settings that are its own, in the order of the statement.
+    pub options: Vec<(String, OptionValue)>,
+}
+
+/// The value of a connector's option, as a statement has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OptionValue {
+    /// A string; it may name secrets.
+    Text(String),
+    /// A number, as written.
+    Number(String),
 }
 
 /// The functions that a definition names. What is `None` was not named: defaults apply.

@@ -3,7 +3,9 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::{Result, Sink, Source, StreamDefinition};
+use arrow::datatypes::SchemaRef;
+
+use crate::{Error, OpenContext, Result, Sink, Source, StreamDefinition};
 
 /// An implementation of the contracts: the embedded interpreter, a worker process, or a test's own.
 pub trait Host: Debug + Send + Sync {
@@ -15,6 +17,27 @@ pub trait Host: Debug + Send + Sync {
     /// `invalid-definition` where the body does not compile, where it does not bind the functions that the definition
     /// names, or where one of them cannot be called as it must be.
     fn stream(&self, definition: Arc<StreamDefinition>) -> Result<Stream>;
+
+    /// The columns that the class of a connector gives, for a statement without any. Called like
+    /// [`stream`](Self::stream), and before it.
+    ///
+    /// # Errors
+    /// `invalid-definition` where the class cannot be had, does not take its options, or leaves its columns to the
+    /// statement.
+    fn columns(&self, definition: &StreamDefinition, context: &OpenContext) -> Result<Columns> {
+        let _ = context;
+        let name = &definition.name;
+        Err(Error::unsupported(format!("stream '{name}': expected columns, as this host knows no connectors")))
+    }
+}
+
+/// The columns that a connector says it has.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Columns {
+    /// As a statement has them between its parentheses.
+    Text(String),
+    /// As Arrow has them.
+    Schema(SchemaRef),
 }
 
 /// A checked stream: its two sides, and what they were made from.

@@ -22,9 +22,9 @@ mod source;
 mod spelling;
 
 pub use context::{Credentials, OpenContext, Secrets, check_secret_references, is_secret_reference};
-pub use definition::{Body, Functions, Init, Mode, StreamDefinition, WriteFormat};
+pub use definition::{Body, Connector, Functions, Init, Mode, OptionValue, StreamDefinition, WriteFormat};
 pub use error::{Error, ErrorKind, Result};
-pub use host::{Host, Stream};
+pub use host::{Columns, Host, Stream};
 pub use metrics::{Metrics, MetricsSnapshot};
 pub use sink::{Sink, SinkWriter, WriteRequest};
 pub use source::{Finish, Partition, ScanRequest, Source};

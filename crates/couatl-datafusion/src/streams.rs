@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use couatl_core::{Error, Result, check_secret_references};
-use couatl_sql::{CreateStream, StreamName};
+use couatl_core::{Columns, Error, OpenContext, OptionValue, Result, check_secret_references};
+use couatl_sql::{CreateStream, StreamName, parse_columns};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{ResolvedTableReference, TableReference};
 use datafusion::datasource::TableType;
@@ -34,10 +34,26 @@ impl Session {
                 )));
             }
         }
-        let init = create.definition.functions.init.as_ref();
+        let mut definition = create.definition.clone();
+        let init = definition.functions.init.as_ref();
         init.and_then(|init| init.parameters.as_deref()).map_or(Ok(()), check_secret_references)?;
-        let (host, definition) = (self.host(), Arc::new(create.definition.clone()));
-        let checked = tokio::task::spawn_blocking(move || host.stream(definition));
+        for (_, value) in definition.connector.iter().flat_map(|connector| &connector.options) {
+            if let OptionValue::Text(text) = value {
+                check_secret_references(text)?;
+            }
+        }
+        let host = self.host();
+        let context = OpenContext::new(Arc::clone(&self.queries().secrets), None);
+        let checked = tokio::task::spawn_blocking(move || {
+            if definition.schema.fields().is_empty() {
+                definition.schema = match host.columns(&definition, &context)? {
+                    Columns::Text(text) => Arc::new(parse_columns(&text)?),
+                    Columns::Schema(schema) => schema,
+                };
+                definition.order_columns()?;
+            }
+            host.stream(Arc::new(definition))
+        });
         let stream = checked.await.map_err(|error| Error::internal(error.to_string()))??;
         let owners = self.caller().principals().map(|user| Arc::clone(&user.name)).collect();
         let table: Arc<dyn TableProvider> = Arc::new(StreamTable::owned(stream, owners));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use couatl_core::{Error, Stream, StreamDefinition};
+use couatl_core::{Error, OptionValue, Stream, StreamDefinition};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::TableType;
 use datafusion::datasource::sink::DataSinkExec;
@@ -79,6 +79,9 @@ fn disclosed(definition: &StreamDefinition) -> String {
     definition.body.text = Arc::from("\n# hidden: its creator and admins see it\n");
     if let Some(init) = &mut definition.functions.init {
         init.parameters = init.parameters.as_ref().map(|_| "hidden".to_owned());
+    }
+    for (_, value) in definition.connector.iter_mut().flat_map(|connector| &mut connector.options) {
+        *value = OptionValue::Text("hidden".to_owned());
     }
     couatl_sql::create_statement(&definition)
 }

@@ -6,6 +6,7 @@ here runs the body but `load`.
 
 import ast
 import difflib
+import functools
 import inspect
 import linecache
 import re
@@ -273,7 +274,28 @@ def entry_point(module, name, role, arguments):
         near = difflib.get_close_matches(name, names, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise Refused(f"the body has run and does not define the {role} function '{name}'{hint}")
+    if role in CONNECTOR_ROLES and is_connector(function, role):
+        return function
     return callable_with(function, name, role, arguments)
+
+
+# What a connector is called in the role of a function.
+CONNECTOR_ROLES = {"read": "source", "write": "sink"}
+
+# What is none, and may be asked about often.
+PLAIN = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.GeneratorType, functools.partial, list)
+
+
+def is_connector(thing, role):
+    """Whether it is of a class that the SDK knows, or such a class itself."""
+    if isinstance(thing, PLAIN):
+        return False
+    try:
+        from couatl import _models
+    except ImportError:
+        # A program that embeds the engine need not have the package.
+        return False
+    return _models.is_connector(thing, CONNECTOR_ROLES[role])
 
 
 def callable_with(function, name, role, arguments):

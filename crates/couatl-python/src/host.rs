@@ -6,11 +6,13 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use couatl_core::{
-    Host, Mode, Partition, Result, ScanRequest, Sink, SinkWriter, Source, Stream, StreamDefinition, WriteRequest,
+    Columns, Error, Host, Mode, OpenContext, Partition, Result, ScanRequest, Sink, SinkWriter, Source, Stream,
+    StreamDefinition, WriteRequest,
 };
 use pyo3::prelude::*;
 
 use crate::body::Body;
+use crate::connector;
 use crate::interpreter::{attach, start};
 use crate::program::{Code, Program};
 use crate::{scan, write};
@@ -47,8 +49,21 @@ impl PythonHost {
 
 impl Host for PythonHost {
     fn stream(&self, definition: Arc<StreamDefinition>) -> Result<Stream> {
-        let body = attach(|py| Body::check(py, definition.clone()))?;
-        Ok(stream(definition, Code::Body(Arc::new(body))))
+        let code = match definition.connector.clone() {
+            Some(connector) => {
+                connector::check(&definition, &connector)?;
+                Code::Connector(connector)
+            }
+            None => Code::Body(Arc::new(attach(|py| Body::check(py, definition.clone()))?)),
+        };
+        Ok(stream(definition, code))
+    }
+
+    fn columns(&self, definition: &StreamDefinition, context: &OpenContext) -> Result<Columns> {
+        match &definition.connector {
+            Some(connector) => connector::columns(definition, connector, context),
+            None => Err(Error::internal("columns are asked of a class, and there is none")),
+        }
     }
 }
 
@@ -136,7 +151,8 @@ impl Source for PythonSource {
     }
 
     async fn open(&self, request: ScanRequest) -> Result<Vec<Box<dyn Partition>>> {
-        Ok(vec![Box::new(scan::open(self.0.clone(), request).await?)])
+        let partitions = scan::open(self.0.clone(), request).await?;
+        Ok(partitions.into_iter().map(|partition| Box::new(partition) as _).collect())
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!   owner (async)      cancel() --> the flag, the wakers, and a note to the interrupter
 //!   interrupter        holding the GIL: the flag is set and the state says USER?  KeyboardInterrupt to that thread
+//!                      (where an interrupt would not reach it, what it waits for is ended first)
 //!   Python thread      HOST --enter--> USER --leave--> HOST; leave withdraws an interrupt that came too late
 //! ```
 //!
@@ -48,6 +49,9 @@ pub(crate) struct Control {
     sent: Mutex<Option<Instant>>,
     /// Wakes the thread where it waits for its owner.
     wake: Box<dyn Fn() + Send + Sync>,
+    /// A callable that ends what user code waits for, where an interrupt would not: it is called once, and interrupts
+    /// come after it.
+    release: Mutex<Option<Py<PyAny>>>,
 }
 
 impl Control {
@@ -62,6 +66,7 @@ impl Control {
             pending: AtomicBool::new(false),
             sent: Mutex::new(None),
             wake: Box::new(wake),
+            release: Mutex::new(None),
         });
         LIVE.controls.lock().insert(control.id, Arc::downgrade(&control));
         control
@@ -85,6 +90,13 @@ impl Control {
         let ident = py.import("_thread")?.getattr("get_ident")?.call0()?.extract()?;
         self.thread.store(ident, SeqCst);
         Ok(())
+    }
+
+    /// Says what ends the waits of the user code that follows: a callable that does not block, on whatever thread. None
+    /// where interrupts do.
+    pub(crate) fn released_by(&self, release: Option<Py<PyAny>>) {
+        // What was there may be the last reference to something of the user's: it is not dropped under the lock.
+        let _old = std::mem::replace(&mut *self.release.lock(), release);
     }
 
     /// User code follows: interrupts may come. Called by the thread, attached.
@@ -119,6 +131,12 @@ impl Control {
 
     /// Sends an interrupt if user code is running. Called by the interrupter, attached.
     fn interrupt(&self, py: Python<'_>) {
+        let release = self.release.lock().take();
+        if let Some(release) = release {
+            // What it raises is nobody's; the interrupt that follows does its work.
+            let _ = release.call0(py);
+            return;
+        }
         let mut sent = self.sent.lock();
         let waits = sent.is_some_and(|sent| sent.elapsed() < REPEAT);
         if self.state.load(SeqCst) == USER && !self.done.load(SeqCst) && !waits {

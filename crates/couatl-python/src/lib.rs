@@ -11,6 +11,7 @@
 
 mod body;
 mod clock;
+mod connector;
 mod convert;
 mod delivery;
 mod exception;
@@ -18,6 +19,7 @@ mod host;
 mod interpreter;
 mod interrupt;
 mod program;
+mod reader;
 mod scan;
 mod slot;
 mod values;

@@ -4,15 +4,18 @@
 //!   Program --open--> import, init --function--> calls … --close--> deinit, unload
 //! ```
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use couatl_core::{Error, Metrics, OpenContext, Result, StreamDefinition};
+use couatl_core::{Connector, Error, Metrics, OpenContext, Result, StreamDefinition};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
 
 use crate::body::{Body, Module, Role, check_callable};
+use crate::connector;
 use crate::exception::raised;
 use crate::interpreter::attach;
 use crate::interrupt::Control;
@@ -32,6 +35,8 @@ pub(crate) struct Program {
 pub(crate) enum Code {
     /// A body, run in a fresh module each time.
     Body(Arc<Body>),
+    /// A class of a package.
+    Connector(Connector),
     /// Objects of this process, shared by all who use them.
     Callables { read: Option<Py<PyAny>>, write: Option<Py<PyAny>> },
 }
@@ -40,7 +45,7 @@ impl Program {
     pub(crate) fn body(&self) -> Option<&Body> {
         match &self.code {
             Code::Body(body) => Some(body),
-            Code::Callables { .. } => None,
+            Code::Connector(_) | Code::Callables { .. } => None,
         }
     }
 
@@ -64,6 +69,9 @@ impl Program {
 
     /// `read function 'users'`
     pub(crate) fn what(&self, role: Role) -> String {
+        if let Code::Connector(connector) = &self.code {
+            return format!("class '{}'", connector.class);
+        }
         format!("{} function '{}'", role.as_str(), self.function_name(role))
     }
 }
@@ -85,6 +93,8 @@ pub(crate) struct Opened<'a> {
     program: &'a Program,
     control: &'a Control,
     module: Option<Module>,
+    /// What a connector's class is made with.
+    options: Option<Py<PyDict>>,
 }
 
 /// Refuses a Python whose ints are made otherwise than the conversion reads them: with 15 bits in a digit, which one has
@@ -110,9 +120,16 @@ impl<'a> Opened<'a> {
         known_ints(py)?;
         let module = match &program.code {
             Code::Body(body) => Some(Module::new(py, body.clone())?),
-            Code::Callables { .. } => None,
+            Code::Connector(_) | Code::Callables { .. } => None,
         };
-        let opened = Self { program, control, module };
+        let options = match &program.code {
+            Code::Connector(connector) => {
+                let resolve = |text: &str| context.resolve(text).map(Cow::into_owned);
+                Some(connector::options(py, connector, resolve)?.unbind())
+            }
+            _ => None,
+        };
+        let opened = Self { program, control, module, options };
         let outcome = opened.import_and_init(py, context);
         if outcome.is_err() {
             opened.unload(py);
@@ -147,6 +164,8 @@ impl<'a> Opened<'a> {
         let name = self.program.function_name(role);
         match (&self.program.code, &self.module) {
             (_, Some(module)) => module.function(py, role, name, arguments),
+            (Code::Connector(connector), _) => user(py, self.control, || connector::class(py, connector))
+                .map_err(|error| self.program.raised(py, self.control, &self.program.what(role), error)),
             (Code::Callables { read, write }, _) => {
                 let function = if role == Role::Read { read } else { write };
                 let stream = &self.program.definition.name;
@@ -159,6 +178,11 @@ impl<'a> Opened<'a> {
             }
             (Code::Body(_), None) => Err(Error::internal("a body without a module")),
         }
+    }
+
+    /// What a connector's class is made with, where there is one.
+    pub(crate) fn options<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyDict>> {
+        self.options.as_ref().map(|options| options.bind(py))
     }
 
     /// Runs the deinit function and forgets the module. No interrupts come here.

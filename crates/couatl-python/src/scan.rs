@@ -1,37 +1,34 @@
-//! Reading: one thread that pulls the user's function, and the partition that its rows arrive at.
+//! Reading: the threads that run the user's code, and the partitions that its rows arrive at.
 //!
 //! ```text
-//!   thread     open ── call ── next() … ── close() ── deinit ──┐ outcome
-//!                        │ rows │                              │
-//!   Delivery             '──────'──> slot, queue ──────────────'──> PythonPartition::next_batch
+//!   first thread     open ── call ──┬─ next() … ── close() ──┬── deinit ──> outcome of the scan
+//!   further threads                 ├─ next() … ── close() ──┤              one for each partition of a connector;
+//!                                   '─ next() … ── close() ──'              those of a bounded one share a few
+//!     each        rows ──> Delivery: slot, queue ──> PythonPartition::next_batch
 //! ```
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::thread::available_parallelism;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use couatl_core::{Error, Finish, Metrics, Mode, Partition, Result, ScanRequest};
 use futures::future::poll_fn;
-use pyo3::exceptions::PyStopIteration;
+use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple};
-use pyo3::{ffi, intern};
 use tokio::sync::oneshot;
 
 use crate::body::Role;
-use crate::clock::{Clock, Samples};
-use crate::convert::{ArrowBatches, Layout, Recast, Rows, describe, import, is_arrow};
+use crate::clock::Clock;
+use crate::connector::Reading;
+use crate::convert::{Layout, Rows};
 use crate::delivery::{Delivery, Linger};
 use crate::interrupt::Control;
-use crate::program::{Opened, Program, cancelled, settle, spawn, user};
+use crate::program::{Opened, Program, settle, spawn};
+use crate::reader::{Reader, Returned};
 
-/// Tuples of a list that are converted together, column by column: few enough to stay in the cache meanwhile.
-const CHUNK_ROWS: usize = 128;
-
-/// How long a thread has the interpreter before it lets others have it. Who waits asks for it after 5 ms, and only who was
-/// asked really hands it over; a thread that lets go of it before takes it back before anybody has woken up.
-const LONGEST_HOLD: Duration = Duration::from_millis(10);
+/// The most threads of one scan.
+const MOST_THREADS: usize = 1024;
 
 /// What travels: rows that the consumer finishes into a batch, or a batch that came as one.
 pub(crate) enum Parcel {
@@ -54,8 +51,52 @@ impl Parcel {
     }
 }
 
-/// Starts a scan on a thread of its own; resolves when init has run.
-pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<PythonPartition> {
+/// What all threads of a scan have.
+struct Scan {
+    program: Arc<Program>,
+    layout: Arc<Layout>,
+    fetch: Option<usize>,
+    metrics: Arc<Metrics>,
+}
+
+/// What one thread and the consumer of its rows share.
+#[derive(Clone)]
+struct Lane {
+    delivery: Arc<Delivery<Rows, Parcel>>,
+    control: Arc<Control>,
+    clock: Arc<Clock>,
+}
+
+impl Lane {
+    /// `wake` is called once, when it is cancelled.
+    fn new(scan: &Scan, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        let delivery = Arc::new(Delivery::new());
+        let control = Control::new({
+            let delivery = delivery.clone();
+            move || {
+                delivery.close();
+                wake();
+            }
+        });
+        Self { delivery, control, clock: Arc::new(Clock::new(scan.metrics.clone())) }
+    }
+
+    /// Its consumer's end: dropping it cancels.
+    fn partition(&self, scan: &Scan) -> PythonPartition {
+        let Self { delivery, control, clock } = self.clone();
+        let linger = Linger::new(scan.program.definition.linger);
+        PythonPartition { delivery, control, linger, metrics: scan.metrics.clone(), clock }
+    }
+
+    fn reader<'a, 'py>(&'a self, py: Python<'py>, scan: &'a Scan) -> Result<Reader<'a, 'py>> {
+        self.clock.restart();
+        let Self { delivery, control, clock } = self;
+        Reader::new(py, &scan.program, control, clock, delivery, scan.layout.clone(), scan.fetch)
+    }
+}
+
+/// Starts a scan on a thread of its own; resolves when init has run, and it is known what there is to read.
+pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<Vec<PythonPartition>> {
     let ScanRequest { projection, fetch, context, metrics, finish } = request;
     let definition = program.definition.clone();
     let schema = Arc::new(definition.schema.project(&projection)?);
@@ -66,27 +107,20 @@ pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<
         schema,
         batch_rows: definition.batch_rows.get(),
     });
-    let delivery = Arc::new(Delivery::new());
-    let control = Control::new({
-        let delivery = delivery.clone();
-        move || delivery.close()
+    let scan = Arc::new(Scan { program, layout, fetch, metrics });
+    let others = Arc::new(Others::default());
+    let lane = Lane::new(&scan, {
+        let others = others.clone();
+        move || others.cancel()
     });
-    let clock = Arc::new(Clock::new(metrics.clone()));
     // From here on, dropping this future drops the partition, and so cancels.
-    let partition = PythonPartition {
-        delivery: delivery.clone(),
-        control: control.clone(),
-        linger: Linger::new(definition.linger),
-        metrics: metrics.clone(),
-        clock: clock.clone(),
-    };
+    let partition = lane.partition(&scan);
     let (opened, is_open) = oneshot::channel();
     let job = {
-        let (control, delivery) = (control.clone(), delivery.clone());
+        let (scan, lane) = (scan.clone(), lane.clone());
         move |py: Python<'_>| {
-            clock.restart();
-            let mut reader = Reader::new(py, &program, &control, &clock, &delivery, layout, fetch)?;
-            let thread = match Opened::open(py, &program, &context, &control) {
+            let mut reader = lane.reader(py, &scan)?;
+            let thread = match Opened::open(py, &scan.program, &context, &lane.control) {
                 Ok(thread) => thread,
                 Err(error) => {
                     // Whoever waits for the opening is told there; where nobody does any more, nobody needs it.
@@ -94,24 +128,167 @@ pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<
                     return Ok(());
                 }
             };
-            let _ = opened.send(Ok(()));
-            let work = reader.run(&thread);
-            let closed = reader.close();
-            let outcome = settle(work, [closed, thread.close(py)]);
-            clock.book();
+            let returned = reader.call(&thread);
+            let outcome = match returned {
+                Ok(Returned::Connector(reading)) => read_all(py, &scan, &lane, &mut reader, &reading, &others, opened),
+                returned => {
+                    let _ = opened.send(Ok(Vec::new()));
+                    let work = returned.and_then(|returned| match returned {
+                        Returned::Rows(rows) => reader.run(&rows),
+                        _ => Ok(()),
+                    });
+                    settle(work, [reader.close()])
+                }
+            };
+            let outcome = settle(outcome, [thread.close(py)]);
+            lane.clock.book();
             outcome
         }
     };
-    let end = move |outcome: Result<()>| report(&delivery, finish, outcome);
-    spawn(Role::Read, &definition.name, control, metrics, job, end)?;
+    let end = {
+        let delivery = lane.delivery.clone();
+        move |outcome: Result<()>| report(&delivery, finish, outcome)
+    };
+    spawn(Role::Read, &definition.name, lane.control, scan.metrics.clone(), job, end)?;
     match is_open.await {
-        Ok(Ok(())) => Ok(partition),
+        Ok(Ok(more)) => Ok(std::iter::once(partition).chain(more).collect()),
         Ok(Err(error)) => Err(error),
         // The thread ended without a word: its outcome says why.
         Err(_) => {
             let outcome = poll_fn(|cx| partition.delivery.poll_finished(cx)).await;
             Err(outcome.err().unwrap_or_else(|| Error::internal("a scan ended before it began")))
         }
+    }
+}
+
+/// Reads the partitions of a connector: the first here, the others on threads of their own, and cleans up after all.
+fn read_all(
+    py: Python<'_>,
+    scan: &Arc<Scan>,
+    lane: &Lane,
+    reader: &mut Reader<'_, '_>,
+    reading: &Reading,
+    others: &Arc<Others>,
+    opened: oneshot::Sender<Result<Vec<PythonPartition>>>,
+) -> Result<()> {
+    let dealt = reading.partitions(py).map_err(|error| reader.raised(error)).and_then(|names| deal(scan, names));
+    let work = match dealt {
+        Err(error) => {
+            let _ = opened.send(Ok(Vec::new()));
+            Err(error)
+        }
+        Ok(mut hands) => {
+            let own = hands.pop().unwrap_or_default();
+            let partitions = hands.into_iter().map(|names| others.spawn(scan, reading.clone_ref(py), names));
+            let partitions: Result<Vec<_>> = partitions.collect();
+            let (partitions, spawned) = match partitions {
+                Ok(partitions) => (partitions, Ok(())),
+                Err(error) => (Vec::new(), Err(error)),
+            };
+            // A cancel may have come before they were there to be told.
+            if lane.control.is_cancelled() {
+                others.cancel();
+            }
+            let _ = opened.send(Ok(partitions));
+            spawned.and_then(|()| reader.pull(reading, &own))
+        }
+    };
+    if work.is_err() {
+        others.cancel();
+    }
+    let left = lane.clock.wait(py, || others.wait());
+    let closed = reading.close(py).map_err(|error| reader.raised(error));
+    settle(work, [left, closed])
+}
+
+/// Which partitions each thread reads, those of the first at the end. Where rows may never end, all are read at once.
+fn deal(scan: &Scan, names: Vec<String>) -> Result<Vec<Vec<String>>> {
+    let definition = &scan.program.definition;
+    let threads = match definition.mode {
+        Mode::Batch => available_parallelism().map_or(1, usize::from).min(names.len()),
+        _ => names.len(),
+    };
+    if threads > MOST_THREADS {
+        return Err(Error::unsupported(format!(
+            "stream '{}' has {threads} partitions, and at most {MOST_THREADS} are read at once: give fewer, or set \
+             mode = 'batch' where they all end",
+            definition.name
+        )));
+    }
+    let mut hands = vec![Vec::new(); threads];
+    for (index, name) in names.into_iter().enumerate() {
+        hands[index % threads].push(name);
+    }
+    hands.reverse();
+    Ok(hands)
+}
+
+/// The threads of a scan but its first.
+#[derive(Default)]
+struct Others {
+    threads: Mutex<Threads>,
+    gone: Condvar,
+}
+
+#[derive(Default)]
+struct Threads {
+    running: usize,
+    controls: Vec<Arc<Control>>,
+    /// What no consumer was told.
+    untold: Vec<Result<()>>,
+}
+
+impl Others {
+    /// Starts one, which reads these partitions.
+    fn spawn(self: &Arc<Self>, scan: &Arc<Scan>, reading: Reading, names: Vec<String>) -> Result<PythonPartition> {
+        let lane = Lane::new(scan, || {});
+        let partition = lane.partition(scan);
+        {
+            let mut threads = self.threads.lock();
+            threads.running += 1;
+            threads.controls.push(lane.control.clone());
+        }
+        let job = {
+            let (scan, lane) = (scan.clone(), lane.clone());
+            move |py: Python<'_>| {
+                let mut reader = lane.reader(py, &scan)?;
+                let work = reader.pull(&reading, &names);
+                lane.clock.book();
+                work
+            }
+        };
+        let others = self.clone();
+        let end = {
+            let delivery = lane.delivery.clone();
+            move |outcome: Result<()>| {
+                let untold = others.clone();
+                let finish = Finish::new(move |outcome| untold.threads.lock().untold.push(outcome));
+                report(&delivery, finish, outcome);
+                others.threads.lock().running -= 1;
+                others.gone.notify_all();
+            }
+        };
+        let name = &scan.program.definition.name;
+        let spawned = spawn(Role::Read, name, lane.control, scan.metrics.clone(), job, end);
+        if spawned.is_err() {
+            self.threads.lock().running -= 1;
+        }
+        spawned.map(|()| partition)
+    }
+
+    /// Asks all to end.
+    fn cancel(&self) {
+        let controls = self.threads.lock().controls.clone();
+        controls.iter().for_each(Control::cancel);
+    }
+
+    /// Waits until all have ended; gives what went wrong with those that nobody has been told of.
+    fn wait(&self) -> Result<()> {
+        let mut threads = self.threads.lock();
+        while threads.running > 0 {
+            self.gone.wait(&mut threads);
+        }
+        settle(Ok(()), std::mem::take(&mut threads.untold))
     }
 }
 
@@ -124,7 +301,7 @@ fn report(delivery: &Delivery<Rows, Parcel>, finish: Finish, outcome: Result<()>
     delivery.finish(outcome, finish);
 }
 
-/// The consumer's end of a scan.
+/// The consumer's end of one thread's rows.
 pub(crate) struct PythonPartition {
     delivery: Arc<Delivery<Rows, Parcel>>,
     control: Arc<Control>,
@@ -157,441 +334,4 @@ impl Drop for PythonPartition {
         // Whoever asks for the metrics now does not wait for Python to end.
         self.clock.book();
     }
-}
-
-/// The thread's end: what the read function returns, as rows.
-struct Reader<'a, 'py> {
-    py: Python<'py>,
-    program: &'a Program,
-    control: &'a Control,
-    clock: &'a Clock,
-    delivery: &'a Delivery<Rows, Parcel>,
-    layout: Arc<Layout>,
-    /// The rows that wait; `None` while they are published.
-    rows: Option<Box<Rows>>,
-    /// Where tuples are gathered; empty in between.
-    chunk: Vec<Bound<'py, PyTuple>>,
-    /// The iterator to be closed.
-    iterator: Option<Bound<'py, PyIterator>>,
-    count: u64,
-    /// How many rows came before those that wait.
-    begun: u64,
-    /// Those of them that were converted one by one.
-    converted: u64,
-    fetch: u64,
-    samples: Samples,
-    /// When others could last have the interpreter.
-    breath: Instant,
-}
-
-impl<'a, 'py> Reader<'a, 'py> {
-    fn new(
-        py: Python<'py>,
-        program: &'a Program,
-        control: &'a Control,
-        clock: &'a Clock,
-        delivery: &'a Delivery<Rows, Parcel>,
-        layout: Arc<Layout>,
-        fetch: Option<usize>,
-    ) -> Result<Self> {
-        // Types that no stream can have are refused here, before user code runs.
-        let rows = Some(Box::new(Rows::new(py, layout.clone(), 0)?));
-        let fetch = fetch.map_or(u64::MAX, |fetch| fetch as u64);
-        let samples = Samples::default();
-        Ok(Self {
-            py,
-            program,
-            control,
-            clock,
-            delivery,
-            layout,
-            rows,
-            chunk: Vec::new(),
-            iterator: None,
-            count: 0,
-            begun: 0,
-            converted: 0,
-            fetch,
-            samples,
-            breath: Instant::now(),
-        })
-    }
-
-    /// Calls the read function and delivers what it gives; the rows before an error are delivered too.
-    fn run(&mut self, thread: &Opened<'_>) -> Result<()> {
-        // Values have code of their own, which a cancel interrupts: what it raises then is no misfit.
-        let read = self.read(thread).map_err(|error| match self.control.is_cancelled() {
-            true => cancelled(&self.layout.stream),
-            false => error,
-        });
-        self.flush();
-        self.clock.converted(self.samples.rest(self.converted));
-        read
-    }
-
-    fn read(&mut self, thread: &Opened<'_>) -> Result<()> {
-        if self.fetch == 0 {
-            return Ok(());
-        }
-        let function = thread.function(self.py, Role::Read, 0)?;
-        let returned = user(self.py, self.control, || function.call0()).map_err(|error| self.raised(error))?;
-        let mode = self.program.definition.mode;
-        if let Ok(list) = returned.cast::<PyList>() {
-            return if mode == Mode::Streaming { Err(self.wrong_shape(&returned)) } else { self.list(list) };
-        }
-        let iterator = returned.cast::<PyIterator>().ok().cloned();
-        if (mode != Mode::Streaming || iterator.is_some())
-            && let Some(batches) = self.import(&returned)?
-        {
-            return self.arrow(batches);
-        }
-        if mode == Mode::Batch {
-            return Err(self.wrong_shape(&returned));
-        }
-        if let Some(iterator) = iterator {
-            return self.iterate(iterator);
-        }
-        // An object with an `__iter__` and no length is iterated; what has a length is a container of no known shape.
-        let has = |name| returned.hasattr(name).unwrap_or(false);
-        if has("__iter__") && !has("__len__") {
-            let made = user(self.py, self.control, || returned.try_iter()).map_err(|error| self.raised(error))?;
-            return self.iterate(made);
-        }
-        Err(self.wrong_shape(&returned))
-    }
-
-    fn iterate(&mut self, iterator: Bound<'py, PyIterator>) -> Result<()> {
-        self.iterator = Some(iterator.clone());
-        while let Some(item) = self.next(&iterator)? {
-            self.item(&item)?;
-            if self.count >= self.fetch {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// One step of the user's iterator. Meanwhile, the consumer may have the rows that wait.
-    #[inline]
-    fn next(&mut self, iterator: &Bound<'py, PyIterator>) -> Result<Option<Bound<'py, PyAny>>> {
-        if self.control.is_cancelled() {
-            return Err(cancelled(&self.layout.stream));
-        }
-        self.publish();
-        let object = iterator.as_ptr();
-        #[expect(unsafe_code, reason = "the iterator is stepped once per row, through the C API")]
-        // SAFETY: attached; an iterator's type has the slot, which gives a new reference, or null at the end or with an
-        // exception set.
-        let item = user(self.py, self.control, || unsafe {
-            let step = (*ffi::Py_TYPE(object)).tp_iternext.unwrap_or(ffi::PyIter_Next);
-            Bound::from_owned_ptr_or_opt(self.py, step(object))
-        });
-        self.take_back();
-        match item {
-            Some(item) => Ok(Some(item)),
-            None => match PyErr::take(self.py) {
-                Some(error) if !error.is_instance_of::<PyStopIteration>(self.py) => Err(self.raised(error)),
-                _ => Ok(None),
-            },
-        }
-    }
-
-    #[inline]
-    fn publish(&mut self) {
-        if let Some(rows) = self.take_waiting() {
-            self.delivery.publish(rows);
-        }
-    }
-
-    /// The builders, if there are rows in them.
-    #[inline]
-    fn take_waiting(&mut self) -> Option<Box<Rows>> {
-        self.rows.take_if(|rows| rows.len() > 0)
-    }
-
-    #[inline]
-    fn take_back(&mut self) {
-        if self.rows.is_none() {
-            self.rows = self.delivery.take_back();
-        }
-    }
-
-    /// The builders; fresh ones where the consumer has taken the last, with room for as many rows as those had.
-    #[inline]
-    fn rows(&mut self) -> Result<&mut Rows> {
-        if self.rows.is_none() {
-            self.rows = Some(self.fresh()?);
-        }
-        self.rows.as_deref_mut().ok_or_else(|| Error::internal("a scan without builders"))
-    }
-
-    #[cold]
-    fn fresh(&mut self) -> Result<Box<Rows>> {
-        let rows = usize::try_from(self.count - self.begun).unwrap_or(0);
-        self.begun = self.count;
-        Ok(Box::new(Rows::new(self.py, self.layout.clone(), rows)?))
-    }
-
-    /// What was yielded, by its shape.
-    fn item(&mut self, item: &Bound<'py, PyAny>) -> Result<()> {
-        if let Ok(tuple) = item.cast::<PyTuple>() {
-            let Some(first) = tuple.as_slice().first() else {
-                self.flush();
-                return Ok(());
-            };
-            let batch = first.is_instance_of::<PyList>() || first.is_instance_of::<PyTuple>();
-            if !batch || self.layout.first_takes_tuple() {
-                return self.row(item);
-            }
-            for row in tuple.iter() {
-                if self.count >= self.fetch {
-                    break;
-                }
-                self.row(&row)?;
-            }
-            return Ok(());
-        }
-        if let Ok(list) = item.cast::<PyList>() {
-            return self.list(list);
-        }
-        if item.is_none() {
-            self.flush();
-            return Ok(());
-        }
-        let plain = item.is_instance_of::<PyDict>()
-            || item.is_instance_of::<PyString>()
-            || item.is_instance_of::<PyInt>()
-            || item.is_instance_of::<PyFloat>()
-            || item.is_instance_of::<PyBytes>();
-        if !plain && let Some(batches) = self.import(item)? {
-            return self.arrow(batches);
-        }
-        self.row(item)
-    }
-
-    /// A list of rows, or of Arrow objects; an empty one delivers what waits.
-    fn list(&mut self, list: &Bound<'py, PyList>) -> Result<()> {
-        if list.is_empty() {
-            self.flush();
-            return Ok(());
-        }
-        let mut index = 0;
-        let mut arrow = false;
-        // By position and length anew: the list is the user's, and its values' own code may change it.
-        while index < list.len() && self.count < self.fetch {
-            let tuples = self.tuples(list, index)?;
-            index += tuples;
-            if tuples > 0 {
-                continue;
-            }
-            let row = list.get_item(index).map_err(|error| self.raised(error))?;
-            // The first tells for all: asking each of them would cost bare values dear.
-            if index == 0 {
-                arrow = !self.layout.only_takes_list() && is_arrow(&row);
-            }
-            index += 1;
-            if arrow && let Some(batches) = self.import(&row)? {
-                self.arrow(batches)?;
-            } else {
-                self.row(&row)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Converts the tuples that stand here in a list; gives how many it did.
-    fn tuples(&mut self, list: &Bound<'py, PyList>, index: usize) -> Result<usize> {
-        let width = self.layout.declared.fields().len();
-        let most = usize::try_from(self.fetch - self.count).unwrap_or(usize::MAX).min(CHUNK_ROWS);
-        let most = most.min(self.layout.batch_rows.saturating_sub(self.rows()?.len()));
-        let mut chunk = std::mem::take(&mut self.chunk);
-        for index in index..list.len().min(index + most) {
-            #[expect(unsafe_code, reason = "the list is walked once per row")]
-            // SAFETY: attached; the list is longer than that, and nothing runs meanwhile that could change it.
-            let item = unsafe { list.get_item_unchecked(index) };
-            match item.cast_into::<PyTuple>() {
-                Ok(tuple) if tuple.as_slice().len() == width => chunk.push(tuple),
-                _ => break,
-            }
-        }
-        if chunk.is_empty() {
-            self.chunk = chunk;
-            return Ok(0);
-        }
-        let (py, control, number) = (self.py, self.control, self.count + 1);
-        let start = Instant::now();
-        let rows = self.rows()?;
-        let (fit, converted) = user(py, control, || rows.extend(&chunk, number));
-        let full = rows.is_full();
-        self.clock.converted(start.elapsed());
-        self.count += fit as u64;
-        chunk.clear();
-        self.chunk = chunk;
-        converted?;
-        if full {
-            self.full();
-        }
-        if self.control.is_cancelled() {
-            return Err(cancelled(&self.layout.stream));
-        }
-        Ok(fit)
-    }
-
-    /// The batches of an Arrow object; `None` if it is none.
-    fn import(&self, object: &Bound<'py, PyAny>) -> Result<Option<ArrowBatches>> {
-        let arrow = user(self.py, self.control, || import(object)).map_err(|error| self.raised(error))?;
-        arrow.transpose().map_err(|error| self.located(&error))
-    }
-
-    #[inline(always)]
-    fn row(&mut self, row: &Bound<'py, PyAny>) -> Result<()> {
-        self.converted += 1;
-        if Samples::wants(self.converted) {
-            return self.sample(row);
-        }
-        let (py, control, number) = (self.py, self.control, self.count + 1);
-        let rows = self.rows()?;
-        user(py, control, || rows.push(row, number))?;
-        let full = rows.is_full();
-        self.count = number;
-        if full {
-            self.full();
-        }
-        Ok(())
-    }
-
-    /// A row that is measured. Few are, so this is where a cancel is looked for that no code of the user's waits for.
-    #[inline(never)]
-    fn sample(&mut self, row: &Bound<'py, PyAny>) -> Result<()> {
-        if self.control.is_cancelled() {
-            return Err(cancelled(&self.layout.stream));
-        }
-        let (py, control, number) = (self.py, self.control, self.count + 1);
-        let start = Instant::now();
-        let rows = self.rows()?;
-        user(py, control, || rows.push(row, number))?;
-        let full = rows.is_full();
-        self.count = number;
-        self.clock.converted(self.samples.add(self.converted, start.elapsed()));
-        self.breathe();
-        if full {
-            self.full();
-        }
-        Ok(())
-    }
-
-    /// Delivers a full batch.
-    #[cold]
-    fn full(&mut self) {
-        self.flush();
-        self.breathe();
-    }
-
-    /// Lets others have the interpreter, where this thread has had it for long enough. Python looks by itself whether
-    /// others want it, but only between bytecodes, and a long list, or an iterator that is written in C, has none.
-    fn breathe(&mut self) {
-        if self.breath.elapsed() >= LONGEST_HOLD {
-            self.py.detach(|| {});
-            self.breath = Instant::now();
-        }
-    }
-
-    /// An Arrow object's batches, after the rows that wait.
-    fn arrow(&mut self, mut batches: ArrowBatches) -> Result<()> {
-        self.flush();
-        let declared = &self.layout.declared;
-        let only = (declared.fields().len() == 1).then(|| declared.field(0).name().clone());
-        while self.count < self.fetch {
-            // Its callbacks may be user code.
-            let next = user(self.py, self.control, || batches.next(self.py, only.as_deref()));
-            if self.control.is_cancelled() {
-                return Err(cancelled(&self.layout.stream));
-            }
-            let next = next.map_err(|error| self.raised(error))?;
-            let Some(batch) = next.map_err(|error| self.located(&error))? else { break };
-            if batch.num_rows() == 0 {
-                continue;
-            }
-            let start = Instant::now();
-            let wanted = usize::try_from(self.fetch - self.count).unwrap_or(usize::MAX).min(batch.num_rows());
-            let recast = Recast { layout: &self.layout };
-            let batch = recast.batch(self.py, &batch.slice(0, wanted), self.count)?;
-            self.clock.converted(start.elapsed());
-            self.count += wanted as u64;
-            self.send(Parcel::Batch(batch));
-            self.breathe();
-        }
-        Ok(())
-    }
-
-    fn located(&self, error: &Error) -> Error {
-        Error::new(error.kind(), format!("stream '{}': {error}", self.layout.stream))
-    }
-
-    /// Delivers the rows that wait, at once.
-    fn flush(&mut self) {
-        if let Some(rows) = self.take_waiting() {
-            self.send(rows.into());
-        }
-    }
-
-    fn send(&mut self, mut parcel: Parcel) {
-        while let Some(back) = self.delivery.try_push(parcel) {
-            parcel = back;
-            self.clock.wait(self.py, || self.delivery.wait_for_room());
-        }
-    }
-
-    /// Closes the generator, by its own thread: its `finally` blocks run.
-    fn close(&mut self) -> Result<()> {
-        let Some(iterator) = self.iterator.take() else { return Ok(()) };
-        let closed = match iterator.getattr_opt(intern!(self.py, "close")) {
-            Ok(Some(close)) => close.call0().map(drop),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        closed.map_err(|error| {
-            let what = format!("closing {}", self.program.what(Role::Read));
-            crate::exception::raised(self.py, self.program.body(), &self.layout.stream, &what, error)
-        })
-    }
-
-    fn raised(&self, error: PyErr) -> Error {
-        self.program.raised(self.py, self.control, &self.program.what(Role::Read), error)
-    }
-
-    #[cold]
-    fn wrong_shape(&self, returned: &Bound<'py, PyAny>) -> Error {
-        let has = |name| returned.hasattr(name).unwrap_or(false);
-        let (stream, what) = (&self.layout.stream, self.program.what(Role::Read));
-        let mode = self.program.definition.mode;
-        let class = returned.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-        let found = if has("__await__") {
-            // Nobody will await it: closed, it does not say so on standard error.
-            let _ = returned.call_method0("close");
-            "a coroutine; a read function is not awaited: run it with asyncio.run and return its result".to_owned()
-        } else if has("__anext__") {
-            "an asynchronous generator; make it a plain generator, and run what is asynchronous inside it with \
-             asyncio.run or loop.run_until_complete"
-                .to_owned()
-        } else if returned.is_none() {
-            "None; does it lack a return or a yield?".to_owned()
-        } else if has("__next__") {
-            format!("{} {class}; return a list, or set mode = 'streaming'", article(&class))
-        } else if returned.is_instance_of::<PyList>() {
-            "a list; yield its rows, or set mode = 'batch'".to_owned()
-        } else {
-            describe(returned)
-        };
-        let expected = match mode {
-            Mode::Batch => "a list of rows or an Arrow object, as mode 'batch' says",
-            Mode::Streaming => "a generator or another iterator, as mode 'streaming' says",
-            Mode::Auto => "a generator or another iterator, a list of rows, or an Arrow object",
-        };
-        Error::type_mismatch(format!("stream '{stream}': expected {what} to return {expected}, got {found}"))
-    }
-}
-
-fn article(word: &str) -> &'static str {
-    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }

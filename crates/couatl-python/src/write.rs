@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   SinkWriter::write ──> batch ──> one call, one argument per column ──> accepted
-//!   SinkWriter::commit ─> deinit ─> the number of rows accepted
-//!   SinkWriter::abort ──> interrupt ─> deinit
+//!   SinkWriter::commit ─> (a connector's flush, commit, close) ─> deinit ─> the number of rows accepted
+//!   SinkWriter::abort ──> interrupt ─> (a connector's abort, close) ─> deinit
 //! ```
 
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use pyo3::types::{PyCapsule, PyTuple};
 use tokio::sync::oneshot;
 
 use crate::body::Role;
+use crate::connector::{Writing, is_connector};
 use crate::convert::check_json;
 use crate::interpreter::waiting;
 use crate::interrupt::Control;
@@ -56,12 +57,17 @@ pub(crate) async fn open(program: Arc<Program>, request: WriteRequest) -> Result
                     return Ok(());
                 }
             };
-            let columns = program.definition.schema.fields().len();
-            match thread.function(py, Role::Write, columns) {
-                Ok(function) => {
+            match Target::open(py, &program, &control, &thread) {
+                Ok(Target::Function(function)) => {
                     let _ = opened.send(Ok(()));
                     write_all(py, &program, &control, &metrics, &function, inbox);
                     thread.close(py)
+                }
+                Ok(Target::Connector(writing, write)) => {
+                    let _ = opened.send(Ok(()));
+                    let is_whole = write_all(py, &program, &control, &metrics, &write, inbox);
+                    let ended = end_connector(py, &program, &control, &writing, is_whole);
+                    settle(ended, [thread.close(py)])
                 }
                 Err(error) => {
                     let _ = opened.send(settle(Err(error), [thread.close(py)]));
@@ -155,6 +161,60 @@ impl Drop for PythonWriter {
     }
 }
 
+/// What batches are handed to.
+enum Target<'py> {
+    Function(Bound<'py, PyAny>),
+    /// A connector, and what writes to it.
+    Connector(Writing<'py>, Bound<'py, PyAny>),
+}
+
+impl<'py> Target<'py> {
+    /// The write function; where it is a connector, opened.
+    fn open(py: Python<'py>, program: &Program, control: &Control, thread: &Opened<'_>) -> Result<Self> {
+        let function = thread.function(py, Role::Write, program.definition.schema.fields().len())?;
+        let opened = user(py, control, || {
+            if !is_connector(&function, Role::Write)? {
+                return Ok(None);
+            }
+            let writing = Writing::open(&function, &program.definition, thread.options(py))?;
+            let write = writing.write()?;
+            PyResult::Ok(Some((writing, write)))
+        });
+        match opened {
+            Ok(Some((writing, write))) => Ok(Self::Connector(writing, write)),
+            Ok(None) => Ok(Self::Function(function)),
+            Err(error) => Err(program.raised(py, control, &program.what(Role::Write), error)),
+        }
+    }
+}
+
+/// Commits what was written where it is all that was to be; aborts it where it is not, or the commit fails.
+fn end_connector(
+    py: Python<'_>,
+    program: &Program,
+    control: &Control,
+    writing: &Writing<'_>,
+    is_whole: bool,
+) -> Result<()> {
+    let raised = |error| program.raised(py, control, &program.what(Role::Write), error);
+    // Cleaning up is not what was cancelled.
+    let cleanup = |done: PyResult<()>| {
+        let what = format!("closing {}", program.what(Role::Write));
+        let name = &program.definition.name;
+        done.map_err(|error| crate::exception::raised(py, program.body(), name, &what, error))
+    };
+    let committed = match is_whole && !control.is_cancelled() {
+        true => user(py, control, || writing.commit()).map_err(raised).map(|()| true),
+        false => Ok(false),
+    };
+    let aborted = match committed {
+        Ok(true) => Ok(()),
+        _ => cleanup(writing.abort()),
+    };
+    settle(committed.map(drop), [aborted, cleanup(writing.close())])
+}
+
+/// Hands over batches until there are no more, or one is refused; gives whether none was.
 fn write_all(
     py: Python<'_>,
     program: &Program,
@@ -162,7 +222,7 @@ fn write_all(
     metrics: &Metrics,
     function: &Bound<'_, PyAny>,
     inbox: mpsc::Receiver<Order>,
-) {
+) -> bool {
     let inbox = Mutex::new(inbox);
     let mut rows = 0;
     while let (Ok((batch, reply)), _) = waiting(py, metrics, || inbox.lock().recv()) {
@@ -171,9 +231,10 @@ fn write_all(
         rows += batch.num_rows() as u64;
         // An owner that has left has cancelled, too.
         if reply.send(outcome).is_err() || failed {
-            return;
+            return false;
         }
     }
+    true
 }
 
 /// Calls the function with a batch. `rows_before` is how many rows it has had, for messages.

@@ -45,27 +45,33 @@ impl CreateStream {
         let name = StreamName::parse(tokens)?;
 
         let place = tokens.location();
-        if !tokens.eat(&Token::LParen) {
-            return Err(tokens.expected("'(' and the columns of the stream"));
+        let missing = tokens.expected("'(' and the columns of the stream");
+        let has_columns = tokens.eat(&Token::LParen);
+        let mut schema = Schema::empty();
+        if has_columns {
+            if tokens.eat(&Token::RParen) {
+                return Err(error_at(Error::invalid_definition, place, |at| {
+                    format!("stream '{}' has no columns{at}: expected at least one, as in (id int64)", name.name())
+                }));
+            }
+            schema = columns(tokens)?;
+            if !tokens.eat(&Token::RParen) {
+                return Err(tokens.expected("',' or ')' after a column"));
+            }
         }
-        if tokens.eat(&Token::RParen) {
-            return Err(error_at(Error::invalid_definition, place, |at| {
-                format!("stream '{}' has no columns{at}: expected at least one, as in (id int64)", name.name())
-            }));
-        }
-        let schema = columns(tokens)?;
-        if !tokens.eat(&Token::RParen) {
-            return Err(tokens.expected("',' or ')' after a column"));
-        }
-
-        tokens.word("as")?;
-        let body = body(tokens)?;
+        // A class has a body elsewhere, and may know its columns.
+        let missing = if has_columns { tokens.expected("AS") } else { missing };
+        let has_body = tokens.eat_words(&["as"]);
+        let body = if has_body { body(tokens)? } else { Body::new("") };
         let settings = Settings::parse(tokens)?;
+        if !(settings.has_class() || has_columns && has_body) {
+            return Err(missing);
+        }
         let next = if settings.is_empty() { "SETTINGS" } else { "',' or the end of the statement" };
         tokens.end(next)?;
 
         let mut definition = StreamDefinition::new(name.name(), Arc::new(schema), body);
-        settings.apply(&mut definition)?;
+        settings.apply(&mut definition, has_body)?;
         Ok(Self { or_replace, if_not_exists, name, definition })
     }
 }

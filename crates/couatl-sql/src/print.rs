@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::fmt::{self, Write};
 
-use couatl_core::{StreamDefinition, quoted, type_spelling};
+use couatl_core::{OptionValue, StreamDefinition, quoted, type_spelling};
 
 use crate::settings::{
-    BATCH_SIZE, DEINIT_FUNCTION, INIT_FUNCTION, INIT_PARAMETERS, LINGER_MS, MODE, ORDER_BY, PYTHON, READ_FUNCTION,
-    TYPE, WRITE_FORMAT, WRITE_FUNCTION,
+    BATCH_SIZE, CLASS, DEINIT_FUNCTION, INIT_FUNCTION, INIT_PARAMETERS, LINGER_MS, MODE, ORDER_BY, PYTHON,
+    READ_FUNCTION, TYPE, WRITE_FORMAT, WRITE_FUNCTION,
 };
 
 /// A statement that makes the same stream. Parsing it gives an equal definition, but for the line on which the body
@@ -49,14 +49,20 @@ fn write(out: &mut String, definition: &StreamDefinition) -> fmt::Result {
         let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
         write!(out, "{comma}\n  {} {}{not_null}", quoted(field.name()), type_spelling(field))?;
     }
-    let quote = dollar_quote(&definition.body.text);
-    write!(out, "\n)\nAS {quote}{}{quote}\nSETTINGS {TYPE} = '{PYTHON}'", definition.body.text)?;
+    write!(out, "\n)\n")?;
+    if definition.connector.is_none() {
+        let quote = dollar_quote(&definition.body.text);
+        writeln!(out, "AS {quote}{}{quote}", definition.body.text)?;
+    }
+    write!(out, "SETTINGS {TYPE} = '{PYTHON}'")?;
 
     let functions = &definition.functions;
     let order: Vec<_> = definition.order_by.iter().map(|column| quoted(column)).collect();
     let order = order.join(", ");
     let init = functions.init.as_ref();
+    let connector = definition.connector.as_ref();
     let texts = [
+        (CLASS, connector.map(|connector| connector.class.as_str())),
         (READ_FUNCTION, functions.read.as_deref()),
         (WRITE_FUNCTION, functions.write.as_deref()),
         (INIT_FUNCTION, init.map(|init| init.function.as_str())),
@@ -76,6 +82,12 @@ fn write(out: &mut String, definition: &StreamDefinition) -> fmt::Result {
     }
     if definition.linger != StreamDefinition::DEFAULT_LINGER {
         write!(out, ", {LINGER_MS} = {}", definition.linger.as_millis())?;
+    }
+    for (name, value) in connector.iter().flat_map(|connector| &connector.options) {
+        match value {
+            OptionValue::Text(text) => write!(out, ", {} = '{}'", quoted(name), text.replace('\'', "''"))?,
+            OptionValue::Number(number) => write!(out, ", {} = {number}", quoted(name))?,
+        }
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use couatl_core::{Error, Init, Mode, Result, StreamDefinition, WriteFormat};
+use couatl_core::{Connector, Error, Init, Mode, OptionValue, Result, StreamDefinition, WriteFormat};
 use sqlparser::tokenizer::{Location, Token};
 
 use crate::lexer;
@@ -19,6 +19,7 @@ const MOST_BATCH_ROWS: u64 = 1 << 20;
 const MOST_LINGER_MS: u64 = 60_000;
 
 pub(crate) const TYPE: &str = "type";
+pub(crate) const CLASS: &str = "class";
 pub(crate) const READ_FUNCTION: &str = "read_function_name";
 pub(crate) const WRITE_FUNCTION: &str = "write_function_name";
 pub(crate) const INIT_FUNCTION: &str = "init_function_name";
@@ -32,6 +33,7 @@ pub(crate) const ORDER_BY: &str = "order_by";
 
 const NAMES: &[&str] = &[
     TYPE,
+    CLASS,
     READ_FUNCTION,
     WRITE_FUNCTION,
     INIT_FUNCTION,
@@ -47,15 +49,23 @@ const NAMES: &[&str] = &[
 /// What `order_by` must be.
 const COLUMNS: &str = "the names of columns, separated by commas (rows ascend, NULLs last)";
 
+/// What `class` must be.
+const CLASS_PATH: &str = "a class of a package, as in 'package.module:Class'";
+
 /// The only value of `type`.
 pub(crate) const PYTHON: &str = "python";
 
-/// Settings as written: each once, each known, none checked against another.
+/// Those that say which functions of a body do what.
+const FUNCTIONS: &[&str] = &[READ_FUNCTION, WRITE_FUNCTION, INIT_FUNCTION, INIT_PARAMETERS, DEINIT_FUNCTION];
+
+/// Settings as written: each once, none checked against another.
 pub(crate) struct Settings(Vec<Setting>);
 
 struct Setting {
-    name: &'static str,
+    /// In the case of ours; any other as it is written, and then an option of a connector, or nobody's.
+    name: String,
     value: Value,
+    name_place: Location,
     place: Location,
 }
 
@@ -89,15 +99,27 @@ impl Settings {
         self.0.is_empty()
     }
 
-    /// Puts the settings into a definition.
+    pub(crate) fn has_class(&self) -> bool {
+        self.0.iter().any(|setting| setting.name == CLASS)
+    }
+
+    /// Puts the settings into a definition, whose body may be missing: then there is a class.
     ///
     /// # Errors
-    /// A value that its setting cannot have, `type` missing, an order by what is no column, or parameters for an init function that is not named.
-    pub(crate) fn apply(self, definition: &mut StreamDefinition) -> Result<()> {
+    /// A value that its setting cannot have, `type` missing, an order by what is no column, parameters for an init function
+    /// that is not named, or a class beside a body.
+    pub(crate) fn apply(self, definition: &mut StreamDefinition, has_body: bool) -> Result<()> {
         let mut has_type = false;
         let (mut init, mut parameters) = (None, None);
-        for setting in self.0 {
-            match setting.name {
+        let (settings, options) = self.0.into_iter().partition::<Vec<_>, _>(|setting| known(&setting.name).is_some());
+        if let Some(class) = settings.iter().find(|setting| setting.name == CLASS) {
+            definition.connector = Some(class.connector(has_body, &settings, options)?);
+        } else if let Some(nobodys) = options.first() {
+            return Err(unknown(&nobodys.name, nobodys.name_place));
+        }
+        for setting in settings {
+            match setting.name.as_str() {
+                CLASS => {}
                 TYPE => has_type = setting.choice(&[(PYTHON, true)])?,
                 READ_FUNCTION => definition.functions.read = Some(setting.function()?),
                 WRITE_FUNCTION => definition.functions.write = Some(setting.function()?),
@@ -138,12 +160,38 @@ fn by_word<T: Copy>(choices: &[T], word: fn(T) -> &'static str) -> Vec<(&'static
 
 impl Setting {
     fn parse(tokens: &mut Tokens<'_>) -> Result<Self> {
-        let place = tokens.location();
+        let name_place = tokens.location();
         let written = tokens.name("the name of a setting")?;
-        let name = known(&written.to_ascii_lowercase()).ok_or_else(|| unknown(&written, place))?;
+        let name = known(&written.to_ascii_lowercase()).map_or(written, str::to_owned);
         tokens.token(&Token::Eq)?;
         let place = tokens.location();
-        Ok(Self { name, value: Value::parse(tokens)?, place })
+        Ok(Self { name, value: Value::parse(tokens)?, name_place, place })
+    }
+
+    /// The connector of this class, which takes what nobody else does.
+    fn connector(&self, has_body: bool, settings: &[Setting], options: Vec<Setting>) -> Result<Connector> {
+        let Value::Text(class) = &self.value else { return Err(self.misfit(CLASS_PATH)) };
+        let is_path = class.split_once(':').is_some_and(|(module, class)| !module.is_empty() && !class.is_empty());
+        if !is_path {
+            return Err(self.misfit(CLASS_PATH));
+        }
+        if has_body {
+            return Err(self.invalid(|at| {
+                format!(
+                    "setting '{CLASS}' names a class of a package{at}, and there is a body: leave out one of them; a \
+                     class in the body is named by {READ_FUNCTION}"
+                )
+            }));
+        }
+        if let Some(other) = settings.iter().find(|setting| FUNCTIONS.contains(&setting.name.as_str())) {
+            let message = |at: &str| format!("setting '{}' is about a body, and a {CLASS} has none{at}", other.name);
+            return Err(error_at(Error::invalid_setting, other.name_place, message));
+        }
+        let options = options.into_iter().map(|option| match option.value {
+            Value::Text(text) => (option.name, OptionValue::Text(text)),
+            Value::Number(number) => (option.name, OptionValue::Number(number)),
+        });
+        Ok(Connector { class: class.clone(), options: options.collect() })
     }
 
     /// The error of a value that is none of this setting.
@@ -156,7 +204,7 @@ impl Setting {
     }
 
     fn invalid(&self, message: impl FnOnce(&str) -> String) -> Error {
-        error_at(Error::invalid_setting, self.place, message).with_context("setting", self.name)
+        error_at(Error::invalid_setting, self.place, message).with_context("setting", self.name.clone())
     }
 
     fn text(self) -> Result<String> {
@@ -197,6 +245,10 @@ impl Setting {
     fn order(&self, definition: &mut StreamDefinition) -> Result<()> {
         let Value::Text(text) = &self.value else { return Err(self.misfit(COLUMNS)) };
         definition.order_by = names(text).map_err(|_| self.misfit(COLUMNS))?;
+        if definition.schema.fields().is_empty() {
+            // A connector's class knows them, and nobody has asked it.
+            return Ok(());
+        }
         let columns: Vec<_> = definition.schema.fields().iter().map(|field| field.name().as_str()).collect();
         if let Some(unknown) = definition.order_by.iter().find(|name| !columns.contains(&name.as_str())) {
             let meant = nearest(unknown, columns.iter().copied());

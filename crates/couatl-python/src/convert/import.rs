@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch, StructArray, make_array};
-use arrow::datatypes::{DataType, UnionMode};
+use arrow::datatypes::{DataType, Schema, UnionMode};
 use arrow::error::ArrowError;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi};
 use arrow::ffi_stream::FFI_ArrowArrayStream;
@@ -90,6 +90,18 @@ pub(crate) fn import(object: &Bound<'_, PyAny>) -> PyResult<Option<Result<ArrowB
         })));
     }
     Ok(None)
+}
+
+/// Takes over the columns of an object with `__arrow_c_schema__`; `None` if it has none.
+pub(crate) fn import_schema(object: &Bound<'_, PyAny>) -> PyResult<Option<Result<Schema>>> {
+    let py = object.py();
+    let Some(method) = object.getattr_opt(intern!(py, "__arrow_c_schema__"))? else { return Ok(None) };
+    let capsule = method.call0()?.cast_into::<PyCapsule>()?;
+    let schema = pointer(&capsule, c"arrow_schema")?.cast::<FFI_ArrowSchema>();
+    // SAFETY: a capsule of this name holds a valid schema, as its interface says; `from_raw` moves it out and leaves a
+    // released one behind.
+    let schema = unsafe { FFI_ArrowSchema::from_raw(schema) };
+    Ok(Some(Schema::try_from(&schema).map_err(|error| unreadable(&error))))
 }
 
 fn import_array(schema: &Bound<'_, PyCapsule>, array: &Bound<'_, PyCapsule>) -> PyResult<Result<ArrowBatches>> {

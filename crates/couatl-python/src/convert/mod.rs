@@ -28,7 +28,7 @@ mod stream;
 mod time;
 mod unfit;
 
-pub(crate) use import::{ArrowBatches, import, is_arrow};
+pub(crate) use import::{ArrowBatches, import, import_schema, is_arrow};
 pub(crate) use misfit::describe;
 pub(crate) use recast::{Recast, check_json, under};
 pub(crate) use rows::{Layout, Rows};

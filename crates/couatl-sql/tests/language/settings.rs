@@ -78,7 +78,7 @@ fn refused() {
             SETTINGS type = 'python',\n  batchsize = 5
                 invalid-setting: unknown setting 'batchsize' at line 4, column 3; did you mean 'batch_size'?
             SETTINGS type = 'python', color = 'red'
-                invalid-setting: unknown setting 'color' at line 3, column 27; the settings are type, read_function_name, write_function_name, init_function_name, init_function_parameters, deinit_function_name, mode, batch_size, linger_ms, write_format, order_by
+                invalid-setting: unknown setting 'color' at line 3, column 27; the settings are type, class, read_function_name, write_function_name, init_function_name, init_function_parameters, deinit_function_name, mode, batch_size, linger_ms, write_format, order_by
             SETTINGS type = 'python', mode = 'auto', Mode = 'auto'
                 invalid-setting: setting 'mode' is given twice at line 3, column 49
             SETTINGS type = 'python', mode = 'stream'

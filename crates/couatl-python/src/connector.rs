@@ -1,0 +1,227 @@
+//! Connectors: objects and classes that the SDK makes readable and writable, in Python, and how it is called. Nothing
+//! here knows a model.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+use couatl_core::{
+    Columns, Connector, Error, ErrorKind, OpenContext, OptionValue, Result, StreamDefinition, type_spelling,
+};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::body::{Role, support};
+use crate::convert::import_schema;
+use crate::exception::raised;
+use crate::interrupt::Control;
+use crate::program::{spawn, user};
+
+/// How long the import of a package, and what its class says of itself, may take.
+const IMPORT_TIME: Duration = Duration::from_secs(60);
+
+/// Whether the SDK makes something of an object in a role; all else is a function, or rows.
+pub(crate) fn is_connector(thing: &Bound<'_, PyAny>, role: Role) -> PyResult<bool> {
+    let py = thing.py();
+    support(py)?.call_method1(intern!(py, "is_connector"), (thing, role.as_str()))?.extract()
+}
+
+/// The class that a definition names.
+pub(crate) fn class<'py>(py: Python<'py>, connector: &Connector) -> PyResult<Bound<'py, PyAny>> {
+    py.import("couatl._connectors")?.call_method1("load", (&connector.class,))
+}
+
+/// What a class is made with.
+pub(crate) fn options<'py>(
+    py: Python<'py>,
+    connector: &Connector,
+    value: impl Fn(&str) -> Result<String>,
+) -> Result<Bound<'py, PyDict>> {
+    let options = PyDict::new(py);
+    for (name, option) in &connector.options {
+        let set = match option {
+            OptionValue::Text(text) => options.set_item(name, value(text)?),
+            OptionValue::Number(number) => match number.parse::<i64>() {
+                Ok(number) => options.set_item(name, number),
+                Err(_) => options.set_item(name, number.parse::<f64>().unwrap_or(f64::NAN)),
+            },
+        };
+        set.map_err(|error| Error::internal(error.to_string()))?;
+    }
+    Ok(options)
+}
+
+/// Imports the class of a definition, and sees whether it takes its options.
+pub(crate) fn check(definition: &Arc<StreamDefinition>, connector: &Connector) -> Result<()> {
+    let (definition, connector) = (definition.clone(), connector.clone());
+    on_a_thread(&definition.name.clone(), move |py, control| {
+        let options = options(py, &connector, |text| Ok(text.to_owned()))?;
+        let check = || py.import("couatl._connectors")?.call_method1("check", (&connector.class, options));
+        user(py, control, check).map(drop).map_err(|error| refused(py, &definition.name, error))
+    })
+}
+
+/// The columns of the class of a definition.
+pub(crate) fn columns(definition: &StreamDefinition, connector: &Connector, context: &OpenContext) -> Result<Columns> {
+    let (name, connector) = (definition.name.clone(), connector.clone());
+    // Secrets are read here, where the context is.
+    let resolve = |(name, value): &(String, OptionValue)| {
+        let value = match value {
+            OptionValue::Text(text) => OptionValue::Text(context.resolve(text)?.into_owned()),
+            number => number.clone(),
+        };
+        Ok((name.clone(), value))
+    };
+    let options = connector.options.iter().map(resolve).collect::<Result<_>>()?;
+    let connector = Connector { options, ..connector };
+    let columns = on_a_thread(&definition.name, move |py, control| {
+        let options = self::options(py, &connector, |text| Ok(text.to_owned()))?;
+        let ask = || {
+            let columns = py.import("couatl._connectors")?.call_method1("columns", (&connector.class, options))?;
+            match columns.extract::<String>() {
+                Ok(text) => PyResult::Ok(Some(Ok(Columns::Text(text)))),
+                Err(_) => Ok(import_schema(&columns)?.map(|schema| Ok(Columns::Schema(Arc::new(schema?))))),
+            }
+        };
+        let columns = user(py, control, ask).map_err(|error| refused(py, &name, error))?;
+        columns.unwrap_or_else(|| Err(Error::internal("columns that are neither text nor Arrow's")))
+    });
+    columns.map_err(|error| context.hide(error))
+}
+
+/// The error for what the SDK or the package raised while a definition was checked.
+fn refused(py: Python<'_>, stream: &str, error: PyErr) -> Error {
+    let ours = py
+        .import("couatl._connectors")
+        .and_then(|module| module.getattr("Refused"))
+        .is_ok_and(|refused| error.is_instance(py, &refused));
+    match ours {
+        true => {
+            Error::invalid_definition(format!("stream '{stream}': {}", error.value(py))).with_context("stream", stream)
+        }
+        false => raised(py, None, stream, "its connector", error),
+    }
+}
+
+/// Runs user code at the definition of a stream: on a thread of its own, for so long.
+fn on_a_thread<T: Send + 'static>(
+    stream: &str,
+    job: impl FnOnce(Python<'_>, &Control) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (send, receive) = sync_channel(1);
+    let control = Control::new(|| {});
+    let job = {
+        let control = control.clone();
+        move |py: Python<'_>| {
+            let _ = send.send(job(py, &control));
+            Ok(())
+        }
+    };
+    spawn(Role::Read, stream, control.clone(), Arc::default(), job, drop)?;
+    match receive.recv_timeout(IMPORT_TIME) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => {
+            control.cancel();
+            let message = format!("stream '{stream}': its connector was not imported within {IMPORT_TIME:?}");
+            Err(Error::new(ErrorKind::Timeout, message))
+        }
+        Err(RecvTimeoutError::Disconnected) => Err(Error::internal("the check of a connector ended without a word")),
+    }
+}
+
+/// What the SDK makes of a connector, for the columns of a stream.
+fn made(
+    thing: &Bound<'_, PyAny>,
+    definition: &StreamDefinition,
+    options: Option<&Bound<'_, PyDict>>,
+    module: &str,
+    function: &str,
+) -> PyResult<Py<PyAny>> {
+    let py = thing.py();
+    let fields = definition.schema.fields();
+    let names: Vec<_> = fields.iter().map(|field| field.name()).collect();
+    let types: Vec<_> = fields.iter().map(|field| type_spelling(field)).collect();
+    let columns = py.import("couatl._columns")?.call_method1("Columns", (names, types))?;
+    let options = options.cloned().unwrap_or_else(|| PyDict::new(py));
+    py.import(module)?.call_method1(function, (thing, options, columns)).map(Bound::unbind)
+}
+
+/// A source that the SDK reads. Where it is used says on which thread: made, asked for its partitions and closed on the
+/// first, each partition opened on its own.
+#[derive(Debug)]
+pub(crate) struct Reading(Py<PyAny>);
+
+impl Reading {
+    pub(crate) fn new(
+        thing: &Bound<'_, PyAny>,
+        definition: &StreamDefinition,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        made(thing, definition, options, "couatl._reading", "reading").map(Self)
+    }
+
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self(self.0.clone_ref(py))
+    }
+
+    /// The names of its partitions.
+    pub(crate) fn partitions(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.0.bind(py).getattr(intern!(py, "partitions"))?.extract()
+    }
+
+    /// Opens one.
+    pub(crate) fn open<'py>(&self, py: Python<'py>, partition: &str) -> PyResult<Pull<'py>> {
+        let pull = self.0.bind(py).call_method1(intern!(py, "open"), (partition,))?;
+        Ok(Pull(pull))
+    }
+
+    /// Cleans up, after all partitions.
+    pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.bind(py).call_method0(intern!(py, "close")).map(drop)
+    }
+}
+
+/// An open partition: something to iterate over, and to close.
+pub(crate) struct Pull<'py>(pub(crate) Bound<'py, PyAny>);
+
+impl Pull<'_> {
+    /// What ends its waits from any thread, without blocking.
+    pub(crate) fn cancel(&self) -> PyResult<Py<PyAny>> {
+        self.0.getattr(intern!(self.0.py(), "cancel")).map(Bound::unbind)
+    }
+}
+
+/// A sink that the SDK writes to: opened, then written to, then flushed and committed, or aborted; and closed.
+pub(crate) struct Writing<'py>(Bound<'py, PyAny>);
+
+impl<'py> Writing<'py> {
+    /// Makes and opens it. After an error nothing is left to close.
+    pub(crate) fn open(
+        thing: &Bound<'py, PyAny>,
+        definition: &StreamDefinition,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let writing = made(thing, definition, options, "couatl._writing", "writing")?.into_bound(thing.py());
+        writing.call_method0("open")?;
+        Ok(Self(writing))
+    }
+
+    /// What takes a batch, one argument for each column.
+    pub(crate) fn write(&self) -> PyResult<Bound<'py, PyAny>> {
+        self.0.getattr("write")
+    }
+
+    pub(crate) fn commit(&self) -> PyResult<()> {
+        self.0.call_method0("flush")?;
+        self.0.call_method0("commit").map(drop)
+    }
+
+    pub(crate) fn abort(&self) -> PyResult<()> {
+        self.0.call_method0("abort").map(drop)
+    }
+
+    pub(crate) fn close(&self) -> PyResult<()> {
+        self.0.call_method0("close").map(drop)
+    }
+}
