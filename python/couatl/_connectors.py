@@ -1,0 +1,95 @@
+"""Connector classes of installed packages, by their paths: what a statement needs that has a ``class``.
+
+The engine calls these where a stream is made, on a thread with a deadline, and ``load`` again for each query.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from couatl import _models, _options
+from couatl._errors import class_name, shown
+
+SECRET = "${secret:"
+
+
+class Refused(Exception):
+    """A statement does not fit its class; the message is for whoever wrote it."""
+
+
+def load(path: str) -> type:
+    """The class that ``package.module:Class`` names. What the import of its package raises is raised as it is."""
+    module, _, name = path.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # Of the path itself, not of what a package that is there imports.
+        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        raise Refused(f"there is no module '{module}' in {sys.prefix}: is its package installed there?") from None
+    thing: Any = found
+    for part in name.split("."):
+        if not hasattr(thing, part):
+            raise Refused(f"module '{module}' has no class '{name}'")
+        thing = getattr(thing, part)
+    if not isinstance(thing, type):
+        raise Refused(f"expected '{path}' to be a class, found {shown(thing)}")
+    return thing
+
+
+def check(path: str, options: Mapping[str, Any]) -> None:
+    """Whether the class is a connector, and takes these options; references to secrets are not read."""
+    cls = load(path)
+    problems = []
+    for role in ("source", "sink"):
+        try:
+            model = _models.recognise(cls, role)
+        except TypeError as error:
+            problems.append(str(error))
+            continue
+        if model is _models.COUATL:
+            known = {name: value for name, value in options.items() if not _is_secret(value)}
+            _refusing(_options.check, cls, known, set(options))
+        return
+    raise Refused(problems[0])
+
+
+def columns(path: str, options: Mapping[str, Any]) -> Any:
+    """The columns that the class knows: a statement's text, or an Arrow schema."""
+    from couatl._reading import source_of
+
+    cls = load(path)
+    source = _refusing(source_of, cls, options, None)
+    found = source.schema()
+    if found is None:
+        raise Refused(f"{class_name(cls)} leaves its columns to the statement: give them between ( and )")
+    if not isinstance(found, str) and not hasattr(found, "__arrow_c_schema__"):
+        raise Refused(
+            f"{class_name(cls)}.schema() returned {shown(found)}; expected 'a int64, b string', or an Arrow schema"
+        )
+    return found
+
+
+def _is_secret(value: object) -> bool:
+    return isinstance(value, str) and SECRET in value
+
+
+def _refusing(function: Any, *arguments: Any) -> Any:
+    """What a function gives; the errors that say what does not fit are the statement's."""
+    try:
+        return function(*arguments)
+    except (TypeError, ValueError) as error:
+        if error.__traceback__ is not None and _is_ours(error):
+            raise Refused(str(error)) from None
+        raise
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it was raised by the SDK itself, not by a class that it made."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_globals.get("__name__", "").startswith("couatl.")

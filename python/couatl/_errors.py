@@ -1,0 +1,52 @@
+"""Sentences about misuse: what a method of a user's class gave, and what it must give.
+
+They are made in one place so that every base class and every connector model says it in the same words.
+"""
+
+from __future__ import annotations
+
+import inspect
+import reprlib
+from collections.abc import Iterator, Set
+from typing import Any
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+def misuse(of: object, method: str, returned: object, expected: str) -> TypeError:
+    """The error for a method of `of`, a class or an instance, that returned what it must not.
+
+    >>> class Bad: ...
+    >>> misuse(Bad(), "next_batch", 3, "a list of rows, or None where there are none now")
+    TypeError('Bad.next_batch() returned 3 (int); expected a list of rows, or None where there are none now')
+    """
+    return TypeError(f"{class_name(of)}.{method}() returned {shown(returned)}; expected {expected}")
+
+
+def shown(value: object) -> str:
+    """The value, shortened, with its type: ``'abc' (str)``."""
+    return "None" if value is None else f"{_SHORT.repr(value)} ({type(value).__qualname__})"
+
+
+def class_name(of: object) -> str:
+    """The name of a class, or of the class of an instance."""
+    name = (of if isinstance(of, type) else type(of)).__qualname__
+    # Where a function made the class, that is of no interest.
+    return name.rpartition("<locals>.")[2]
+
+
+def synchronous(of: object, method: str, returned: Any) -> Any:
+    """What a plain method returned, unless it is asynchronous."""
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise misuse(of, method, returned, "a plain method (def, not async def)")
+    return returned
+
+
+def batch(of: object, method: str, returned: Any) -> Any:
+    """What was returned as rows, unless it is of no shape that they have, or only gives them later."""
+    synchronous(of, method, returned)
+    if isinstance(returned, (Iterator, Set, range)) and not hasattr(returned, "__arrow_c_stream__"):
+        raise misuse(of, method, returned, "a list of rows, or None where there are none now")
+    return returned

@@ -1,0 +1,175 @@
+"""From the settings of a statement to the arguments of a class.
+
+A connector class is made once for each query, with options as the parameters of its ``__init__``. A statement knows
+text, numbers and truth values; what a parameter is annotated with says what becomes of them. One place does it, so
+that an option means the same whatever model the class follows.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from couatl._conversion import Unfit, convert
+from couatl._errors import class_name, shown
+
+__all__ = ["Option", "check", "convert", "instance", "make", "options_of"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One parameter of a class: `type` is its annotation (Any where there is none), `default` None where required."""
+
+    name: str
+    type: Any
+    default: Any
+    required: bool
+
+
+def make(cls: type[T], options: Mapping[str, Any]) -> T:
+    """Make an instance of `cls` with these options, each converted to what its parameter is annotated with.
+
+    TypeError names an option that is unknown or missing; ValueError one that cannot be converted. What the constructor
+    raises is raised as it is.
+
+    >>> from datetime import timedelta
+    >>> class Poll:
+    ...     def __init__(self, url: str, every: timedelta = timedelta(seconds=1)):
+    ...         self.url, self.every = url, every
+    >>> make(Poll, {"url": "http://localhost", "every": "100ms"}).every
+    datetime.timedelta(microseconds=100000)
+    >>> make(Poll, {"urll": ""})
+    Traceback (most recent call last):
+    TypeError: Poll: there is no option 'urll'; did you mean 'url'?
+    """
+    values = check(cls, options)
+    # What can be given by position alone is, up to the first that is left out.
+    first: list[Any] = []
+    for parameter in _parameters(cls):
+        if parameter.kind is not parameter.POSITIONAL_ONLY or parameter.name not in values:
+            break
+        first.append(values.pop(parameter.name))
+    return cls(*first, **values)
+
+
+def check(cls: type, options: Mapping[str, Any], given: Collection[str] | None = None) -> dict[str, Any]:
+    """The options as their parameters want them, without making anything; raises what :func:`make` does.
+
+    `given` names those that are set, where not all of their values are known.
+    """
+    given = options if given is None else given
+    known = {option.name: option for option in options_of(cls)}
+    others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in _parameters(cls))
+    for name in given:
+        if name not in known and not others:
+            raise TypeError(f"{class_name(cls)}: there is no option '{name}'{_hint(name, known)}")
+    for option in known.values():
+        if option.required and option.name not in given:
+            of = f" ({_type_name(option.type)})" if option.type is not Any else ""
+            raise TypeError(f"{class_name(cls)}: expected the option '{option.name}'{of}, and it is not set")
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        try:
+            values[name] = _convert(value, known[name]) if name in known else value
+        except Unfit as expected:
+            message = f"{class_name(cls)}: option '{name}': expected {expected}, got {shown(value)}"
+            raise ValueError(message) from None
+    return values
+
+
+def instance(thing: Any, options: Mapping[str, Any]) -> Any:
+    """A class made with its options; an instance is one already."""
+    if isinstance(thing, type):
+        return make(thing, options)
+    if options:
+        given = ", ".join(options)
+        raise TypeError(f"options are for a class, and {shown(thing)} is an instance; it was given {given}")
+    return thing
+
+
+def options_of(cls: type) -> list[Option]:
+    """The options of a class, in the order of its parameters."""
+    hints = _hints(cls)
+    options = []
+    for parameter in _parameters(cls):
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            required = parameter.default is parameter.empty
+            default = None if required else parameter.default
+            options.append(Option(parameter.name, hints.get(parameter.name, Any), default, required))
+    return options
+
+
+def _constructor(cls: type) -> Callable[..., Any] | None:
+    """What takes the parameters; None where nothing does."""
+    if cls.__init__ is not object.__init__:  # type: ignore[misc]
+        return cls.__init__  # type: ignore[misc,no-any-return]
+    return None if cls.__new__ is object.__new__ else cls.__new__  # type: ignore[comparison-overlap]
+
+
+def _parameters(cls: type) -> list[inspect.Parameter]:
+    # `inspect.signature` of the class itself prefers a `__new__`, which some of the bases have for their own reasons.
+    constructor = _constructor(cls)
+    if constructor is None:
+        return []
+    try:
+        return list(_signature(constructor).parameters.values())[1:]
+    except (TypeError, ValueError):
+        # A constructor in C: it may take anything.
+        return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        # Annotations that cannot be evaluated are no reason to fail.
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The annotations that can be resolved."""
+    constructor = _constructor(cls)
+    if constructor is None:
+        return {}
+    try:
+        return typing.get_type_hints(constructor)
+    except Exception:
+        # One name that is imported for type checkers alone hides none of the others.
+        pass
+    scope = getattr(inspect.unwrap(constructor), "__globals__", {})
+    hints = {}
+    for parameter in _parameters(cls):
+        hint = parameter.annotation
+        try:
+            hint = eval(hint, scope) if isinstance(hint, str) else hint
+        except Exception:
+            continue
+        if hint is not parameter.empty:
+            hints[parameter.name] = hint
+    return hints
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; expected one of {', '.join(names)}" if names else "; it takes none"
+
+
+def _convert(value: Any, option: Option) -> Any:
+    if value is None and not option.required and option.default is None:
+        return None
+    return convert(value, option.type)
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)

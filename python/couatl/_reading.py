@@ -1,0 +1,121 @@
+"""From whatever reads to what the engine pulls: named partitions, each an iterator of what a read function may yield.
+
+The engine calls :func:`reading` on the thread that opens the scan, ``Reading.open`` and the methods of what that gives
+on the thread of a partition, ``Reading.close`` after the last of them, and ``Pull.cancel``, which never blocks, from
+any.
+
+```text
+  open() returns          becomes      rows come
+  Partition               Batches      when they are asked for, and it is time
+  iterable, Arrow         Iterated     one after the other
+  PushSource              Pushed       from the thread of its run(), and others
+  async generator,
+  AsyncPartition          Awaited      from the event loop of the source
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, cast
+
+from couatl._awaited import Awaited, Loop, settled
+from couatl._columns import Columns
+from couatl._errors import class_name, misuse, synchronous
+from couatl._models import COUATL, recognise
+from couatl._options import instance
+from couatl._pull import Batches, Iterated, Pull, is_arrow
+from couatl._push import Pushed
+from couatl.sources import AsyncPartition, AsyncSource, Partition, PushSource, Source
+
+__all__ = ["Pull", "Reading", "reading", "source_of"]
+
+
+def reading(thing: object, options: Mapping[str, Any], columns: Columns | None = None) -> Reading:
+    """Make a source of a class or an instance, of whatever model it is, and ask for its parts.
+
+    TypeError says what does not fit; what the user's own code raises is raised as it is.
+    """
+    source = source_of(thing, options, columns)
+    try:
+        return Reading(source, columns)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            source.close()
+        raise
+
+
+def source_of(thing: object, options: Mapping[str, Any], columns: Columns | None = None) -> Source:
+    """The source that a class or an instance is, or is adapted to."""
+    model = recognise(thing, "source")
+    if model is COUATL:
+        return cast(Source, instance(thing, options))
+    adapter = import_module(f"couatl.compat.{model.module}")
+    return cast(Source, adapter.as_source(thing, dict(options), columns))
+
+
+class Reading:
+    """A source and its parts. What is opened is to be closed, then the source itself."""
+
+    def __init__(self, source: Source, columns: Columns | None) -> None:
+        self.source = source
+        self._only = columns.names[0] if columns is not None and len(columns) == 1 else None
+        names = synchronous(source, "partitions", source.partitions())
+        if isinstance(names, (str, bytes)) or not hasattr(names, "__iter__"):
+            raise misuse(source, "partitions", names, "a list of strings")
+        self.partitions = list(names)
+        if not all(isinstance(name, str) for name in self.partitions):
+            raise misuse(source, "partitions", names, "a list of strings")
+        if len(set(self.partitions)) < len(self.partitions):
+            raise misuse(source, "partitions", names, "names that differ")
+        self._loop: Loop | None = None
+        self._opening = threading.Lock()
+        self._closed = False
+
+    def open(self, partition: str, state: Any = None) -> Pull:
+        """Open one of the parts, from where it was."""
+        source = self.source
+        if isinstance(source, AsyncSource):
+            return self._awaited(lambda: source.open(partition, state))
+        opened = source.open(partition, state)
+        if isinstance(opened, Pull):
+            return opened
+        if isinstance(opened, PushSource):
+            opened._couatl_only = self._only
+            return Pushed(opened, opened._couatl_rows)
+        if isinstance(opened, Partition):
+            return Batches(opened)
+        if isinstance(opened, AsyncPartition) or hasattr(opened, "__aiter__") or inspect.isawaitable(opened):
+            return self._awaited(lambda: opened)
+        if isinstance(opened, list) or is_arrow(opened):
+            return Iterated([opened])
+        if hasattr(opened, "__iter__") and not isinstance(opened, (str, bytes, Mapping)):
+            return Iterated(opened)
+        raise misuse(source, "open", opened, "a Partition, or an iterable of rows")
+
+    def _awaited(self, opened: Callable[[], Any]) -> Pull:
+        return Awaited(self._running_loop(), self.source, opened)
+
+    def _running_loop(self) -> Loop:
+        with self._opening:
+            if self._loop is None:
+                self._loop = Loop(class_name(self.source))
+            return self._loop
+
+    def close(self) -> None:
+        """Clean up, once, after all partitions."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            close: Callable[[], Any] = self.source.close
+            closed = close()
+            if inspect.isawaitable(closed):
+                self._running_loop().run(settled(closed))
+        finally:
+            if self._loop is not None:
+                self._loop.end()

@@ -1,0 +1,81 @@
+"""Sinks: classes that write, for connectors that are more than one function.
+
+A plain function that takes one list per column stays the simplest sink. A class says more: what a connection is, when
+rows are on their way, and what makes them count.
+
+    >>> from couatl.sinks import Sink
+    >>> class Lines(Sink):
+    ...     def __init__(self, separator: str = " "):
+    ...         self.separator = separator
+    ...
+    ...     def open(self, columns):
+    ...         self.lines = [self.separator.join(columns.names)]
+    ...
+    ...     def write(self, id, name):
+    ...         self.lines += [f"{i}{self.separator}{n}" for i, n in zip(id, name)]
+    ...
+    ...     def commit(self):
+    ...         print("\\n".join(self.lines))
+    >>> from couatl.testing import write
+    >>> write(Lines, [(1, "a"), (2, "b")], columns={"id": "int64", "name": "string"}, separator=",")
+    id,name
+    1,a
+    2,b
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from couatl._columns import Columns
+
+__all__ = ["Columns", "Sink"]
+
+
+class Sink:
+    """Something to write to.
+
+    ```text
+    open ──> write … ──> flush ──> commit ──> close
+                 └── an error, a cancel ──> abort ──> close
+    ```
+
+    Everything is called on one thread, once but for ``write``. Options are the parameters of ``__init__``, by keyword;
+    a setting's text becomes what the parameter is annotated with. Where ``open`` raises, nothing else is called. An
+    exception fails the statement, and is raised as it is.
+
+    >>> class Total(Sink):
+    ...     def open(self, columns):
+    ...         self.total = 0
+    ...
+    ...     def write(self, amounts):
+    ...         self.total += sum(amounts)
+    ...
+    ...     def commit(self):
+    ...         print(self.total)
+    >>> from couatl.testing import write
+    >>> write(Total, [1, 2], columns={"amount": "int64"})
+    3
+    """
+
+    def open(self, columns: Columns) -> None:
+        """Get ready for rows of these columns."""
+
+    def write(self, *columns: Any) -> None:
+        """Take the next rows: one list per column, all of one length.
+
+        The lists come in the order of the columns; where the parameters are named as the columns are, by name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no write(*columns)")
+
+    def flush(self) -> None:
+        """Send off what was written and is still here: all rows have been given."""
+
+    def commit(self) -> None:
+        """Make what was written count."""
+
+    def abort(self) -> None:
+        """Undo what was written, as far as that is possible."""
+
+    def close(self) -> None:
+        """Clean up, once, after ``commit`` or ``abort``."""

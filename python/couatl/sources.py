@@ -1,0 +1,360 @@
+"""Sources: classes that read, for connectors that are more than one generator function.
+
+A plain generator function stays the simplest source. A class says more: its columns, the parts that can be read side
+by side, when it wants to be asked again, and from where to go on.
+
+    >>> from couatl.sources import Source
+    >>> class Squares(Source):
+    ...     def __init__(self, numbers: int = 3):
+    ...         self.numbers = numbers
+    ...
+    ...     def schema(self):
+    ...         return "n int64, square int64"
+    ...
+    ...     def open(self, partition, state):
+    ...         for n in range(self.numbers):
+    ...             yield n, n * n
+    >>> from couatl.testing import rows
+    >>> rows(Squares, numbers="4")
+    [(0, 0), (1, 1), (2, 4), (3, 9)]
+
+Rows have the shapes that a read function may yield: a tuple, a dict by column name, a bare value where there is one
+column; a list of those; or anything that Arrow can import, many rows at once.
+
+A source is made, asked for its partitions, opened once for each of them, and closed, anew for each query. An exception
+that a method raises fails the query, and is raised as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from couatl import _errors
+from couatl._pull import is_arrow
+from couatl._push import Rows
+
+__all__ = ["AsyncPartition", "AsyncSource", "Partition", "PollingSource", "PushSource", "Retry", "Source"]
+
+
+class Source:
+    """Something to read.
+
+    Options are the parameters of ``__init__``, by keyword; a setting's text becomes what the parameter is annotated
+    with. After a constructor that raises, nothing else is called.
+
+    >>> class Shards(Source):
+    ...     def partitions(self):
+    ...         return ["north", "south"]
+    ...
+    ...     def open(self, partition, state):
+    ...         return [(partition, 1), (partition, 2)]
+    >>> from couatl.testing import rows
+    >>> rows(Shards, limit=3)
+    [('north', 1), ('north', 2), ('south', 1)]
+    """
+
+    def schema(self) -> Any:
+        """The columns, as a statement has them (``"a int64, b string"``) or as an Arrow schema.
+
+        None leaves them to the statement.
+        """
+        return None
+
+    def partitions(self) -> Sequence[str]:
+        """The names of the parts that can be read side by side, each on a thread of its own. Called once."""
+        return [""]
+
+    def open(self, partition: str, state: Any) -> Any:
+        """Open one of the parts.
+
+        Gives a :class:`Partition`; an iterable of rows, as a method with ``yield`` does; something for Arrow to import;
+        a :class:`PushSource`; or something asynchronous, see :class:`AsyncSource`. `state` is what the ``snapshot()``
+        of this part gave when it was read last; None at the beginning.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no open(partition, state)")
+
+    def close(self) -> None:
+        """Clean up, once, after the last partition: on success, errors and cancels alike."""
+
+
+class Partition:
+    """One part of a source, open. Its methods are called one after the other, on one thread.
+
+    A cancel raises KeyboardInterrupt in ``next_batch``; where it waits for ``next_awake``, that ends at once.
+
+    >>> class Countdown(Partition):
+    ...     def __init__(self, state):
+    ...         self.left = 3 if state is None else state
+    ...
+    ...     def next_batch(self):
+    ...         if self.left == 0:
+    ...             raise StopIteration
+    ...         self.left -= 1
+    ...         return [self.left]
+    ...
+    ...     def snapshot(self):
+    ...         return self.left
+    >>> class Countdowns(Source):
+    ...     def open(self, partition, state):
+    ...         return Countdown(state)
+    >>> from couatl.testing import rows
+    >>> rows(Countdowns), rows(Countdowns, state=1)
+    ([2, 1, 0], [0])
+    """
+
+    def next_batch(self) -> Any:
+        """The next rows; None or an empty list where there are none now. StopIteration is the end."""
+        raise NotImplementedError(f"{type(self).__name__} has no next_batch()")
+
+    def next_awake(self) -> datetime | None:
+        """When to ask for the next rows, asked before each time. A time without a zone is local.
+
+        None is at once, or a millisecond after there were no rows.
+        """
+        return None
+
+    def snapshot(self) -> Any:
+        """From where to go on after the rows that were given: anything that can be pickled."""
+        return None
+
+    def close(self) -> None:
+        """Clean up, once: on success, errors and cancels alike."""
+
+
+class Retry(Exception):
+    """Raised by ``next_item``: there is nothing now, ask again after a while.
+
+    >>> Retry(timedelta(seconds=1)).timeout
+    datetime.timedelta(seconds=1)
+    """
+
+    def __init__(self, timeout: timedelta) -> None:
+        if not isinstance(timeout, timedelta):
+            raise TypeError(f"Retry: expected a timedelta, got {_errors.shown(timeout)}")
+        super().__init__(timeout)
+        self.timeout = timeout
+
+
+class PollingSource(Source):
+    """Asks again and again, at an interval.
+
+    >>> class Load(PollingSource):
+    ...     def __init__(self, interval: timedelta = timedelta(seconds=10)):
+    ...         super().__init__(interval)
+    ...
+    ...     def schema(self):
+    ...         return "load float64"
+    ...
+    ...     def next_item(self):
+    ...         import os
+    ...
+    ...         return os.getloadavg()[0]
+    >>> from couatl.testing import rows
+    >>> len(rows(Load, interval="1ms", limit=3))
+    3
+
+    The first time is at once; with `align_to`, a time, it is the next of that time and whole intervals before and after
+    it. Without a zone, that is local. What took longer than an interval is not made up for: ticks that have passed are
+    left out. Raises ValueError for an interval that is not above zero.
+    """
+
+    def __init__(self, interval: timedelta, align_to: datetime | None = None) -> None:
+        if not isinstance(interval, timedelta):
+            raise TypeError(f"{type(self).__name__}: expected a timedelta as interval, got {_errors.shown(interval)}")
+        if interval <= timedelta(0):
+            raise ValueError(f"{type(self).__name__}: expected an interval above zero, got {interval}")
+        self.interval = interval
+        self.align_to = align_to
+
+    def next_item(self) -> Any:
+        """The next rows, or None. Raise :class:`Retry` to be asked once more in between, StopIteration to end."""
+        raise NotImplementedError(f"{type(self).__name__} has no next_item()")
+
+    def open(self, partition: str, state: Any) -> Partition:
+        """Open it."""
+        if not hasattr(self, "interval"):
+            raise TypeError(f"{type(self).__name__}.__init__() does not call super().__init__(interval)")
+        return _Polling(self)
+
+
+class _Polling(Partition):
+    """Ticks stay on their grid, also after a retry."""
+
+    def __init__(self, source: PollingSource) -> None:
+        self.source = source
+        now = _now()
+        align_to = source.align_to
+        self.tick = now if align_to is None else now + (align_to.astimezone(timezone.utc) - now) % source.interval
+        self.awake = self.tick
+
+    def next_batch(self) -> Any:
+        try:
+            item = self.source.next_item()
+        except Retry as retry:
+            self.awake = _now() + retry.timeout
+            return None
+        self.tick += self.source.interval
+        now = _now()
+        if self.tick < now:
+            self.tick = now + (self.tick - now) % self.source.interval
+        self.awake = self.tick
+        return _errors.batch(self.source, "next_item", item)
+
+    def next_awake(self) -> datetime:
+        return self.awake
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class PushSource(Source):
+    """Is given rows by whoever has them: a callback, another thread, a library's own loop.
+
+    ``run()`` runs on a thread of its own. Rows come through ``next``, from any thread; where a query is slower than
+    they are, ``next`` waits. The end is ``close()``, or the return of ``run()``; what that raises comes after the rows
+    before it. Each query needs an instance of its own, and so does each partition, if there are several: then ``open``
+    gives another one for each.
+
+    >>> class Words(PushSource):
+    ...     def schema(self):
+    ...         return "word string, size int32"
+    ...
+    ...     def run(self):
+    ...         for word in ["sun", "moon"]:
+    ...             self.next(word, len(word))
+    >>> from couatl.testing import rows
+    >>> rows(Words)
+    [('sun', 3), ('moon', 4)]
+
+    When the query has ended, ``wait`` says so, ``next`` raises KeyboardInterrupt on the thread of ``run()`` (elsewhere
+    it does nothing), and ``on_stop`` is called. A ``run()`` that goes on nevertheless is interrupted, a second later.
+    """
+
+    #: How many rows may wait to be read before ``next`` waits.
+    capacity = 1024
+
+    _couatl_rows: Rows
+    #: The only column, where there is one.
+    _couatl_only: str | None = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> PushSource:
+        """Make the queue, whatever the constructor of a subclass forgets."""
+        self = super().__new__(cls)
+        self._couatl_rows = Rows(cls.capacity)
+        return self
+
+    def __init__(self) -> None:
+        """A push source has no options of its own."""
+
+    def run(self) -> None:
+        """Give rows until there are no more, or until the query has ended: see :meth:`wait`."""
+        raise NotImplementedError(f"{type(self).__name__} has no run()")
+
+    def next(self, *row: Any, **columns: Any) -> None:
+        """Give one row, by position or by name.
+
+        A single value by position is the row: a tuple, a list, a dict by column name, a bare value for the only column;
+        or it is for Arrow to import, and many rows. Waits while ``capacity`` rows wait to be read. After the end, rows
+        are ignored.
+        """
+        if bool(row) == bool(columns):
+            raise TypeError(f"{type(self).__name__}.next(): expected values by position, or by name")
+        if columns:
+            # As a dict, an only column could be taken for its value, where that is a map or JSON.
+            only = len(columns) == 1 and self._couatl_only in columns
+            self._couatl_rows.put(tuple(columns.values()) if only else columns)
+        elif len(row) > 1:
+            self._couatl_rows.put(row)
+        elif is_arrow(row[0]):
+            self._couatl_rows.put_whole(row[0])
+        else:
+            self._couatl_rows.put(row[0])
+
+    def commit(self) -> None:
+        """Say that the rows so far belong together: they are delivered now."""
+        self._couatl_rows.put_whole([])
+
+    def close(self) -> None:
+        """Say that no more rows come."""
+        self._couatl_rows.end()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the query has ended, at most so many seconds; give whether it has.
+
+        For a ``run()`` that has only registered callbacks: ``self.wait()`` keeps the source open.
+        """
+        return self._couatl_rows.ended.wait(timeout)
+
+    def on_stop(self) -> None:
+        """Clean up, once: on success, errors and cancels alike. It may be what makes ``run()`` return."""
+
+    def open(self, partition: str, state: Any) -> Any:
+        """Open it."""
+        return self
+
+
+class AsyncSource(Source):
+    """Reads with ``async def``. It is opened, read and closed on an event loop of its own.
+
+    ``open`` is an async generator, or gives an :class:`AsyncPartition`. All partitions share the loop, and ``close``
+    may be an ``async def`` too. An async generator is read ahead, as far as some rows. A cancel is a CancelledError
+    where it waits, an end before that a GeneratorExit where it yields.
+
+    >>> class Ticks(AsyncSource):
+    ...     def schema(self):
+    ...         return "tick int64"
+    ...
+    ...     async def open(self, partition, state):
+    ...         import asyncio
+    ...
+    ...         for tick in range(3):
+    ...             await asyncio.sleep(0.01)
+    ...             yield tick
+    >>> from couatl.testing import rows
+    >>> rows(Ticks)
+    [0, 1, 2]
+    """
+
+
+class AsyncPartition:
+    """A :class:`Partition` whose ``next_batch`` and ``close`` are awaited. StopAsyncIteration is the end.
+
+    >>> class Once(AsyncPartition):
+    ...     done = False
+    ...
+    ...     async def next_batch(self):
+    ...         if self.done:
+    ...             raise StopAsyncIteration
+    ...         self.done = True
+    ...         return [("a", 1), ("b", 2)]
+    >>> class Twice(AsyncSource):
+    ...     def partitions(self):
+    ...         return ["first", "second"]
+    ...
+    ...     async def open(self, partition, state):
+    ...         return Once()
+    >>> from couatl.testing import rows
+    >>> rows(Twice)
+    [('a', 1), ('b', 2), ('a', 1), ('b', 2)]
+    """
+
+    async def next_batch(self) -> Any:
+        """The next rows; None or an empty list where there are none now."""
+        raise NotImplementedError(f"{type(self).__name__} has no next_batch()")
+
+    def next_awake(self) -> datetime | None:
+        """When to ask for the next rows, asked before each time. A time without a zone is local.
+
+        None is at once, or a millisecond after there were no rows.
+        """
+        return None
+
+    def snapshot(self) -> Any:
+        """From where to go on after the rows that were given: anything that can be pickled."""
+        return None
+
+    async def close(self) -> None:
+        """Clean up, once: on success, errors and cancels alike."""
