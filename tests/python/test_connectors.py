@@ -1,0 +1,519 @@
+"""Connectors in streams: classes in bodies and in packages, read and written over Flight SQL."""
+
+import threading
+
+import pytest
+from harness import PATIENCE, create, error, queries, query_running, rows, run, value, wait_for_text, wait_until
+
+NOTES = """
+import datetime, threading, time
+from couatl.sinks import Sink
+from couatl.sources import AsyncPartition, AsyncSource, Partition, PollingSource, PushSource, Source
+
+def note(word):
+    with open({path!r}, "a") as file:
+        file.write(word + "\\n")
+
+def init():
+    note("init")
+
+def deinit():
+    note("deinit")
+"""
+FUNCTIONS = {"init_function_name": "init", "deinit_function_name": "deinit"}
+
+
+@pytest.fixture
+def notes(tmp_path):
+    return tmp_path / "notes"
+
+
+@pytest.fixture
+def stream(connection, notes):
+    """Makes the stream `made` of a body that takes notes, by default one that reads what is named `It`."""
+
+    def make(body, columns="n int64", **settings):
+        settings = {"mode": "streaming", "read_function_name": "It", **FUNCTIONS, **settings}
+        create(connection, "made", columns, NOTES.format(path=str(notes)) + body, **settings)
+
+    return make
+
+
+def words(notes):
+    return notes.read_text().split() if notes.exists() else []
+
+
+PARTS = """
+class It(Source):
+    def partitions(self):
+        return ["a", "b", "c"]
+
+    def open(self, partition, state):
+        try:
+            for n in range(3):
+                yield n, partition
+        finally:
+            note("close-" + partition)
+
+    def close(self):
+        note("close")
+"""
+
+
+@pytest.mark.parametrize("mode", ["streaming", "auto", "batch"])
+def test_partitions_are_read_and_closed(connection, stream, notes, mode):
+    stream(PARTS, "n int64, part string", mode=mode)
+    found = rows(connection, "SELECT n, part FROM made LIMIT 100")
+    assert sorted(found) == [(n, part) for n in range(3) for part in "abc"]
+    for part in "abc":
+        assert [n for n, of in found if of == part] == [0, 1, 2]
+    said = words(notes)
+    assert said[0] == "init" and said[-2:] == ["close", "deinit"], said
+    assert sorted(said[1:-2]) == ["close-a", "close-b", "close-c"]
+
+
+def test_partitions_are_read_at_once(connection, stream):
+    """Each waits for all the others."""
+    stream("""
+together = threading.Barrier(20)
+
+class It(Source):
+    def partitions(self):
+        return [str(number) for number in range(20)]
+
+    def open(self, partition, state):
+        together.wait()
+        yield int(partition)
+""")
+    assert value(connection, "SELECT count(*) FROM (SELECT n FROM made LIMIT 20)") == 20
+
+
+def test_bounded_partitions_share_a_few_threads(connection, stream):
+    stream("""
+threads = set()
+
+class It(Source):
+    def partitions(self):
+        return [str(number) for number in range(500)]
+
+    def open(self, partition, state):
+        threads.add(threading.get_ident())
+        yield int(partition)
+""", mode="batch")  # fmt: skip
+    assert rows(connection, "SELECT count(*), sum(n) FROM made") == [(500, 499 * 250)]
+
+
+def test_what_has_no_partitions_has_no_rows(connection, stream, notes):
+    stream(PARTS.replace('["a", "b", "c"]', "[]"), "n int64, part string")
+    assert rows(connection, "SELECT n FROM made LIMIT 5") == []
+    assert words(notes) == ["init", "close", "deinit"]
+
+
+@pytest.mark.parametrize("failing", ["a", "b", "c"])
+def test_one_partition_that_fails_ends_all(connection, stream, notes, failing):
+    stream(f"""
+waiting = threading.Event()
+
+class It(Source):
+    def partitions(self):
+        return ["a", "b", "c"]
+
+    def open(self, partition, state):
+        try:
+            yield 1
+            if partition == {failing!r}:
+                raise ValueError("broken " + partition)
+            while True:
+                time.sleep(0.01)
+        finally:
+            note("close-" + partition)
+
+    def close(self):
+        note("close")
+""")
+    assert f"ValueError: broken {failing}" in error(connection, "SELECT n FROM made")
+    wait_until(lambda: not queries(connection), "the query's end")
+    said = words(notes)
+    # One that has not begun has nothing to close.
+    assert said[0] == "init" and f"close-{failing}" in said and said[-2:] == ["close", "deinit"], said
+
+
+def test_two_partitions_of_one_name_are_refused(connection, stream):
+    stream(PARTS.replace('["a", "b", "c"]', '["a", "a"]'), "n int64, part string")
+    assert "It.partitions() returned ['a', 'a']" in error(connection, "SELECT n FROM made")
+
+
+def test_too_many_partitions_are_refused(connection, stream, notes):
+    stream(PARTS.replace('["a", "b", "c"]', "[str(n) for n in range(2000)]"), "n int64, part string")
+    assert "2000 partitions, and at most 1024 are read at once" in error(connection, "SELECT n FROM made")
+    assert words(notes) == ["init", "close", "deinit"]
+
+
+ENDLESS = {
+    "push_that_waits": """
+class It(PushSource):
+    def run(self):
+        self.next(n=0)
+        self.wait()
+
+    def on_stop(self):
+        note("close")
+""",
+    "push_that_is_faster": """
+class It(PushSource):
+    def run(self):
+        n = 0
+        while True:
+            self.next(n=n)
+            n += 1
+
+    def on_stop(self):
+        note("close")
+""",
+    "push_that_sleeps": """
+class It(PushSource):
+    def run(self):
+        self.next(n=0)
+        while True:
+            time.sleep(0.01)
+
+    def on_stop(self):
+        note("close")
+""",
+    "asynchronous": """
+class It(AsyncSource):
+    async def open(self, partition, state):
+        import asyncio
+
+        try:
+            yield 0
+            await asyncio.sleep(3600)
+        finally:
+            note("close")
+""",
+    "asynchronous_partition": """
+class Part(AsyncPartition):
+    sent = False
+
+    async def next_batch(self):
+        import asyncio
+
+        if self.sent:
+            await asyncio.sleep(3600)
+        self.sent = True
+        return [0]
+
+    async def close(self):
+        note("close")
+
+class It(AsyncSource):
+    def open(self, partition, state):
+        return Part()
+""",
+    "polling": """
+class It(PollingSource):
+    def __init__(self):
+        super().__init__(datetime.timedelta(hours=1))
+
+    def next_item(self):
+        return 0
+
+    def close(self):
+        note("close")
+""",
+    "awake_tomorrow": """
+class Part(Partition):
+    awake = None
+
+    def next_batch(self):
+        self.awake = datetime.datetime.now() + datetime.timedelta(days=1)
+        return [0]
+
+    def next_awake(self):
+        return self.awake
+
+    def close(self):
+        note("close")
+
+class It(Source):
+    def open(self, partition, state):
+        return Part()
+""",
+    "busy_partition": """
+class Part(Partition):
+    sent = False
+
+    def next_batch(self):
+        if self.sent:
+            while True:
+                pass
+        self.sent = True
+        return [0]
+
+    def close(self):
+        note("close")
+
+class It(Source):
+    def open(self, partition, state):
+        return Part()
+""",
+}
+
+
+@pytest.mark.parametrize("how", ["kill", "close", "limit"])
+@pytest.mark.parametrize("body", ENDLESS)
+def test_what_waits_ends(server, connection, stream, notes, body, how):
+    stream(ENDLESS[body])
+    if how == "limit":
+        assert rows(connection, "SELECT n FROM made LIMIT 1") == [(0,)]
+    else:
+        with server.connect() as other, other.cursor() as cursor:
+            cursor.execute("SELECT n FROM made")
+            batches = cursor.fetch_record_batch()
+            assert batches.read_next_batch().column(0)[0].as_py() == 0
+            if how == "kill":
+                run(connection, f"KILL QUERY '{query_running(connection, 'FROM made')}'")
+                with pytest.raises(Exception, match=r"(?i)cancel"):
+                    batches.read_all()
+    wait_until(lambda: not queries(connection), "the query's end", PATIENCE)
+    said = words(notes)
+    assert said[0] == "init" and said[-1] == "deinit" and said.count("close") == 1, said
+
+
+def test_rows_that_are_pushed_arrive_at_once(server, connection, stream, notes):
+    """The next one comes when the one before was read."""
+    stream(f"""
+class It(PushSource):
+    def run(self):
+        import os, time
+
+        for n in range(5):
+            self.next(n=n)
+            while not os.path.exists({str(notes)!r} + str(n)):
+                time.sleep(0.001)
+""")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT n FROM made")
+        batches = cursor.fetch_record_batch()
+        for n in range(5):
+            assert batches.read_next_batch().column(0).to_pylist() == [n]
+            notes.with_name(f"notes{n}").touch()
+        assert batches.read_all().num_rows == 0
+
+
+SHAPES = {
+    "a_class": "class It(Source):\n    def open(self, partition, state): return iter([1, 2])",
+    "an_instance": "class Made(Source):\n    def open(self, partition, state): return [1, 2]\nIt = Made()",
+    "a_function": (
+        "class Made(Source):\n    def open(self, partition, state): yield from [1, 2]\ndef It(): return Made()"
+    ),
+    "a_function_that_gives_a_class": (
+        "class Made(Source):\n    def open(self, partition, state): yield [1, 2]\ndef It(): return Made"
+    ),
+    "a_pyarrow_table": (
+        "class It(Source):\n    def open(self, partition, state):\n"
+        "        import pyarrow\n        return pyarrow.table({'n': [1, 2]})"
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["streaming", "auto", "batch"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_read_function_may_name_a_connector(connection, stream, shape, mode):
+    stream(SHAPES[shape], mode=mode)
+    assert rows(connection, "SELECT n FROM made LIMIT 3") == [(1,), (2,)]
+
+
+MISUSE = {
+    "class It(Source): pass": "It has no open(partition, state)",
+    "class It(Source):\n    def open(self, partition, state): return 3": (
+        "It.open() returned 3 (int); expected a Partition, or an iterable of rows"
+    ),
+    "class It(PushSource): pass": "It has no run()",
+    "class It(Source):\n    def __init__(self, url): pass": "It: expected the option 'url', and it is not set",
+    "class It(Sink):\n    def write(self, n): pass": "expected a source, and class It is a couatl sink",
+}
+
+
+@pytest.mark.parametrize("body", MISUSE)
+def test_misuse_says_what_is_wrong(connection, stream, body):
+    stream(body)
+    assert MISUSE[body] in error(connection, "SELECT n FROM made LIMIT 1")
+
+
+SINK = """
+class It(Sink):
+    def open(self, columns):
+        note("open:" + ",".join(f"{name}={type}" for name, type in columns))
+
+    def write(self, n, name):
+        note("write:" + ",".join(map(str, n)))
+        if 13 in n:
+            raise ValueError("unlucky")
+
+    def flush(self):
+        note("flush")
+
+    def commit(self):
+        note("commit")
+
+    def abort(self):
+        note("abort")
+
+    def close(self):
+        note("close")
+"""
+
+
+def test_a_sink_commits(connection, stream, notes):
+    stream(SINK, "n int64, name string", mode="auto")
+    assert run(connection, "INSERT INTO made VALUES (1, 'a'), (2, 'b')") == 2
+    assert words(notes) == ["init", "open:n=int64,name=string", "write:1,2", "flush", "commit", "close", "deinit"]
+
+
+def test_a_sink_that_fails_aborts(connection, stream, notes):
+    stream(SINK, "n int64, name string", mode="auto")
+    assert "ValueError: unlucky" in error(connection, "INSERT INTO made VALUES (13, 'a')")
+    assert words(notes) == ["init", "open:n=int64,name=string", "write:13", "abort", "close", "deinit"]
+
+
+@pytest.mark.parametrize("failing", ["flush", "commit"])
+def test_a_commit_that_fails_aborts(connection, stream, notes, failing):
+    body = SINK.replace(f'note("{failing}")', f'raise OSError("no {failing}")')
+    stream(body, "n int64, name string", mode="auto")
+    assert f"OSError: no {failing}" in error(connection, "INSERT INTO made VALUES (1, 'a')")
+    assert words(notes)[-3:] == ["abort", "close", "deinit"]
+
+
+SLOW = """
+import time
+
+def slow():
+    yield 1
+    while True:
+        time.sleep(0.01)
+"""
+
+
+def test_an_insert_that_is_killed_aborts(server, connection, stream, notes):
+    stream(SINK, "n int64, name string", mode="auto")
+    create(connection, "slow", "n int64", SLOW, mode="auto")
+    with server.connect() as other, other.cursor() as cursor:
+        ended = []
+
+        def insert():
+            try:
+                cursor.execute("INSERT INTO made SELECT n, 'x' FROM slow")
+            except Exception as error:
+                ended.append(str(error))
+
+        inserting = threading.Thread(target=insert)
+        inserting.start()
+        wait_for_text(notes, "write:1")
+        run(connection, f"KILL QUERY '{query_running(connection, 'INSERT INTO made')}'")
+        inserting.join(PATIENCE)
+        assert ended and "ancel" in ended[0]
+    wait_until(lambda: not queries(connection), "the query's end", PATIENCE)
+    assert words(notes)[-3:] == ["abort", "close", "deinit"]
+
+
+PACKAGE = '''
+from couatl.sinks import Sink
+from couatl.sources import Source
+
+class Count(Source):
+    """Counts."""
+
+    def __init__(self, stop: int, step: int = 1, word: str = ""):
+        self.stop, self.step, self.word = stop, step, word
+
+    def schema(self):
+        return "n int64 NOT NULL, word string"
+
+    def open(self, partition, state):
+        for n in range(0, self.stop, self.step):
+            yield n, self.word
+
+class Blank(Source):
+    def open(self, partition, state):
+        yield 1
+
+class Arrow(Source):
+    def schema(self):
+        import pyarrow
+        return pyarrow.schema({"a": pyarrow.int16(), "b": pyarrow.list_(pyarrow.utf8())})
+
+    def open(self, partition, state):
+        yield 1, ["x"]
+
+class NoConnector:
+    pass
+
+number = 5
+'''
+
+
+@pytest.fixture
+def packaged(own_server, tmp_path, monkeypatch):
+    """A server beside which a package is installed, and a secret."""
+    (tmp_path / "counting.py").write_text(PACKAGE)
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("COUATL_SECRET_word", "hush-hush")
+    server = own_server()
+    with server.connect() as connection:
+        yield connection
+
+
+def made(connection, settings, columns=""):
+    run(connection, f"CREATE OR REPLACE EXTERNAL STREAM made {columns} SETTINGS type = 'python', {settings}")
+
+
+def test_a_class_of_a_package(packaged):
+    made(packaged, "class = 'counting:Count', stop = 10, step = 5, word = 'it''s'")
+    assert rows(packaged, "SELECT n, word FROM made") == [(0, "it's"), (5, "it's")]
+    described = rows(packaged, "DESCRIBE made")
+    assert [row[:2] for row in described] == [("n", "int64"), ("word", "string")]
+    made(packaged, "class = 'counting:Count', stop = 2, mode = 'batch'", "(n int8, w text)")
+    assert rows(packaged, "SELECT n, w FROM made") == [(0, ""), (1, "")]
+    made(packaged, "class = 'counting:Arrow'")
+    assert rows(packaged, "SELECT a, b FROM made") == [(1, ["x"])]
+
+
+def test_what_is_shown_of_a_class_makes_it_again(packaged):
+    made(packaged, "class = 'counting:Count', stop = 3, word = '${secret:word}', linger_ms = 1")
+    ((shown,),) = rows(packaged, "SHOW CREATE STREAM made")
+    assert "class = 'counting:Count'" in shown and "'${secret:word}'" in shown and "hush" not in shown
+    assert rows(packaged, "SELECT word FROM made LIMIT 1") == [("hush-hush",)]
+    run(packaged, "DROP STREAM made")
+    run(packaged, shown)
+    assert rows(packaged, "SHOW CREATE STREAM made") == [(shown,)]
+    assert rows(packaged, "SELECT n FROM made") == [(0,), (1,), (2,)]
+
+
+REFUSED = {
+    "class = 'counting:Count'": "Count: expected the option 'stop' (int), and it is not set",
+    "class = 'counting:Count', stop = 'x'": "Count: option 'stop': expected",
+    "class = 'counting:Count', stopp = 1, stop = 1": "Count: there is no option 'stopp'; did you mean 'stop'?",
+    "class = 'counting:Coumt'": "module 'counting' has no class 'Coumt'",
+    "class = 'countin:Count'": "there is no module 'countin'",
+    "class = 'counting:number'": "expected 'counting:number' to be a class, found 5 (int)",
+    "class = 'counting:NoConnector'": "expected a source, got class NoConnector",
+    "class = 'counting:Blank'": "Blank leaves its columns to the statement: give them between ( and )",
+    "class = 'broken:Any'": "ZeroDivisionError",
+    "class = 'counting'": "setting 'class' must be a class of a package, as in 'package.module:Class'",
+    "class = 'counting:Count', stop = 1, read_function_name = 'x'": (
+        "setting 'read_function_name' is about a body, and a class has none"
+    ),
+}
+
+
+@pytest.mark.parametrize("settings", REFUSED)
+def test_what_a_class_does_not_take_is_refused_at_create(packaged, settings):
+    assert REFUSED[settings] in error(packaged, f"CREATE EXTERNAL STREAM made SETTINGS type = 'python', {settings}")
+    assert "there is no stream 'made'" in error(packaged, "SHOW CREATE STREAM made")
+
+
+def test_a_class_and_a_body_are_one_too_many(packaged):
+    sql = "CREATE EXTERNAL STREAM made (n int64) AS $$ $$ SETTINGS type = 'python', class = 'counting:Count', stop = 1"
+    assert "there is a body: leave out one of them" in error(packaged, sql)
