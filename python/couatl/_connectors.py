@@ -1,27 +1,43 @@
-"""Connector classes of installed packages, by their paths: what a statement needs that has a ``class``.
+"""Connector classes of installed packages, by their paths or the names that they are registered by.
 
 The engine calls these where a stream is made, on a thread with a deadline, and ``load`` again for each query.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from couatl import _models, _options
+from couatl import _models, _options, _registry
 from couatl._errors import class_name, shown
 
 SECRET = "${secret:"
+#: What a stream does with a class.
+ROLES: list[_models.Role] = ["source", "sink"]
 
 
 class Refused(Exception):
     """A statement does not fit its class; the message is for whoever wrote it."""
 
 
-def load(path: str) -> type:
-    """The class that ``package.module:Class`` names. What the import of its package raises is raised as it is."""
+def load(name: str, role: _models.Role) -> type | None:
+    """The class that ``package.module:Class`` names, or that is registered by a name in a role; None if none is.
+
+    What the import of a package raises is raised as it is.
+    """
+    if ":" in name:
+        return _at(name)
+    found = _registry.find(name, role)
+    try:
+        return None if found is None else found.load()
+    except _registry.Unloadable as error:
+        raise Refused(str(error)) from error.__cause__
+
+
+def _at(path: str) -> type:
     module, _, name = path.partition(":")
     try:
         found = importlib.import_module(module)
@@ -40,28 +56,53 @@ def load(path: str) -> type:
     return thing
 
 
-def check(path: str, options: Mapping[str, Any]) -> None:
-    """Whether the class is a connector, and takes these options; references to secrets are not read."""
-    cls = load(path)
+def required(name: str, role: _models.Role) -> type:
+    """The class for a role; Refused where there is none."""
+    cls = load(name, role)
+    if cls is None:
+        raise Refused(f"'{name}' is registered, and not as a {role}; SHOW CONNECTORS lists what there is")
+    return cls
+
+
+def check(name: str, options: Mapping[str, Any]) -> None:
+    """Whether there is such a connector, and it takes these options; references to secrets are not read."""
     problems = []
-    for role in ("source", "sink"):
+    fits = False
+    for role in ROLES:
+        cls = load(name, role)
+        if cls is None:
+            continue
         try:
             model = _models.recognise(cls, role)
         except TypeError as error:
             problems.append(str(error))
             continue
+        fits = True
         if model is _models.COUATL:
             known = {name: value for name, value in options.items() if not _is_secret(value)}
             _refusing(_options.check, cls, known, set(options))
-        return
-    raise Refused(problems[0])
+    if problems and not fits:
+        raise Refused(problems[0])
+    if not fits:
+        known_names = ["python", *_registry.names()]
+        near = difflib.get_close_matches(name, known_names, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else "; SHOW CONNECTORS lists what there is"
+        raise Refused(f"setting 'type' must be 'python', or the name of a connector, found '{name}'{hint}")
 
 
-def columns(path: str, options: Mapping[str, Any]) -> Any:
+def listed() -> list[tuple[str, str, str, str, str, str]]:
+    """What is registered: name, role, distribution, version, state, options."""
+    return [
+        (each.name, each.role, each.distribution, each.version, each.state, each.options())
+        for each in _registry.registered()
+    ]
+
+
+def columns(name: str, options: Mapping[str, Any]) -> Any:
     """The columns that the class knows: a statement's text, or an Arrow schema."""
     from couatl._reading import source_of
 
-    cls = load(path)
+    cls = required(name, "source")
     source = _refusing(source_of, cls, options, None)
     found = source.schema()
     if found is None:

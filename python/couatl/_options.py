@@ -72,7 +72,7 @@ def check(cls: type, options: Mapping[str, Any], given: Collection[str] | None =
             raise TypeError(f"{class_name(cls)}: there is no option '{name}'{_hint(name, known)}")
     for option in known.values():
         if option.required and option.name not in given:
-            of = f" ({_type_name(option.type)})" if option.type is not Any else ""
+            of = f" ({type_name(option.type)})" if option.type is not Any else ""
             raise TypeError(f"{class_name(cls)}: expected the option '{option.name}'{of}, and it is not set")
     values: dict[str, Any] = {}
     for name, value in options.items():
@@ -171,5 +171,5 @@ def _convert(value: Any, option: Option) -> Any:
     return convert(value, option.type)
 
 
-def _type_name(annotation: Any) -> str:
+def type_name(annotation: Any) -> str:
     return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)

@@ -121,10 +121,17 @@ impl Body {
 /// A class of an installed package, and what it is made with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Connector {
-    /// Where it is: `package.module:Class`.
+    /// Where it is: `package.module:Class`, or the name that a package has registered it by.
     pub class: String,
     /// The settings that are its own, in the order of the statement.
     pub options: Vec<(String, OptionValue)>,
+}
+
+impl Connector {
+    /// Whether it is named by what a package has registered.
+    pub fn is_registered(&self) -> bool {
+        !self.class.contains(':')
+    }
 }
 
 /// The value of a connector's option, as a statement has it.

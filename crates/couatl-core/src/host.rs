@@ -29,6 +29,31 @@ pub trait Host: Debug + Send + Sync {
         let name = &definition.name;
         Err(Error::unsupported(format!("stream '{name}': expected columns, as this host knows no connectors")))
     }
+
+    /// The connectors that are installed. None of them is imported for that. Called like [`stream`](Self::stream).
+    ///
+    /// # Errors
+    /// `internal`, where the host cannot look.
+    fn connectors(&self) -> Result<Vec<Registered>> {
+        Ok(Vec::new())
+    }
+}
+
+/// A connector that an installed package brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// What statements call it.
+    pub name: String,
+    /// What it does: `source`, `sink`, `function` or `transform`.
+    pub kind: String,
+    /// The package, as it is installed.
+    pub distribution: String,
+    /// The package's version.
+    pub version: String,
+    /// `listed`, `loaded`, `failed: …` or `hidden: …`.
+    pub state: String,
+    /// Its options, with types and defaults, once it was loaded.
+    pub options: String,
 }
 
 /// The columns that a connector says it has.

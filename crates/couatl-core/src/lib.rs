@@ -24,7 +24,7 @@ mod spelling;
 pub use context::{Credentials, OpenContext, Secrets, check_secret_references, is_secret_reference};
 pub use definition::{Body, Connector, Functions, Init, Mode, OptionValue, StreamDefinition, WriteFormat};
 pub use error::{Error, ErrorKind, Result};
-pub use host::{Columns, Host, Stream};
+pub use host::{Columns, Host, Registered, Stream};
 pub use metrics::{Metrics, MetricsSnapshot};
 pub use sink::{Sink, SinkWriter, WriteRequest};
 pub use source::{Finish, Partition, ScanRequest, Source};

@@ -352,6 +352,11 @@ impl Session {
                 return self.nothing();
             }
             StatementKind::ShowStreams => show::streams(&self.streams().await)?,
+            StatementKind::ShowConnectors => {
+                let host = self.host();
+                let found = tokio::task::spawn_blocking(move || host.connectors()).await;
+                show::connectors(&found.map_err(|error| Error::internal(error.to_string()))??)?
+            }
             StatementKind::Grant { privileges, name, user, granted } => {
                 self.needs(Role::Admin, "grant or revoke")?;
                 let (table, schema) = self.place(name)?;
@@ -579,6 +584,7 @@ impl Session {
         let rows = |schema| Ok(Description::rows(schema));
         let tokens = match &statement.kind {
             StatementKind::ShowStreams => return rows(show::streams_schema()),
+            StatementKind::ShowConnectors => return rows(show::connectors_schema()),
             StatementKind::ShowQueries => return rows(show::queries_schema()),
             StatementKind::ShowCreateStream(name) => {
                 self.stream(name).await?;

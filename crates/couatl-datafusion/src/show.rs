@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use couatl_core::{Result, StreamDefinition, type_spelling};
+use couatl_core::{Registered, Result, StreamDefinition, type_spelling};
 
 use crate::queries::QueryInfo;
 
@@ -28,10 +28,31 @@ pub(crate) fn streams(streams: &[(String, String, Arc<StreamDefinition>)]) -> Re
         texts(streams.iter().map(|(catalog, ..)| catalog.as_str())),
         texts(streams.iter().map(|(_, schema, _)| schema.as_str())),
         texts(streams.iter().map(|(.., definition)| definition.name.as_str())),
-        texts(streams.iter().map(|_| "python")),
+        texts(streams.iter().map(|(.., definition)| match &definition.connector {
+            Some(connector) if connector.is_registered() => connector.class.as_str(),
+            _ => "python",
+        })),
         texts(streams.iter().map(|(.., definition)| definition.mode.as_str())),
     ];
     Ok(RecordBatch::try_new(streams_schema(), columns)?)
+}
+
+/// The columns of `SHOW CONNECTORS`.
+pub(crate) fn connectors_schema() -> SchemaRef {
+    text_schema(&["name", "kind", "distribution", "version", "state", "options"])
+}
+
+/// Connectors, as rows.
+pub(crate) fn connectors(connectors: &[Registered]) -> Result<RecordBatch> {
+    let columns = vec![
+        texts(connectors.iter().map(|connector| connector.name.as_str())),
+        texts(connectors.iter().map(|connector| connector.kind.as_str())),
+        texts(connectors.iter().map(|connector| connector.distribution.as_str())),
+        texts(connectors.iter().map(|connector| connector.version.as_str())),
+        texts(connectors.iter().map(|connector| connector.state.as_str())),
+        texts(connectors.iter().map(|connector| connector.options.as_str())),
+    ];
+    Ok(RecordBatch::try_new(connectors_schema(), columns)?)
 }
 
 /// The columns of `SHOW CREATE STREAM`.

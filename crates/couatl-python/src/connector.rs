@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use couatl_core::{
-    Columns, Connector, Error, ErrorKind, OpenContext, OptionValue, Result, StreamDefinition, type_spelling,
+    Columns, Connector, Error, ErrorKind, OpenContext, OptionValue, Registered, Result, StreamDefinition, type_spelling,
 };
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -28,8 +28,26 @@ pub(crate) fn is_connector(thing: &Bound<'_, PyAny>, role: Role) -> PyResult<boo
 }
 
 /// The class that a definition names.
-pub(crate) fn class<'py>(py: Python<'py>, connector: &Connector) -> PyResult<Bound<'py, PyAny>> {
-    py.import("couatl._connectors")?.call_method1("load", (&connector.class,))
+pub(crate) fn class<'py>(py: Python<'py>, connector: &Connector, role: Role) -> PyResult<Bound<'py, PyAny>> {
+    let role = if role == Role::Write { "sink" } else { "source" };
+    py.import("couatl._connectors")?.call_method1("required", (&connector.class, role))
+}
+
+/// The connectors that are installed.
+pub(crate) fn listed() -> Result<Vec<Registered>> {
+    on_a_thread("connectors", |py, _| {
+        let listed = || py.import("couatl._connectors")?.call_method0("listed")?.extract::<Vec<[String; 6]>>();
+        let listed = listed().map_err(|error| raised(py, None, "connectors", "the list", error))?;
+        let registered = |[name, kind, distribution, version, state, options]: [String; 6]| Registered {
+            name,
+            kind,
+            distribution,
+            version,
+            state,
+            options,
+        };
+        Ok(listed.into_iter().map(registered).collect())
+    })
 }
 
 /// What a class is made with.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use couatl_core::{
-    Columns, Error, Host, Mode, OpenContext, Partition, Result, ScanRequest, Sink, SinkWriter, Source, Stream,
-    StreamDefinition, WriteRequest,
+    Columns, Error, Host, Mode, OpenContext, Partition, Registered, Result, ScanRequest, Sink, SinkWriter, Source,
+    Stream, StreamDefinition, WriteRequest,
 };
 use pyo3::prelude::*;
 
@@ -57,6 +57,10 @@ impl Host for PythonHost {
             None => Code::Body(Arc::new(attach(|py| Body::check(py, definition.clone()))?)),
         };
         Ok(stream(definition, code))
+    }
+
+    fn connectors(&self) -> Result<Vec<Registered>> {
+        connector::listed()
     }
 
     fn columns(&self, definition: &StreamDefinition, context: &OpenContext) -> Result<Columns> {

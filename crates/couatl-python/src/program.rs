@@ -70,7 +70,8 @@ impl Program {
     /// `read function 'users'`
     pub(crate) fn what(&self, role: Role) -> String {
         if let Code::Connector(connector) = &self.code {
-            return format!("class '{}'", connector.class);
+            let kind = if connector.is_registered() { "connector" } else { "class" };
+            return format!("{kind} '{}'", connector.class);
         }
         format!("{} function '{}'", role.as_str(), self.function_name(role))
     }
@@ -164,7 +165,7 @@ impl<'a> Opened<'a> {
         let name = self.program.function_name(role);
         match (&self.program.code, &self.module) {
             (_, Some(module)) => module.function(py, role, name, arguments),
-            (Code::Connector(connector), _) => user(py, self.control, || connector::class(py, connector))
+            (Code::Connector(connector), _) => user(py, self.control, || connector::class(py, connector, role))
                 .map_err(|error| self.program.raised(py, self.control, &self.program.what(role), error)),
             (Code::Callables { read, write }, _) => {
                 let function = if role == Role::Read { read } else { write };

@@ -64,7 +64,7 @@ impl CreateStream {
         let has_body = tokens.eat_words(&["as"]);
         let body = if has_body { body(tokens)? } else { Body::new("") };
         let settings = Settings::parse(tokens)?;
-        if !(settings.has_class() || has_columns && has_body) {
+        if !(settings.name_connector() || has_columns && has_body) {
             return Err(missing);
         }
         let next = if settings.is_empty() { "SETTINGS" } else { "',' or the end of the statement" };

@@ -54,15 +54,18 @@ fn write(out: &mut String, definition: &StreamDefinition) -> fmt::Result {
         let quote = dollar_quote(&definition.body.text);
         writeln!(out, "AS {quote}{}{quote}", definition.body.text)?;
     }
-    write!(out, "SETTINGS {TYPE} = '{PYTHON}'")?;
+    let (registered, class) = match &definition.connector {
+        Some(connector) if connector.is_registered() => (Some(&*connector.class), None),
+        connector => (None, connector.as_ref().map(|connector| &*connector.class)),
+    };
+    write!(out, "SETTINGS {TYPE} = '{}'", registered.unwrap_or(PYTHON).replace('\'', "''"))?;
 
     let functions = &definition.functions;
     let order: Vec<_> = definition.order_by.iter().map(|column| quoted(column)).collect();
     let order = order.join(", ");
     let init = functions.init.as_ref();
-    let connector = definition.connector.as_ref();
     let texts = [
-        (CLASS, connector.map(|connector| connector.class.as_str())),
+        (CLASS, class),
         (READ_FUNCTION, functions.read.as_deref()),
         (WRITE_FUNCTION, functions.write.as_deref()),
         (INIT_FUNCTION, init.map(|init| init.function.as_str())),
@@ -83,7 +86,7 @@ fn write(out: &mut String, definition: &StreamDefinition) -> fmt::Result {
     if definition.linger != StreamDefinition::DEFAULT_LINGER {
         write!(out, ", {LINGER_MS} = {}", definition.linger.as_millis())?;
     }
-    for (name, value) in connector.iter().flat_map(|connector| &connector.options) {
+    for (name, value) in definition.connector.iter().flat_map(|connector| &connector.options) {
         match value {
             OptionValue::Text(text) => write!(out, ", {} = '{}'", quoted(name), text.replace('\'', "''"))?,
             OptionValue::Number(number) => write!(out, ", {} = {number}", quoted(name))?,

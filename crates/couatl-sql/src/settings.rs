@@ -52,7 +52,10 @@ const COLUMNS: &str = "the names of columns, separated by commas (rows ascend, N
 /// What `class` must be.
 const CLASS_PATH: &str = "a class of a package, as in 'package.module:Class'";
 
-/// The only value of `type`.
+/// What `type` must be.
+const TYPES: &str = "'python', or the name of a connector";
+
+/// The `type` of streams that bring their own code.
 pub(crate) const PYTHON: &str = "python";
 
 /// Those that say which functions of a body do what.
@@ -99,8 +102,8 @@ impl Settings {
         self.0.is_empty()
     }
 
-    pub(crate) fn has_class(&self) -> bool {
-        self.0.iter().any(|setting| setting.name == CLASS)
+    pub(crate) fn name_connector(&self) -> bool {
+        self.0.iter().any(Setting::names_connector)
     }
 
     /// Puts the settings into a definition, whose body may be missing: then there is a class.
@@ -112,15 +115,18 @@ impl Settings {
         let mut has_type = false;
         let (mut init, mut parameters) = (None, None);
         let (settings, options) = self.0.into_iter().partition::<Vec<_>, _>(|setting| known(&setting.name).is_some());
-        if let Some(class) = settings.iter().find(|setting| setting.name == CLASS) {
-            definition.connector = Some(class.connector(has_body, &settings, options)?);
-        } else if let Some(nobodys) = options.first() {
-            return Err(unknown(&nobodys.name, nobodys.name_place));
+        match settings.iter().find(|setting| setting.names_connector()) {
+            Some(named) => definition.connector = Some(named.connector(has_body, &settings, options)?),
+            None => {
+                if let Some(nobodys) = options.first() {
+                    return Err(unknown(&nobodys.name, nobodys.name_place));
+                }
+            }
         }
         for setting in settings {
             match setting.name.as_str() {
                 CLASS => {}
-                TYPE => has_type = setting.choice(&[(PYTHON, true)])?,
+                TYPE => has_type = true,
                 READ_FUNCTION => definition.functions.read = Some(setting.function()?),
                 WRITE_FUNCTION => definition.functions.write = Some(setting.function()?),
                 INIT_FUNCTION => init = Some(setting.function()?),
@@ -168,23 +174,39 @@ impl Setting {
         Ok(Self { name, value: Value::parse(tokens)?, name_place, place })
     }
 
-    /// The connector of this class, which takes what nobody else does.
+    /// Whether it names a connector: a class does, and so does any type but Python itself.
+    fn names_connector(&self) -> bool {
+        let is_python = || matches!(&self.value, Value::Text(text) if text.eq_ignore_ascii_case(PYTHON));
+        self.name == CLASS || self.name == TYPE && !is_python()
+    }
+
+    /// The connector that this names, which takes what nobody else does.
     fn connector(&self, has_body: bool, settings: &[Setting], options: Vec<Setting>) -> Result<Connector> {
-        let Value::Text(class) = &self.value else { return Err(self.misfit(CLASS_PATH)) };
-        let is_path = class.split_once(':').is_some_and(|(module, class)| !module.is_empty() && !class.is_empty());
-        if !is_path {
-            return Err(self.misfit(CLASS_PATH));
+        let is_path =
+            |path: &str| path.split_once(':').is_some_and(|(module, class)| !(module.is_empty() || class.is_empty()));
+        let class = match &self.value {
+            Value::Text(path) if self.name == CLASS && is_path(path) => path,
+            Value::Text(name) if self.name == TYPE && !(name.is_empty() || name.contains(':')) => name,
+            _ if self.name == CLASS => return Err(self.misfit(CLASS_PATH)),
+            _ => return Err(self.misfit(TYPES)),
+        };
+        if let Some(both) = settings.iter().find(|other| other.names_connector() && other.name != self.name) {
+            let (first, second) = (&self.name, &both.name);
+            let message =
+                |at: &str| format!("'{first}' and '{second}' both name a connector{at}: leave out one of them");
+            return Err(error_at(Error::invalid_setting, both.name_place, message));
         }
         if has_body {
             return Err(self.invalid(|at| {
                 format!(
-                    "setting '{CLASS}' names a class of a package{at}, and there is a body: leave out one of them; a \
-                     class in the body is named by {READ_FUNCTION}"
+                    "setting '{}' names a connector of a package{at}, and there is a body: leave out one of them; a \
+                     class in the body is named by {READ_FUNCTION}",
+                    self.name
                 )
             }));
         }
         if let Some(other) = settings.iter().find(|setting| FUNCTIONS.contains(&setting.name.as_str())) {
-            let message = |at: &str| format!("setting '{}' is about a body, and a {CLASS} has none{at}", other.name);
+            let message = |at: &str| format!("setting '{}' is about a body, and a connector has none{at}", other.name);
             return Err(error_at(Error::invalid_setting, other.name_place, message));
         }
         let options = options.into_iter().map(|option| match option.value {

@@ -80,6 +80,8 @@ pub enum StatementKind {
     },
     /// `SHOW STREAMS`
     ShowStreams,
+    /// `SHOW CONNECTORS`
+    ShowConnectors,
     /// `SHOW CREATE STREAM`
     ShowCreateStream(StreamName),
     /// `DESCRIBE name` or `DESC name`, and no more.
@@ -175,6 +177,8 @@ fn ours(all: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
         StatementKind::DropStream { name: StreamName::parse(tokens)?, if_exists }
     } else if tokens.eat_words(&["show", "streams"]) {
         StatementKind::ShowStreams
+    } else if tokens.eat_words(&["show", "connectors"]) {
+        StatementKind::ShowConnectors
     } else if tokens.eat_words(&["show", "create", "stream"]) {
         StatementKind::ShowCreateStream(StreamName::parse(tokens)?)
     } else if tokens.eat_words(&["show", "queries"]) {

@@ -1,0 +1,118 @@
+"""Connectors that installed packages have registered, by their entry points: listed without importing any of them.
+
+```toml
+[project.entry-points."couatl.sources"]
+faker = "couatl_faker:People"
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from couatl import _models, _options
+
+#: The role of the classes in each group.
+GROUPS: dict[str, _models.Role] = {
+    "couatl.sources": "source",
+    "couatl.sinks": "sink",
+    "couatl.functions": "function",
+    "couatl.transforms": "transform",
+    "streamz.sources": "source",
+    "streamz.sinks": "sink",
+    "streamz.nodes": "transform",
+}
+
+LISTED = "listed"
+LOADED = "loaded"
+
+
+class Unloadable(Exception):
+    """A registered class cannot be had; the message names the entry point and its distribution."""
+
+
+@dataclass
+class Registered:
+    """An entry point, and what has come of it."""
+
+    name: str
+    role: _models.Role
+    point: EntryPoint
+    state: str = LISTED
+    cls: type | None = None
+
+    @property
+    def distribution(self) -> str:
+        """The distribution that brings it; empty where its metadata says none."""
+        return self.point.dist.name if self.point.dist is not None else ""
+
+    @property
+    def version(self) -> str:
+        """The version of its distribution."""
+        return self.point.dist.version if self.point.dist is not None else ""
+
+    def load(self) -> type:
+        """Import it, once; what has failed is tried again. Unloadable says why it cannot be had."""
+        if self.cls is not None:
+            return self.cls
+        what = f"{self.role} '{self.name}' ({self.point.group}: {self.point.value}, of {self.distribution or 'nobody'})"
+        try:
+            thing: Any = self.point.load()
+        except Exception as error:
+            self.state = f"failed: {type(error).__name__}: {error}"
+            raise Unloadable(f"the {what} cannot be imported: {type(error).__name__}: {error}") from error
+        try:
+            if not isinstance(thing, type):
+                raise TypeError(f"expected a class, found {thing!r}")
+            _models.recognise(thing, self.role)
+        except TypeError as error:
+            self.state = f"failed: {error}"
+            raise Unloadable(f"the {what} does not fit: {error}") from None
+        self.state, self.cls = LOADED, thing
+        return thing
+
+    def options(self) -> str:
+        """Its options as they are written, with types and defaults; empty before it was loaded."""
+        return "" if self.cls is None else ", ".join(_shown(option) for option in _options.options_of(self.cls))
+
+
+_found: dict[tuple[str, str, str, str], Registered] = {}
+
+
+def registered() -> list[Registered]:
+    """All of them. Where several have one name in one role, the first wins, and the others say so."""
+    all_found = list(_registered())
+    first: dict[tuple[str, str], Registered] = {}
+    for each in all_found:
+        winner = first.setdefault((each.role, each.name), each)
+        if winner is not each:
+            each.state = f"hidden: {winner.distribution or winner.point.value} has the name"
+    return all_found
+
+
+def _registered() -> Iterator[Registered]:
+    # Packages may have been installed meanwhile; what was loaded is remembered.
+    for group, role in GROUPS.items():
+        for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
+            dist = point.dist.name if point.dist is not None else ""
+            key = (group, point.name, point.value, dist)
+            yield _found.setdefault(key, Registered(point.name, role, point))
+
+
+def find(name: str, role: _models.Role) -> Registered | None:
+    """The one that has a name in a role."""
+    of = (each for each in registered() if (each.name, each.role) == (name, role))
+    return next(of, None)
+
+
+def names() -> list[str]:
+    """The names that streams may have as their type."""
+    return sorted({each.name for each in registered() if each.role in ("source", "sink")})
+
+
+def _shown(option: _options.Option) -> str:
+    of = "" if option.type is Any else f": {_options.type_name(option.type)}"
+    return f"{option.name}{of}" if option.required else f"{option.name}{of} = {option.default!r}"

@@ -1,0 +1,296 @@
+"""Readers of a PySpark data source at work: planned, split, read.
+
+```text
+  reader(schema)        partitions()  ──>  a partition each, read(partition)             batch
+  streamReader(schema)  latestOffset(), partitions(start, end), read(partition)  ──┐
+  simpleStreamReader(schema)  read(start) -> (rows, end)                         ──┴─>  one partition, microbatches
+```
+
+The snapshot of a stream is its offset. Within a microbatch it is ``(start, end, rows given)``: Spark promises sources
+to ask again for the same offsets after a failure, and so the same is done here.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+from typing import Any
+
+from couatl import sources
+from couatl._columns import Columns
+from couatl._errors import class_name, misuse, shown
+from couatl._pull import is_arrow
+from couatl.compat._pyspark_types import columns_text, named, struct_json_of, struct_of
+from couatl.compat._pyspark_values import incoming
+
+#: How long to wait where a stream has nothing new, as Spark does.
+POLLING_DELAY = timedelta(milliseconds=10)
+#: How many rows leave together, and after how many seconds fewer do.
+CHUNK, LINGER = 1024, 0.1
+
+
+class PySparkSource(sources.Source):
+    """A data source, read as a batch or as a stream."""
+
+    def __init__(self, data_source: Any, columns: Columns | None, is_stream: bool) -> None:
+        self.data_source = data_source
+        self.columns = columns
+        self.is_stream = is_stream
+        self.parts: list[Any] = []
+        self.reader: Any = None
+        self.rows: Callable[[Any, Any], Iterator[Any]]
+
+    def schema(self) -> str | None:
+        """Its columns, where it says them."""
+        found = self._schema()
+        return None if found is None else columns_text(struct_json_of(found))
+
+    def _schema(self) -> Any:
+        try:
+            found = self.data_source.schema()
+        except NotImplementedError:
+            return None
+        if not isinstance(found, str) and not hasattr(found, "jsonValue"):
+            raise misuse(self.data_source, "schema", found, "a StructType or its DDL text")
+        return found
+
+    def partitions(self) -> list[str]:
+        """The numbers of a batch's partitions; a stream is one."""
+        declared = self.columns if self.columns is not None else self._schema()
+        if declared is None:
+            raise TypeError(f"{class_name(self.data_source)} has no schema(), and no columns are declared")
+        struct = struct_of(declared)
+        self.rows = rows_of(struct_json_of(struct))
+        if self.is_stream:
+            self.reader = stream_reader(self.data_source, struct)
+            return [""]
+        self.reader = self._made("reader", struct)
+        try:
+            found = self.reader.partitions()
+        except NotImplementedError:
+            found = []
+        # What is in parallel there has a copy each.
+        self.parts = checked_parts(self.reader, found) or [named("pyspark.sql.datasource", "InputPartition")(None)]
+        return [str(number) for number in range(len(self.parts))]
+
+    def _made(self, method: str, struct: Any) -> Any:
+        reader = getattr(self.data_source, method)(struct)
+        if not callable(getattr(reader, "read", None)) or not callable(getattr(reader, "partitions", None)):
+            raise misuse(self.data_source, method, reader, "a DataSourceReader")
+        return reader
+
+    def open(self, partition: str, state: Any) -> Any:
+        """Open one of the partitions."""
+        if self.is_stream:
+            return Stream(self.reader, self.rows, state)
+        reader, part = self.reader, self.parts[int(partition)]
+        if len(self.parts) > 1:
+            reader, part = own(reader), own(part)
+        return self._batch(reader, part)
+
+    def close(self) -> None:
+        """Stop a stream's reader."""
+        if self.is_stream and callable(getattr(self.reader, "stop", None)):
+            self.reader.stop()
+
+    def _batch(self, reader: Any, part: Any) -> Iterator[Any]:
+        for row in self.rows(reader, reader.read(part)):
+            # A tuple that begins with a list would be read as a batch of rows.
+            yield [row] if isinstance(row, tuple) and row and isinstance(row[0], (list, tuple)) else row
+
+
+class Stream(sources.Partition):
+    """A stream, microbatch after microbatch. One is committed when the next is asked for."""
+
+    def __init__(self, reader: Any, rows_of: Callable[[Any, Any], Iterator[Any]], state: Any) -> None:
+        self.reader = reader
+        self.rows_of = rows_of
+        self.is_simple = not callable(getattr(reader, "latestOffset", None))
+        self.start: Any = None
+        self.end: Any = None
+        self.rows: Iterator[Any] | None = None
+        self.given = 0
+        self.held: Any = None
+        self.committed: Any = None
+        self.is_idle = False
+        if isinstance(state, tuple):
+            self.start, self.end, given = state
+            self.rows = self.rows_of(reader, self.between(self.start, self.end))
+            self.given = sum(1 for _ in islice(self.rows, given))
+        else:
+            self.start = state if state is not None else self.offset("initialOffset", reader.initialOffset())
+
+    def offset(self, method: str, found: Any) -> Any:
+        """An offset as it comes out of Spark's log."""
+        try:
+            if isinstance(found, dict):
+                return json.loads(json.dumps(found))
+        except (TypeError, ValueError):
+            pass
+        raise misuse(self.reader, method, found, "an offset: a dict that JSON can hold")
+
+    def next_batch(self) -> Any:
+        if self.committed is not None and self.rows is None:
+            committed, self.committed = self.committed, None
+            if callable(getattr(self.reader, "commit", None)):
+                self.reader.commit(committed)
+        if self.rows is None:
+            self.rows = self.microbatch()
+        self.is_idle = self.rows is None
+        return None if self.rows is None else self.chunk(self.rows)
+
+    def microbatch(self) -> Iterator[Any] | None:
+        """The rows of the next one, where there is one."""
+        self.given = 0
+        if not self.is_simple:
+            self.end = self.offset("latestOffset", self.latest())
+            return None if self.end == self.start else self.rows_of(self.reader, self.between(self.start, self.end))
+        found = self.reader.read(copy.deepcopy(self.start))
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise misuse(self.reader, "read", found, "a pair: an iterator of rows, and the offset where they end")
+        rows, end = found
+        self.end = self.offset("read", end)
+        converted = self.rows_of(self.reader, rows)
+        if self.end != self.start:
+            return converted
+        if next(converted, None) is not None:
+            what = f"{class_name(self.reader)}.read() gave rows, and the offset {self.end} where it had begun"
+            raise RuntimeError(f"{what}; the next read would give them again")
+        return None
+
+    def latest(self) -> Any:
+        latest = self.reader.latestOffset
+        if not inspect.signature(latest).parameters:
+            # As it was before Spark 4.2.
+            return latest()
+        limit = getattr(self.reader, "getDefaultReadLimit", None)
+        chosen = limit() if callable(limit) else named("pyspark.sql.streaming.datasource", "ReadAllAvailable")()
+        return latest(copy.deepcopy(self.start), chosen)
+
+    def between(self, start: Any, end: Any) -> Any:
+        """The rows between two offsets, as the reader gives them."""
+        if self.is_simple:
+            return self.reader.readBetweenOffsets(copy.deepcopy(start), copy.deepcopy(end))
+        parts = checked_parts(self.reader, self.reader.partitions(copy.deepcopy(start), copy.deepcopy(end)))
+        return (row for part in parts for row in checked_rows(self.reader, self.reader.read(part)))
+
+    def chunk(self, rows: Iterator[Any]) -> Any:
+        """The next rows; at their end, the microbatch is over."""
+        if self.held is not None:
+            # Arrow leaves alone.
+            held, self.held = self.held, None
+            self.given += 1
+            return held
+        chunk: list[Any] = []
+        until = time.monotonic() + LINGER
+        for row in rows:
+            if not isinstance(row, tuple):
+                self.held = row
+                break
+            chunk.append(row)
+            if len(chunk) == CHUNK or time.monotonic() > until:
+                break
+        else:
+            self.rows, self.start, self.committed = None, self.end, self.end
+        self.given += len(chunk)
+        return chunk if chunk or self.held is None else self.chunk(rows)
+
+    def next_awake(self) -> datetime | None:
+        return datetime.now(timezone.utc) + POLLING_DELAY if self.is_idle else None
+
+    def snapshot(self) -> Any:
+        return copy.deepcopy(self.start if self.rows is None else (self.start, self.end, self.given))
+
+
+def stream_reader(data_source: Any, struct: Any) -> Any:
+    """The stream reader; the simple one where there is no other."""
+    method = "streamReader"
+    reader = None
+    if hasattr(data_source, method):
+        try:
+            reader = data_source.streamReader(struct)
+        except NotImplementedError:
+            method = "simpleStreamReader"
+    else:
+        method = "simpleStreamReader"
+    if method == "simpleStreamReader":
+        reader = data_source.simpleStreamReader(struct)
+    if not callable(getattr(reader, "read", None)) or not callable(getattr(reader, "initialOffset", None)):
+        expected = "a DataSourceStreamReader" if method == "streamReader" else "a SimpleDataSourceStreamReader"
+        raise misuse(data_source, method, reader, expected)
+    return reader
+
+
+def checked_parts(reader: Any, found: Any) -> list[Any]:
+    """The partitions that a reader has planned."""
+    known = ("pyspark.sql.datasource.InputPartition", "couatl.compat.pyspark.InputPartition")
+    if isinstance(found, (list, tuple)) and all(
+        any(f"{base.__module__}.{base.__qualname__}" in known for base in type(part).__mro__) for part in found
+    ):
+        return list(found)
+    raise misuse(reader, "partitions", found, "a list of InputPartition")
+
+
+def checked_rows(reader: Any, found: Any, method: str = "read") -> Iterable[Any]:
+    """What a reader reads, which can be iterated over."""
+    if isinstance(found, Iterable) and not isinstance(found, (str, bytes, Mapping)):
+        return found
+    raise misuse(reader, method, found, "an iterator of tuples, Rows, or Arrow record batches")
+
+
+def own(thing: Any) -> Any:
+    """A copy for one of several threads; the thing itself where there can be none, and where Spark would refuse it."""
+    try:
+        return copy.deepcopy(thing)
+    except Exception:
+        return thing
+
+
+def rows_of(struct: Any) -> Callable[[Any, Any], Iterator[Any]]:
+    """What turns what a reader reads into tuples in the order of the columns, and lets Arrow pass."""
+    names = [column["name"] for column in struct["fields"]]
+    converts = [incoming(column["type"]) for column in struct["fields"]]
+    converting = [(place, convert) for place, convert in enumerate(converts) if convert is not None]
+    expected = set(names)
+
+    def tuple_of(reader: Any, row: Any) -> Any:
+        fields = getattr(row, "__fields__", None)
+        if isinstance(row, tuple) and fields is None:
+            pass
+        elif isinstance(row, (tuple, Mapping)):
+            by_name = dict(row) if isinstance(row, Mapping) else dict(zip(fields or (), row))
+            if set(by_name) != expected:
+                what = f"{class_name(reader)}.read() yielded a row of {', '.join(map(str, by_name))}"
+                raise TypeError(f"{what}; expected the columns {', '.join(names)}")
+            row = tuple(by_name[name] for name in names)
+        elif isinstance(row, list):
+            row = tuple(row)
+        elif is_arrow(row):
+            return row
+        else:
+            what = f"{class_name(reader)}.read() yielded {shown(row)}"
+            raise TypeError(f"{what}; expected a tuple, a Row, or an Arrow record batch")
+        if converting and len(row) == len(names):
+            values = list(row)
+            for place, convert in converting:
+                if values[place] is not None:
+                    values[place] = convert(values[place])
+            row = tuple(values)
+        return row if type(row) is tuple else tuple(row)
+
+    def rows(reader: Any, found: Any) -> Iterator[Any]:
+        iterator = iter(checked_rows(reader, found))
+        try:
+            for row in iterator:
+                yield tuple_of(reader, row)
+        finally:
+            close = getattr(iterator, "close", None)
+            if callable(close):
+                close()
+
+    return rows

@@ -1,0 +1,286 @@
+"""Types between Spark and us: a struct of Spark's for our columns, our columns for a struct or its DDL text.
+
+```text
+  "a INT, b STRING"  ──┐                                    ┌──> StructType, of the library where it is there
+  StructType           ├──>  Spark's JSON of a type  ──>────┼──> "a int32, b string", our columns
+  Columns              ──┘
+```
+
+Spark parses DDL in its JVM; here none runs. TIMESTAMP is an instant there, and TIMESTAMP_NTZ what our ``timestamp`` is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from couatl._columns import Columns
+from couatl._errors import shown
+
+_TOKEN = re.compile(r"""\s*(`(?:[^`]|``)*`|"(?:[^"]|"")*"|'(?:[^'\\]|''|\\.)*'|[\w.+-]+|[(),<>:=\[\]])""")
+_PLAIN = re.compile("[a-z_][a-z0-9_]*")
+#: Names of types, Spark's and ours, and what Spark's JSON calls them.
+_NAMES = {
+    "boolean": ["bool"],
+    "byte": ["tinyint", "int8"],
+    "short": ["smallint", "int16", "uint8"],
+    "integer": ["int", "int32", "uint16"],
+    "long": ["bigint", "int64", "uint32"],
+    "float": ["real", "float32"],
+    "double": ["float64"],
+    "decimal(20,0)": ["uint64"],
+    "string": ["varchar", "char", "character", "text", "json", "uuid", "enum8", "enum16"],
+    "binary": ["bytea", "blob", "bytes"],
+    "date": [],
+    "time(6)": ["time"],
+    "timestamp": ["timestamptz", "timestamp_ltz"],
+    "timestamp_ntz": ["datetime"],
+    "interval day to second": ["interval"],
+}
+_SPARK = {alias: name for name, aliases in _NAMES.items() for alias in [name, *aliases]}
+#: The way back, for those that are spelled otherwise.
+_OURS = {
+    "boolean": "bool",
+    "byte": "int8",
+    "short": "int16",
+    "integer": "int32",
+    "long": "int64",
+    "float": "float32",
+    "double": "float64",
+    "timestamp": "timestamptz",
+    "timestamp_ntz": "timestamp",
+    "string": "string",
+    "binary": "binary",
+    "date": "date",
+}
+
+
+@dataclass(frozen=True)
+class Type:
+    """A type as it was spelled: a name in lower case, types within it, and other parameters, such as a precision."""
+
+    name: str
+    inner: tuple[Type, ...] = ()
+    names: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    nullable: bool = True
+
+
+@dataclass
+class _Parser:
+    text: str
+    tokens: list[str] = field(default_factory=list)
+    place: int = 0
+
+    def __post_init__(self) -> None:
+        end = 0
+        while self.text[end:].strip():
+            found = _TOKEN.match(self.text, end)
+            if found is None:
+                raise ValueError(f"expected column types, got {self.text[end:].strip()!r} in {self.text!r}")
+            self.tokens.append(found[1])
+            end = found.end()
+
+    def peek(self, ahead: int = 0) -> str:
+        place = self.place + ahead
+        return self.tokens[place] if place < len(self.tokens) else ""
+
+    def take(self) -> str:
+        self.place += 1
+        return self.peek(-1)
+
+    def eat(self, *words: str) -> bool:
+        if [self.peek(i).lower() for i in range(len(words))] != list(words):
+            return False
+        self.place += len(words)
+        return True
+
+    def need(self, *tokens: str) -> None:
+        if self.peek() not in tokens:
+            found = repr(self.peek()) if self.peek() else "the end"
+            raise ValueError(f"expected {' or '.join(map(repr, tokens))}, got {found} in {self.text!r}")
+        self.place += 1
+
+    def fields(self) -> Iterator[tuple[str, Type]]:
+        """Names and types, with commas between them."""
+        while True:
+            name = _unquoted(self.take())
+            self.eat(":")
+            kind = self.type()
+            if self.eat("not", "null"):
+                kind = Type(kind.name, kind.inner, kind.names, kind.parameters, nullable=False)
+            self.eat("null")
+            if self.eat("comment"):
+                self.take()
+            yield name, kind
+            if not self.eat(","):
+                return
+
+    def type(self) -> Type:
+        name = self.take().lower()
+        if not _PLAIN.fullmatch(name):
+            raise ValueError(f"expected a type, got {name!r} in {self.text!r}")
+        inner: list[Type] = []
+        names: list[str] = []
+        parameters: list[str] = []
+        if self.peek() in ("(", "<"):
+            self.take()
+            if name in ("struct", "tuple") and self._is_named():
+                for member, kind in self.fields():
+                    names.append(member)
+                    inner.append(kind)
+            elif name in ("array", "map", "struct", "tuple", "nullable", "low_cardinality"):
+                while self.peek() not in (")", ">", ""):
+                    inner.append(self.type())
+                    self.eat(",")
+                names = [str(number) for number in range(1, len(inner) + 1)] if name in ("struct", "tuple") else []
+            else:
+                while self.peek() not in (")", ">", ""):
+                    parameters.append(self.take())
+                    self.eat(",")
+            self.need(")", ">")
+        found = Type(self._rest(name), tuple(inner), tuple(names), tuple(parameters))
+        while self.eat("[", "]"):
+            found = Type("array", (found,))
+        return found
+
+    def _is_named(self) -> bool:
+        return self.peek(1) not in (",", ")", ">", "(", "<", "[", "")
+
+    def _rest(self, name: str) -> str:
+        """What belongs to a name that is more than one word."""
+        self.eat("precision")
+        if name in ("timestamp", "time") and self.eat("with", "time", "zone"):
+            return "timestamptz"
+        self.eat("without", "time", "zone")
+        if name == "interval":
+            while self.peek().lower() in ("day", "to", "second", "hour", "minute"):
+                self.take()
+        if name == "string" and self.eat("collate"):
+            self.take()
+        return name
+
+
+def _unquoted(name: str) -> str:
+    quote = name[:1]
+    return name[1:-1].replace(quote * 2, quote) if quote in ("`", '"') else name
+
+
+def parse_type(text: str) -> Type:
+    """A type of ours, as a statement spells it. ValueError where it is none."""
+    parser = _Parser(text)
+    found = parser.type()
+    if parser.peek():
+        raise ValueError(f"expected the end of a type, got {parser.peek()!r} in {text!r}")
+    return found
+
+
+def json_of(kind: Type, *, ours: bool) -> Any:
+    """What Spark's JSON says of a type. Where `ours`, its name means what it means to us."""
+    if kind.name in ("nullable", "low_cardinality"):
+        return json_of(kind.inner[0], ours=ours)
+    if kind.name == "array" and len(kind.inner) == 1:
+        return {"type": "array", "elementType": json_of(kind.inner[0], ours=ours), "containsNull": True}
+    if kind.name == "map" and len(kind.inner) == 2:
+        key, value = (json_of(inner, ours=ours) for inner in kind.inner)
+        return {"type": "map", "keyType": key, "valueType": value, "valueContainsNull": True}
+    if kind.name in ("struct", "tuple"):
+        return struct_json(zip(kind.names, kind.inner), ours=ours)
+    if kind.name in ("decimal", "numeric", "dec"):
+        default = ["38", "10"] if ours else ["10", "0"]
+        precision, scale = [*kind.parameters, "0"][:2] if kind.parameters else default
+        return f"decimal({precision},{scale})"
+    if kind.name == "datetime64":
+        return "timestamp" if len(kind.parameters) > 1 else "timestamp_ntz"
+    if kind.name == "timestamp":
+        return "timestamp_ntz" if ours else "timestamp"
+    if kind.name not in _SPARK:
+        raise ValueError(f"there is no type '{kind.name}' that Spark and Couatl both have")
+    return _SPARK[kind.name]
+
+
+def struct_json(fields: Any, *, ours: bool) -> Any:
+    """The same of names and types."""
+    members = [
+        {"name": name, "type": json_of(kind, ours=ours), "nullable": kind.nullable, "metadata": {}}
+        for name, kind in fields
+    ]
+    return {"type": "struct", "fields": members}
+
+
+def struct_json_of_ddl(text: str) -> Any:
+    """What Spark's JSON says of DDL such as ``a INT, b STRING`` or ``struct<a: int>``. ValueError where it is none."""
+    parser = _Parser(text)
+    if parser.peek().lower() == "struct" and parser.peek(1) == "<":
+        return json_of(parser.type(), ours=False)
+    fields = list(parser.fields())
+    if parser.peek():
+        raise ValueError(f"expected ',' or the end, got {parser.peek()!r} in {text!r}")
+    return struct_json(fields, ours=False)
+
+
+def struct_json_of(schema: Any) -> Any:
+    """What Spark's JSON says of a StructType or its DDL text. TypeError where it is neither."""
+    if isinstance(schema, str):
+        return struct_json_of_ddl(schema)
+    found = schema.jsonValue() if callable(getattr(schema, "jsonValue", None)) else None
+    if not isinstance(found, dict) or found.get("type") != "struct":
+        raise TypeError(f"expected a StructType or its DDL text, got {shown(schema)}")
+    return found
+
+
+def columns_text(struct: Any) -> str:
+    """The columns of a struct, as a statement has them."""
+    nulls = {True: "", False: " not null"}
+    return ", ".join(f"{_name(f['name'])} {_spelling(f['type'])}{nulls[f['nullable']]}" for f in struct["fields"])
+
+
+def _name(name: str) -> str:
+    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+
+
+def _spelling(kind: Any) -> str:
+    if isinstance(kind, dict):
+        if kind["type"] == "array":
+            return f"array({_spelling(kind['elementType'])})"
+        if kind["type"] == "map":
+            return f"map({_spelling(kind['keyType'])}, {_spelling(kind['valueType'])})"
+        if kind["type"] == "struct":
+            return f"tuple({', '.join(_name(f['name']) + ' ' + _spelling(f['type']) for f in kind['fields'])})"
+        if kind["type"] == "udt":
+            return _spelling(kind["sqlType"])
+    else:
+        if kind in _OURS:
+            return _OURS[kind]
+        if kind.startswith("decimal"):
+            return "decimal(10, 0)" if kind == "decimal" else kind.replace(",", ", ")
+        for start, ours in [("char", "string"), ("varchar", "string"), ("time", "time"), ("string", "string")]:
+            if kind.startswith(start):
+                return ours
+        if kind.startswith("interval") and "year" not in kind and "month" not in kind:
+            return "interval"
+    raise ValueError(f"there is no column type for Spark's {kind if isinstance(kind, str) else kind['type']}")
+
+
+def struct_of(schema: Any) -> Any:
+    """The StructType for columns, for DDL text, or for what is one already: the library's where it is installed."""
+    if isinstance(schema, Columns):
+        found = struct_json(((name, parse_type(kind)) for name, kind in schema), ours=True)
+    elif isinstance(schema, str):
+        found = struct_json_of_ddl(schema)
+    else:
+        struct_json_of(schema)
+        return schema
+    cls = named("pyspark.sql.types", "StructType")
+    return cls.fromJson(found)
+
+
+def named(module: str, name: str) -> Any:
+    """A class of the library where it is installed, else the one of ours that has its name."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return getattr(importlib.import_module("couatl.compat.pyspark"), name)

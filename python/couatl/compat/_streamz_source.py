@@ -1,0 +1,179 @@
+"""A Streamz source at work: what it emits is handed to the query, and its end and its errors are told.
+
+```text
+  thread of run()     outlet.take()  ──next(row)──>  the query
+  thread of the loop  source.run()   ──_emit──>  …  ──>  outlet
+```
+
+Two threads, because a source may keep its loop for itself: in Streamz, what is emitted has reached the sinks when
+``_emit`` returns, whether or not anybody awaits it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import wait
+from typing import Any
+
+from couatl import sources
+from couatl._columns import Columns
+from couatl._errors import class_name, misuse
+from couatl._options import make
+from couatl._pull import is_arrow
+from couatl._threads import log
+from couatl.compat._streamz_nodes import TICK, Held, Loop, LoopThread, Outlet, drain, roots
+
+
+def emitting(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> Emitting:
+    """A source under the name of the user's class, which is what messages and threads are to say."""
+    cls: type[Emitting] = type(class_name(thing), (Emitting,), {})
+    return cls(thing, options, columns)
+
+
+class Emitting(sources.PushSource):
+    """What a source, or the last node behind it, emits. It runs on a loop of its query."""
+
+    def __init__(self, thing: Any, options: Mapping[str, Any], columns: Columns | None) -> None:
+        self.thing = thing
+        self.options = options
+        self.is_single = columns is not None and len(columns) == 1
+        self.held = Held()
+        self.loop: LoopThread | None = None
+        self.stream: Any = None
+        self.running: set[int] = set()
+        self.error: BaseException | None = None
+        self.is_over = False
+
+    def run(self) -> None:
+        """Make it, start it, and hand over what it emits until it ends."""
+        self.loop = loop = LoopThread(class_name(self))
+        outlet = Outlet(loop.changed.set)
+        try:
+            loop.run(self.begin(loop, outlet))
+            while True:
+                # Before it looks whether the query has ended: what wakes it comes after that.
+                loop.changed.clear()
+                if self.wait(0):
+                    break
+                # What is over now has emitted all of it.
+                is_over = self.is_over
+                for row in self.rows(outlet.take()):
+                    self.next(row)
+                if is_over:
+                    break
+                loop.changed.wait()
+            if self.error is not None:
+                raise self.error
+        finally:
+            outlet.close()
+            try:
+                self.end(loop)
+            finally:
+                loop.close()
+
+    def on_stop(self) -> None:
+        """Wake it: the query has ended."""
+        if self.loop is not None:
+            self.loop.changed.set()
+
+    async def begin(self, loop: LoopThread, outlet: Outlet) -> None:
+        """Make the source, unless it has been, and start it."""
+        stream: Any = self.thing
+        if isinstance(stream, type):
+            own = Loop(self.failed)
+            parameters = inspect.signature(stream).parameters
+            takes = "loop" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+            stream = make(stream, {**self.options, "loop": own} if takes else self.options)
+            # Where its constructor takes none, it is given it here.
+            stream.loop = own
+        self.stream = stream
+        stream._add_downstream(outlet)
+        for root in roots(stream):
+            self.running.add(id(root))
+            root.run = self.supervised(root, root.run)
+            if root is not stream:
+                root._emit = self.counted(root._emit)
+        started = stream.start()
+        if inspect.isawaitable(started):
+            await started
+
+    def end(self, loop: LoopThread) -> None:
+        """Stop it: on its loop, or here where that is busy."""
+
+        async def stop() -> None:
+            stopped = self.stream.stop()
+            if inspect.isawaitable(stopped):
+                await stopped
+
+        if self.stream is None:
+            return
+        for root in roots(self.stream):
+            # The library's own, which are bound to the class.
+            vars(root).pop("run", None)
+            vars(root).pop("_emit", None)
+        stopped = loop.submit(stop())
+        if wait([stopped], TICK).done:
+            error = stopped.exception()
+            if error is not None:
+                log.warning("%s.stop() raised", class_name(self), exc_info=error)
+        elif stopped.cancel():
+            self.stream.stop()
+
+    def failed(self, error: BaseException) -> None:
+        """Keep the first error; what it emits after it counts no more."""
+        self.error = self.error or error
+        self.over()
+
+    def over(self) -> None:
+        self.is_over = True
+        if self.loop is not None:
+            self.loop.changed.set()
+
+    def counted(self, emit: Callable[..., Any]) -> Callable[..., Any]:
+        """The same, with each element counted while nodes hold it."""
+        return lambda x, metadata=None: emit(x, metadata=[*(metadata or ()), *self.held.metadata()])
+
+    def supervised(self, source: Any, run: Callable[[], Any]) -> Callable[[], Any]:
+        """The same, with its end and its errors told: there, a loop calls it, and looks at neither."""
+
+        async def supervised() -> None:
+            try:
+                result = run()
+                if inspect.isawaitable(result):
+                    await result
+                    ended = source.stopped or getattr(source, "server", None) is None
+                elif result is None:
+                    # It has set up what calls back.
+                    ended = source.stopped
+                else:
+                    raise misuse(source, "run", result, "None, or something to await")
+                if ended:
+                    await self.ended(source)
+            except NotImplementedError as error:
+                # The library's own says nothing.
+                nothing = NotImplementedError(f"{class_name(source)} has no run() or _run()")
+                self.failed(error if error.args else nothing)
+            except Exception as error:
+                self.failed(error)
+
+        return supervised
+
+    async def ended(self, source: Any) -> None:
+        """One of the sources has ended; after the last of them, nodes give what they hold."""
+        self.running.discard(id(source))
+        if not self.running:
+            if self.stream is not source:
+                await drain(source, self.held)
+            self.over()
+
+    def rows(self, items: list[Any]) -> Iterator[Any]:
+        """Elements as rows: a list is many, an empty tuple none, and None a value where there is one column."""
+        for item in items:
+            if isinstance(item, list):
+                yield from self.rows(item) if any(isinstance(i, list) or i is None for i in item) else item
+            elif item is None:
+                if self.is_single:
+                    yield (None,)
+            elif is_arrow(item) or item != ():
+                yield item

@@ -1,0 +1,285 @@
+"""Streamz: sources, sinks and nodes, as its plugins define them.
+
+```text
+  Source  ──_emit──>  outlet  ──>  rows                                  as_source
+  rows  ──_emit──>  a stream of ours  ──>  Sink.update                    as_sink
+  rows  ──_emit──>  a stream of ours  ──>  node  ──>  outlet  ──>  rows   as_transform
+```
+
+An element of Streamz is one Python object. So a row is given to a node or a sink as the bare value where there is one
+column, which is what ``map(str)`` or ``sink_to_textfile`` want, and as a dict by column name otherwise, which is what
+``pluck("name")`` and data frames take. What is emitted becomes rows by the shapes that a read function may yield.
+
+The classes here have the library's names, and need neither it nor tornado: their loop is asyncio's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from couatl import sinks, sources
+from couatl._columns import Columns
+from couatl._errors import class_name
+from couatl.compat._streamz_entry import Entry
+from couatl.compat._streamz_nodes import Held, LoopThread, drain, roots, settle
+from couatl.compat._streamz_source import emitting
+from couatl.compat._streamz_transform import Transform
+
+__all__ = ["Sink", "Source", "Stream", "as_sink", "as_source", "as_transform"]
+
+
+class Stream:
+    """A node: ``update`` is called with each element, and emits any number of elements to those behind it.
+
+    `update` may be a coroutine; whoever emits awaits it.
+
+    >>> from couatl.compat.streamz import Stream, as_transform
+    >>> class Repeat(Stream):
+    ...     def __init__(self, upstream, n: int, **kwargs):
+    ...         super().__init__(upstream, **kwargs)
+    ...         self._n = n
+    ...
+    ...     async def update(self, x, who=None, metadata=None):
+    ...         for _ in range(self._n):
+    ...             await self.emitted(x, metadata=metadata)
+    >>> list(as_transform(Repeat, {"n": 2})(["a", "b"]))
+    ['a', 'a', 'b', 'b']
+    """
+
+    def __init__(
+        self,
+        upstream: Any = None,
+        upstreams: Any = None,
+        stream_name: str | None = None,
+        loop: Any = None,
+        asynchronous: bool | None = None,
+        ensure_io_loop: bool = False,
+    ) -> None:
+        self.name = stream_name
+        self.upstreams = list(upstreams) if upstreams is not None else [] if upstream is None else [upstream]
+        self.downstreams: list[Any] = []
+        self.loop: Any = loop or next((node.loop for node in self.upstreams if node.loop is not None), None)
+        self.asynchronous = asynchronous
+        for node in self.upstreams:
+            node.downstreams.append(self)
+
+    @property
+    def upstream(self) -> Any:
+        """The one node in front, or None."""
+        if len(self.upstreams) > 1:
+            raise ValueError(f"{type(self).__qualname__}: expected one upstream, it has {len(self.upstreams)}")
+        return self.upstreams[0] if self.upstreams else None
+
+    def update(self, x: Any, who: Any = None, metadata: Any = None) -> Any:
+        """Take an element, and pass it on."""
+        return self._emit(x, metadata=metadata)
+
+    def _emit(self, x: Any, metadata: Any = None) -> list[Any]:
+        """Give an element to those behind; what they return is to be awaited."""
+        results: list[Any] = []
+        for node in list(self.downstreams):
+            _count(metadata, "retain")
+            result = node.update(x, who=self, metadata=metadata or [])
+            results.extend(result if isinstance(result, list) else [result])
+            _count(metadata, "release")
+        return [result for result in results if result is not None]
+
+    async def emitted(self, x: Any, metadata: Any = None) -> None:
+        """Emit an element, and wait until it has been taken."""
+        await settle(self, self._emit(x, metadata=metadata))
+
+    def emit(self, x: Any, asynchronous: bool = False, metadata: Any = None) -> Any:
+        """Emit an element: on the loop, or without one, give what is to be awaited; on another thread, wait."""
+        if self.loop is None or asynchronous or self.loop.is_here():
+            results = self._emit(x, metadata=metadata)
+            return asyncio.ensure_future(settle(self, results)) if self.loop is not None else None
+        return asyncio.run_coroutine_threadsafe(self.emitted(x, metadata), self.loop.asyncio_loop).result()
+
+    def start(self) -> None:
+        """Start the sources in front."""
+        for node in self.upstreams:
+            node.start()
+
+    def stop(self) -> None:
+        """Stop them."""
+        for node in self.upstreams:
+            node.stop()
+
+    def connect(self, downstream: Any) -> None:
+        """Put a node behind this one."""
+        self.downstreams.append(downstream)
+        downstream.upstreams.append(self)
+
+    def destroy(self) -> None:
+        """Take it out."""
+        for node in self.upstreams:
+            node._remove_downstream(self)
+        self.upstreams = []
+
+    def _add_downstream(self, downstream: Any) -> None:
+        self.downstreams.append(downstream)
+
+    def _remove_downstream(self, downstream: Any) -> None:
+        self.downstreams.remove(downstream)
+
+
+class Source(Stream):
+    """Emits elements from ``run``, or from ``_run``, which is awaited again and again until it is stopped.
+
+    >>> import asyncio
+    >>> from couatl.compat.streamz import Source
+    >>> class Numbers(Source):
+    ...     def __init__(self, n: int, **kwargs):
+    ...         super().__init__(**kwargs)
+    ...         self._n = n
+    ...
+    ...     async def run(self):
+    ...         for number in range(self._n):
+    ...             await asyncio.gather(*self._emit(number))
+    >>> from couatl.testing import rows
+    >>> rows(Numbers, n=3)
+    [0, 1, 2]
+    """
+
+    def __init__(self, start: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stopped = True
+        self.started = False
+        if start:
+            self.start()
+
+    def start(self) -> None:
+        """Have ``run`` called on the loop."""
+        if self.stopped:
+            self.stopped, self.started = False, True
+            self.loop.add_callback(self.run)
+
+    def stop(self) -> None:
+        """Say that it is to stop."""
+        self.stopped = True
+
+    async def run(self) -> None:
+        """Emit all there is. Its return is the end, unless it leaves a ``server`` behind."""
+        while not self.stopped:
+            await self._run()
+
+    async def _run(self) -> None:
+        raise NotImplementedError(f"{type(self).__qualname__} has no run() or _run()")
+
+
+class Sink(Stream):
+    """Takes elements: its ``update`` stores them, and emits none."""
+
+    def update(self, x: Any, who: Any = None, metadata: Any = None) -> Any:
+        """Store an element."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no update(x, who=None, metadata=None)")
+
+
+def as_source(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> sources.Source:
+    """Adapt a source: its class, an instance that has not been started, or the last node of a pipeline behind one."""
+    cls = _checked(thing, "source")
+    chosen = {name: value for name, value in options.items() if name != "start"}
+    if cls is not None:
+        return emitting(cls, chosen, columns)
+    _no_options(thing, chosen)
+    for root in roots(thing):
+        _checked(root, "source")
+        if not root.stopped:
+            raise RuntimeError(f"{class_name(root)} has been started; leave that to the query")
+    return emitting(thing, {}, columns)
+
+
+def as_sink(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> sinks.Sink:
+    """Adapt a sink: its class, or an instance behind a stream that nobody else emits to."""
+    if _checked(thing, "sink") is None:
+        _no_options(thing, options)
+    return _Fed(thing, options, columns)
+
+
+def as_transform(thing: Any, options: Mapping[str, Any] | None = None) -> Transform:
+    """Adapt a node: its class, or the last node of a pipeline that begins with a plain stream."""
+    if _checked(thing, "transform") is None:
+        _no_options(thing, options or {})
+    return Transform(thing, options or {})
+
+
+class _Fed(sinks.Sink):
+    """Rows for a sink. Each is emitted when the one before it has been taken."""
+
+    def __init__(self, thing: Any, options: Mapping[str, Any], columns: Columns | None) -> None:
+        self.entry = Entry(thing, options)
+        self.columns = columns
+        self.held = Held()
+        self.loop: LoopThread | None = None
+
+    def open(self, columns: Columns) -> None:
+        """Make it."""
+        self.columns = columns
+        self.loop = LoopThread(class_name(self.entry.thing))
+        try:
+            self.loop.run(self.entry.open(self.loop.failed, None))
+        except BaseException:
+            self.loop.close()
+            raise
+
+    def write(self, *columns: list[Any]) -> None:
+        """Emit the rows."""
+        assert self.loop is not None and self.columns is not None
+        names = self.columns.names
+        rows = columns[0] if len(names) == 1 else [dict(zip(names, row)) for row in zip(*columns)]
+        self.loop.run(self._emit(rows))
+
+    async def _emit(self, rows: Iterable[Any]) -> None:
+        for row in rows:
+            await self.entry.emit(row, self.held)
+
+    def flush(self) -> None:
+        """Let it, and what is in front of it, give what they hold."""
+        if self.loop is not None:
+            self.loop.run(drain(self.entry.root, self.held))
+
+    def close(self) -> None:
+        """Take it out."""
+        node, loop = self.entry.node, self.loop
+        self.entry.node = self.entry.root = None
+        try:
+            if node is not None:
+                # Not on the loop: the library's own wait for it there.
+                node.destroy()
+        finally:
+            if loop is not None:
+                loop.close()
+
+
+def _checked(thing: Any, role: str) -> type | None:
+    """The class, where it is one; TypeError where it has not the role."""
+    cls = thing if isinstance(thing, type) else type(thing)
+    names = {f"{base.__module__}.{base.__name__}" for base in cls.__mro__}
+    is_source = bool(names & {"streamz.sources.Source", f"{__name__}.Source"})
+    is_sink = bool(names & {"streamz.sinks.Sink", f"{__name__}.Sink"})
+    is_stream = bool(names & {"streamz.core.Stream", f"{__name__}.Stream"})
+    if not is_stream:
+        raise TypeError(f"{cls.__qualname__} is no streamz.Stream; a {role} must be derived from one")
+    if role == "source" and not is_source and (isinstance(thing, type) or roots(thing) == [thing]):
+        raise TypeError(f"{cls.__qualname__} is no streamz.Source; a source must be derived from it")
+    # Some sinks of the library are plain streams that emit what they have stored.
+    if role == "sink" and is_source:
+        raise TypeError(f"{cls.__qualname__} is a streamz.Source; a sink must be derived from streamz.Sink")
+    if role == "transform" and (is_source or is_sink):
+        what = "Source" if is_source else "Sink"
+        raise TypeError(f"{cls.__qualname__} is a streamz.{what}; a transform must be another streamz.Stream")
+    return thing if isinstance(thing, type) else None
+
+
+def _no_options(thing: Any, options: Mapping[str, Any]) -> None:
+    if options:
+        names = ", ".join(f"'{name}'" for name in options)
+        raise TypeError(f"{class_name(thing)} has been made, and takes no options; got {names}")
+
+
+def _count(metadata: Any, method: str) -> None:
+    for entry in metadata or ():
+        if "ref" in entry:
+            getattr(entry["ref"], method)()

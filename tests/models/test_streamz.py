@@ -1,0 +1,583 @@
+"""Streamz: the library's own classes as sources, sinks and transforms, next to its own engine on the same input."""
+
+import asyncio
+import gc
+import threading
+import time
+from contextlib import closing
+
+import pytest
+from couatl._reading import Reading, reading
+from couatl._writing import writing
+from couatl.compat import streamz as compat
+from couatl.compat.streamz import as_sink, as_source, as_transform
+from couatl.testing import Columns, rows, write
+
+streamz = pytest.importorskip("streamz")
+gen = pytest.importorskip("tornado.gen")
+
+ONE = Columns(["x"], ["int64"])
+TEXT = Columns(["x"], ["string"])
+TWO = Columns(["id", "name"], ["int64", "string"])
+
+
+class Count(streamz.Source):
+    """As plugins are written: options, then whatever the library takes."""
+
+    def __init__(self, n: int = 3, **kwargs):
+        self.n = n
+        super().__init__(**kwargs)
+
+    async def run(self):
+        for x in range(self.n):
+            if self.stopped:
+                break
+            await asyncio.gather(*self._emit(x))
+        self.stopped = True
+
+
+class RepeatNode(streamz.Stream):
+    def __init__(self, upstream, n: int, **kwargs):
+        super().__init__(upstream, ensure_io_loop=True, **kwargs)
+        self._n = n
+
+    @gen.coroutine
+    def update(self, x, who=None, metadata=None):
+        for _ in range(self._n):
+            yield self._emit(x, metadata=metadata)
+
+
+def pipeline_rows(stream, columns=None, limit=None):
+    """The rows of a source that is not named by a class."""
+    source = Reading(as_source(stream, {}, columns), columns)
+    found = []
+    with closing(source), closing(source.open("")) as pull:
+        for batch in pull:
+            found += batch if isinstance(batch, list) else [batch]
+            if limit is not None and len(found) >= limit:
+                break
+    return found
+
+
+def engine_rows(source, count, wait=2.0):
+    """What the library's own engine gives to a sink."""
+    found, enough = [], threading.Event()
+
+    def take(x):
+        found.append(x)
+        if len(found) >= count:
+            enough.set()
+
+    source.sink(take)
+    source.start()
+    assert enough.wait(wait)
+    source.stop()
+    return found
+
+
+def engine_transform(node, elements):
+    """The same for a node behind a stream."""
+    stream = streamz.Stream()
+    found = node(stream).sink_to_list()
+    for element in elements:
+        stream.emit(element)
+    return found
+
+
+# Sources
+
+
+def test_a_source_gives_what_its_own_engine_gives_and_ends():
+    assert rows(Count, columns=ONE, n=5) == engine_rows(Count(5), 5) == list(range(5))
+
+
+def test_options_are_converted_and_checked():
+    assert rows(Count, columns=ONE, n="2") == [0, 1]
+    with pytest.raises(ValueError, match="Count: option 'n': expected an integer, got 'two' "):
+        rows(Count, columns=ONE, n="two")
+
+
+def test_the_librarys_sources():
+    assert rows(streamz.Stream.from_iterable([1, 2, 3]), columns=ONE) == [1, 2, 3]
+    assert pipeline_rows(streamz.Stream.from_periodic(lambda: 7, poll_interval=0.001), limit=3)[:3] == [7, 7, 7]
+
+
+def test_a_process_that_ends_is_an_end():
+    assert rows(streamz.sources.from_process, columns=TEXT, cmd=["echo", "a"]) == [b"a\n"]
+
+
+def test_a_source_whose_constructor_takes_no_loop():
+    class Plain(streamz.Source):
+        def __init__(self):
+            super().__init__()
+
+        async def _run(self):
+            await asyncio.gather(*self._emit("a"))
+            self.stopped = True
+
+    assert rows(Plain, columns=TEXT) == ["a"]
+
+
+def test_a_source_runs_on_a_loop_of_its_query():
+    class Where(streamz.Source):
+        async def run(self):
+            self._emit(threading.current_thread().name)
+            self.stopped = True
+
+    assert rows(Where, columns=TEXT) == ["couatl-loop:Where"]
+
+
+def test_a_tornado_coroutine_as_run():
+    class Old(streamz.Source):
+        @gen.coroutine
+        def run(self):
+            for x in range(3):
+                yield self._emit(x)
+            self.stopped = True
+
+    assert rows(Old, columns=ONE) == [0, 1, 2]
+
+
+def test_the_return_of_run_is_the_end_even_where_it_says_nothing():
+    class Silent(streamz.Source):
+        async def run(self):
+            await asyncio.gather(*self._emit(1))
+
+    assert rows(Silent, columns=ONE) == [1]
+
+
+def test_a_source_that_has_set_up_callbacks_goes_on():
+    class Called(streamz.Source):
+        def run(self):
+            asyncio.get_running_loop().call_later(0.01, self.later)
+
+        def later(self):
+            self._emit(1)
+            self._emit(2)
+
+    assert rows(Called, columns=ONE, limit=2) == [1, 2]
+
+
+def test_a_source_that_keeps_its_loop_for_itself():
+    class Hogging(streamz.Source):
+        n = 0
+
+        def run(self):
+            while not self.stopped:
+                self.n += 1
+                self._emit(self.n)
+
+    class Sleeping(streamz.Source):
+        n = 0
+
+        async def _run(self):
+            time.sleep(0.001)
+            self.n += 1
+            self._emit(self.n)
+
+    class Stubborn(Hogging):
+        def run(self):
+            while True:
+                self._emit(1)
+
+    before = threading.active_count()
+    assert rows(Hogging, columns=ONE, limit=3) == engine_rows(Hogging(), 3)[:3] == [1, 2, 3]
+    assert rows(Sleeping, columns=ONE, limit=3) == [1, 2, 3]
+    assert rows(Stubborn, columns=ONE, limit=3) == [1, 1, 1]
+    assert threading.active_count() <= before + 1  # a loop of the library's own, made once
+
+
+def test_a_thread_of_the_sources_own_waits_where_the_query_is_slow():
+    count = []
+
+    class Threaded(streamz.Source):
+        def run(self):
+            threading.Thread(target=self.work, daemon=True).start()
+
+        def work(self):
+            for x in range(5000):
+                if self.stopped:
+                    break
+                self.emit(x)
+                count.append(x)
+
+    with closing(reading(Threaded, {}, ONE)) as source, closing(source.open("")) as pull:
+        first = next(pull)
+        time.sleep(0.05)
+        assert first[0] == 0
+        assert len(count) < 4000
+
+
+def test_backpressure():
+    emitted = []
+
+    class Endless(streamz.Source):
+        async def _run(self):
+            emitted.append(1)
+            await asyncio.gather(*self._emit(len(emitted)))
+
+    with closing(reading(Endless, {}, ONE)) as source, closing(source.open("")) as pull:
+        assert next(pull)[0] == 1
+        time.sleep(0.05)
+        waiting = len(emitted)
+        assert waiting < 5000
+        time.sleep(0.02)
+        assert len(emitted) == waiting
+        for _ in range(3):
+            next(pull)
+        time.sleep(0.01)
+        assert len(emitted) > waiting
+
+
+def test_an_error_in_run_reaches_the_query_after_its_rows():
+    class Broken(streamz.Source):
+        async def run(self):
+            await asyncio.gather(*self._emit(1))
+            raise LookupError("no more")
+
+    with closing(reading(Broken, {}, ONE)) as source, closing(source.open("")) as pull:
+        assert next(pull) == [1]
+        with pytest.raises(LookupError, match="no more"):
+            next(pull)
+
+
+def test_an_error_of_a_callback_reaches_the_query():
+    class Started(streamz.Source):
+        def start(self):
+            self.stopped = False
+            self.loop.add_callback(self.poll)
+
+        async def poll(self):
+            raise LookupError("no broker")
+
+    with pytest.raises(LookupError, match="no broker"):
+        rows(Started, columns=ONE)
+
+
+def test_cancel_stops_a_source():
+    stopped = threading.Event()
+
+    class Quiet(streamz.Source):
+        async def _run(self):
+            await asyncio.sleep(60)
+
+        def stop(self):
+            super().stop()
+            stopped.set()
+
+    with closing(reading(Quiet, {}, ONE)) as source, closing(source.open("")) as pull:
+        threading.Timer(0.02, pull.cancel).start()
+        assert list(pull) == []
+    assert stopped.is_set()
+
+
+def test_a_pipeline_is_read_at_its_end():
+    made = lambda: streamz.Stream.from_iterable(range(6)).map(lambda x: x * 10).partition(2)  # noqa: E731
+    assert pipeline_rows(made()) == engine_rows(made(), 3) == [(0, 10), (20, 30), (40, 50)]
+
+
+def test_what_a_pipeline_holds_at_the_end_comes():
+    assert pipeline_rows(streamz.Stream.from_iterable(range(20)).buffer(5)) == list(range(20))
+    assert pipeline_rows(streamz.Stream.from_iterable(range(3)).timed_window(5)) == [0, 1, 2]
+
+
+def test_elements_are_rows_of_many_shapes():
+    elements = [(1, "a"), {"id": 2, "name": "b"}, [(3, "c"), (4, "d")], (5, "e")]
+    expected = [(1, "a"), {"id": 2, "name": "b"}, (3, "c"), (4, "d"), (5, "e")]
+    assert rows(streamz.Stream.from_iterable(elements), columns=TWO) == expected
+
+
+def test_none_is_a_value_of_the_only_column():
+    assert rows(streamz.Stream.from_iterable([1, None]), columns=ONE) == [1, (None,)]
+
+
+def test_arrow_elements_stay_as_they_are():
+    pa = pytest.importorskip("pyarrow")
+    batch = pa.record_batch({"x": [1, 2]})
+    assert rows(streamz.Stream.from_iterable([0, batch]), columns=ONE) == [0, batch]
+
+
+def test_metadata_is_no_part_of_a_row():
+    class Tagged(streamz.Source):
+        async def run(self):
+            await asyncio.gather(*self._emit(1, metadata=[{"offset": 7}]))
+
+    assert rows(Tagged, columns=ONE) == [1]
+
+
+# Transforms
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "elements"),
+    [
+        ("partition", {"n": 2}, range(6)),
+        ("sliding_window", {"n": 2, "return_partial": False}, range(5)),
+        ("flatten", {}, [[1, 2], [3]]),
+        ("unique", {}, [1, 2, 1, 3, 2]),
+        ("slice", {"start": 1, "end": 4}, range(6)),
+        ("pluck", {"pick": "a"}, [{"a": 1}, {"a": 2}]),
+        ("accumulate", {"func": lambda total, x: total + x}, range(5)),
+        ("rate_limit", {"interval": 0.001}, range(5)),
+        ("buffer", {"n": 2}, range(10)),
+        ("delay", {"interval": 0.001}, range(5)),
+        ("map", {"func": lambda x: x + 1}, range(3)),
+        ("union", {}, range(3)),
+    ],
+)
+def test_the_librarys_nodes(name, options, elements):
+    cls = getattr(streamz.core, name)
+    expected = engine_transform(lambda stream: getattr(stream, name)(**options), elements)
+    if name in ("buffer", "delay"):
+        expected = list(elements)
+    assert list(as_transform(cls, options)(iter(elements))) == expected
+
+
+def test_the_node_of_the_documentation():
+    assert list(as_transform(RepeatNode, {"n": "2"})(["a", "b"])) == ["a", "a", "b", "b"]
+
+
+def test_rows_come_while_a_node_is_still_at_one():
+    endless = as_transform(RepeatNode, {"n": 10**9})(["a"])
+    assert [next(endless) for _ in range(3)] == ["a", "a", "a"]
+    endless.close()
+
+
+def test_a_node_is_asked_for_what_it_holds_at_the_end():
+    assert list(as_transform(streamz.core.collect)([1, 2])) == [(1, 2)]
+    assert list(as_transform(streamz.core.collect)([])) == []
+    assert list(as_transform(streamz.core.timed_window, {"interval": 5})([1, 2])) == [[], [1, 2]]
+
+
+def test_what_comes_by_itself_comes_with_the_next_row_or_none():
+    def feed():
+        yield 1
+        while not seen:
+            time.sleep(0.005)
+            yield None
+
+    seen = []
+    for row in as_transform(streamz.core.partition, {"n": 10, "timeout": 0.02})(feed()):
+        seen.append(row)
+    assert seen == [(1,)]
+
+
+def test_a_node_that_emits_many_at_once():
+    assert list(as_transform(streamz.core.flatten)([range(5000)])) == list(range(5000))
+    assert pipeline_rows(streamz.Stream.from_iterable([range(5000)]).flatten()) == list(range(5000))
+
+
+def test_a_node_that_waits_does_not_keep_others_from_being_ended():
+    class Stuck(streamz.Stream):
+        async def update(self, x, who=None, metadata=None):
+            self._emit(x)
+            await asyncio.Event().wait()
+
+    rows_out = as_transform(Stuck)([1, 2])
+    assert next(rows_out) == 1
+    rows_out.close()
+
+
+def test_a_pipeline_as_a_transform():
+    end = streamz.Stream().map(lambda x: x * 2).filter(lambda x: x > 2)
+    assert list(as_transform(end)([1, 2, 3])) == [4, 6]
+    assert list(as_transform(streamz.Stream().rate_limit(0.001))([1, 2, 3])) == [1, 2, 3]
+
+
+def test_an_error_of_a_node_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        list(as_transform(streamz.core.map, {"func": lambda x: 1 // x})([1, 0]))
+
+
+def test_nothing_stays_behind():
+    before = threading.active_count()
+    list(as_transform(RepeatNode, {"n": 2})([1]))
+    rows(Count, columns=ONE)
+    assert threading.active_count() <= before + 1  # a loop of the library's own, made once
+
+
+# Sinks
+
+
+def test_a_sink_is_given_bare_values_for_one_column_and_dicts_for_more():
+    class Kept(streamz.Sink):
+        kept = []  # noqa: RUF012
+
+        def update(self, x, who=None, metadata=None):
+            self.kept.append(x)
+
+    write(Kept, [1, 2], columns=ONE)
+    write(Kept, [(1, "a")], columns=TWO)
+    assert Kept.kept == [1, 2, {"id": 1, "name": "a"}]
+
+
+def test_a_sink_to_a_file(tmp_path):
+    out = tmp_path / "out.txt"
+    write(streamz.sinks.sink_to_textfile, ["a", "b"], columns=TEXT, file=str(out), mode="w")
+    gc.collect()
+    there = tmp_path / "there.txt"
+    stream = streamz.Stream()
+    sink = stream.sink_to_textfile(str(there), mode="w")
+    for element in ["a", "b"]:
+        stream.emit(element)
+    sink.destroy()
+    del sink
+    gc.collect()
+    assert out.read_text() == there.read_text() == "a\nb\n"
+
+
+def test_a_sink_that_awaits_takes_one_after_the_other():
+    order = []
+
+    class Slow(streamz.Sink):
+        async def update(self, x, who=None, metadata=None):
+            await asyncio.sleep(0.003 if x == 1 else 0)
+            order.append(x)
+
+    write(Slow, [1, 2, 3], columns=ONE)
+    assert order == [1, 2, 3]
+
+
+def test_an_error_of_a_sink_fails_the_statement_and_it_is_taken_out():
+    destroyed = []
+
+    class Full(streamz.Sink):
+        def update(self, x, who=None, metadata=None):
+            raise OSError("disk full")
+
+        def destroy(self):
+            destroyed.append(self)
+            super().destroy()
+
+    with pytest.raises(OSError, match="disk full"):
+        write(Full, [1], columns=ONE)
+    assert len(destroyed) == 1
+    assert destroyed[0] not in streamz.sinks._global_sinks
+
+
+def test_a_sink_behind_a_stream_of_its_own():
+    found = []
+    sink = streamz.Stream().map(lambda x: x + 1).sink(found.append)
+    write(sink, [1, 2], columns=ONE)
+    assert found == [2, 3]
+
+
+def test_a_sink_flushes_before_the_commit():
+    order = []
+
+    class Flushing(streamz.Sink):
+        def update(self, x, who=None, metadata=None):
+            order.append(x)
+
+        def flush(self):
+            order.append("flush")
+
+    sink = writing(Flushing, {}, ONE)
+    sink.open()
+    sink.write([1, 2])
+    sink.flush()
+    sink.commit()
+    sink.close()
+    assert order == [1, 2, "flush"]
+
+
+# Our own base classes
+
+
+def test_our_classes_need_no_library():
+    class Numbers(compat.Source):
+        def __init__(self, n: int, **kwargs):
+            super().__init__(**kwargs)
+            self.n = n
+
+        async def run(self):
+            for x in range(self.n):
+                await self.emitted(x)
+
+    class Twice(compat.Stream):
+        def update(self, x, who=None, metadata=None):
+            return self._emit(x, metadata=metadata) + self._emit(x, metadata=metadata)
+
+    class Kept(compat.Sink):
+        kept = []  # noqa: RUF012
+
+        async def update(self, x, who=None, metadata=None):
+            self.kept.append(x)
+
+    assert rows(Numbers, columns=ONE, n=3) == [0, 1, 2]
+    assert list(as_transform(Twice)([1, 2])) == [1, 1, 2, 2]
+    write(Kept, [1, 2], columns=ONE)
+    assert Kept.kept == [1, 2]
+
+
+def test_our_source_emits_from_a_thread():
+    class Threaded(compat.Source):
+        async def run(self):
+            await asyncio.get_running_loop().run_in_executor(None, lambda: [self.emit(x) for x in range(3)])
+
+    assert rows(Threaded, columns=ONE) == [0, 1, 2]
+
+
+# Misuse
+
+
+@pytest.mark.parametrize("base", [streamz, compat])
+def test_a_source_without_run(base):
+    class Empty(base.Source):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Empty has no run\(\) or _run\(\)$"):
+        rows(Empty, columns=ONE)
+
+
+def test_a_source_whose_run_returns_something():
+    class Returned(compat.Source):
+        def run(self):
+            return 3
+
+    with pytest.raises(TypeError, match=r"Returned.run\(\) returned 3 \(int\); expected None, or something to await"):
+        rows(Returned, columns=ONE)
+
+
+@pytest.mark.parametrize("base", [streamz, compat])
+def test_a_node_whose_update_returns_something(base):
+    class Wrong(base.Stream):
+        def update(self, x, who=None, metadata=None):
+            return 3
+
+    expected = r"Wrong.update\(\) returned 3 \(int\); expected None, something to await, or a list of such"
+    with pytest.raises(TypeError, match=expected):
+        list(as_transform(Wrong)([1]))
+
+
+def test_a_sink_without_update():
+    class Empty(compat.Sink):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Empty has no update\(x, who=None, metadata=None\)"):
+        write(Empty, [1], columns=ONE)
+
+
+def test_roles():
+    with pytest.raises(TypeError, match=r"RepeatNode is no streamz.Source; a source must be derived from it"):
+        as_source(RepeatNode, {}, ONE)
+    with pytest.raises(TypeError, match=r"Count is a streamz.Source; a sink must be derived from streamz.Sink"):
+        as_sink(Count, {}, ONE)
+    with pytest.raises(TypeError, match=r"Count is a streamz.Source; a transform must be another streamz.Stream"):
+        as_transform(Count)
+    with pytest.raises(TypeError, match=r"int is no streamz.Stream; a source must be derived from one"):
+        as_source(3, {}, ONE)
+
+
+def test_an_instance_takes_no_options_and_is_started_by_the_query():
+    with pytest.raises(TypeError, match=r"from_iterable has been made, and takes no options; got 'n'"):
+        as_source(streamz.Stream.from_iterable([1]), {"n": 1}, ONE)
+    source = streamz.Stream.from_iterable([1])
+    source.stopped = False
+    with pytest.raises(RuntimeError, match=r"from_iterable has been started; leave that to the query"):
+        as_source(source, {}, ONE)
+
+
+def test_a_transform_needs_a_stream_in_front_of_it():
+    with pytest.raises(TypeError, match=r"Stream has no stream in front of it; expected one that rows can be emitted"):
+        list(as_transform(streamz.Stream())([1]))
