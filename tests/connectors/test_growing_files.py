@@ -1,0 +1,146 @@
+"""Files that grow, in a folder."""
+
+import json
+
+import pytest
+from couatl.testing import rows as rows_of
+from growing_files import GrowingFiles
+from harness import error, rows
+
+ALL = "SELECT file, position, data FROM lines"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "lines"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def source(folder, stream):
+    def make(**settings):
+        settings = {"mode": "streaming", "interval": "10ms", **settings}
+        stream("lines", "growing_files:GrowingFiles", folder=folder, **settings)
+
+    return make
+
+
+def append(path, text):
+    with path.open("a", newline="") as file:
+        file.write(text)
+
+
+def test_lines_are_read_and_followed(folder, source, reading):
+    append(folder / "a.log", "one\ntwo\n")
+    source()
+    reader = reading(ALL)
+    assert reader.take(2) == [("a.log", 0, "one"), ("a.log", 4, "two")]
+    append(folder / "a.log", "three\n")
+    assert reader.take(1) == [("a.log", 8, "three")]
+
+
+def test_half_a_line_is_never_read(folder, source, reading):
+    """While one file has half of a line, the other has several."""
+    append(folder / "a.log", "half")
+    source(parallel=1)
+    reader = reading(ALL)
+    for n in range(3):
+        append(folder / "b.log", f"{n}\n")
+        assert reader.take(1) == [("b.log", 2 * n, str(n))]
+    append(folder / "a.log", " and")
+    append(folder / "b.log", "x\r\n")
+    assert reader.take(1) == [("b.log", 6, "x")]
+    append(folder / "a.log", " half\nhalf")
+    assert reader.take(1) == [("a.log", 0, "half and half")]
+
+
+def test_new_files_are_found(folder, source, reading):
+    source(pattern="**/*.log", parallel=3)
+    reader = reading("SELECT file, data FROM lines")
+    (folder / "sub").mkdir()
+    for n, name in enumerate(["a.log", "sub/a.log", "c.log", "d.log"]):
+        append(folder / "other.txt", "not this\n")
+        append(folder / name, f"{n}\n")
+        assert reader.take(1) == [(name, str(n))]
+
+
+def test_every_file_is_in_one_partition(folder, source, connection):
+    for n in range(30):
+        append(folder / f"{n}.log", "".join(f"{line}\n" for line in range(n)))
+    source(parallel=4, follow=False, mode="auto")
+    found = rows(connection, "SELECT file, data FROM lines")
+    assert len(found) == sum(range(30))
+    for n in range(30):
+        assert [data for file, data in found if file == f"{n}.log"] == [str(line) for line in range(n)]
+
+
+def test_more_lines_than_a_batch_holds(folder, source, connection):
+    append(folder / "a.log", "".join(f"{n}\n" for n in range(5000)))
+    source(follow=False, mode="auto")
+    assert rows(connection, "SELECT data FROM lines") == [(str(n),) for n in range(5000)]
+
+
+def test_a_header_names_the_values(folder, source, reading):
+    append(folder / "a.csv", 'n,text\n1,"a, b"\n')
+    append(folder / "b.csv", "text")
+    source(format="csv")
+    reader = reading("SELECT file, data['n'], data['text'] FROM lines")
+    assert reader.take(1) == [("a.csv", "1", "a, b")]
+    append(folder / "b.csv", ",n\r\nc,2\r\n")
+    assert reader.take(1) == [("b.csv", "2", "c")]
+
+
+@pytest.mark.parametrize("line", ["1,2,3", "1", '1,"2'])
+def test_a_record_that_does_not_fit_its_header_is_an_error(folder, source, reading, line):
+    append(folder / "a.csv", f"a,b\n1,2\n{line}\n")
+    source(format="csv")
+    said = reading("SELECT data FROM lines").error()
+    assert "ValueError: zip()" in said or "_csv.Error: unexpected end of data" in said
+
+
+def test_json_lines(folder, source, reading):
+    append(folder / "a.json", '{"n": 1, "é": [true]}\n7\n')
+    source(format="json")
+    reader = reading("SELECT data FROM lines")
+    assert [json.loads(data) for (data,) in reader.take(2)] == [{"n": 1, "é": [True]}, 7]
+    append(folder / "a.json", "{\n")
+    assert "column 'data' (json)" in reader.error()
+
+
+def test_a_file_that_is_shorter_is_read_again(folder, source, reading):
+    append(folder / "a.log", "one\ntwo\n")
+    source()
+    reader = reading("SELECT data FROM lines")
+    assert reader.take(2) == [("one",), ("two",)]
+    (folder / "a.log").write_text("new\n")
+    assert reader.take(1) == [("new",)]
+
+
+def test_reading_goes_on_after_the_last_line(folder, read_and_state):
+    append(folder / "a.log", "one\ntwo\nthr")
+    append(folder / "b.log", "eins\n")
+    options = {"folder": folder, "parallel": 1, "follow": False}
+    found, state = read_and_state(GrowingFiles, 3, **options)
+    assert [row[2] for row in found] == ["one", "two", "eins"]
+    assert state == {"a.log": 8, "b.log": 5}
+    append(folder / "a.log", "ee\n")
+    append(folder / "c.log", "un\n")
+    assert rows_of(GrowingFiles, state=state, **options) == [("a.log", 8, "three"), ("c.log", 0, "un")]
+
+
+def test_a_limit_and_a_kill_end_it(folder, source, connection, reading):
+    append(folder / "a.log", "one\ntwo\n")
+    source(interval="1h", parallel=4)
+    assert rows(connection, "SELECT data FROM lines LIMIT 1") == [("one",)]
+    reader = reading("SELECT data FROM lines")
+    assert reader.take(2) == [("one",), ("two",)]
+    reader.kill()
+
+
+def test_no_folder_is_an_error(folder, source, connection):
+    source()
+    folder.rmdir()
+    assert f"NotADirectoryError: {folder} is no folder" in error(connection, ALL)
+    folder.write_text("")
+    assert "NotADirectoryError" in error(connection, ALL)

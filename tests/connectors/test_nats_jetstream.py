@@ -1,0 +1,189 @@
+"""NATS JetStream, against a NATS server."""
+
+import asyncio
+import json
+
+import nats
+import pytest
+import services
+from couatl.testing import rows as rows_of
+from harness import error, rows, run, wait_until
+from nats_jetstream import JetStream
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with services.nats(tmp_path_factory.mktemp("nats")) as service:
+        yield service
+
+
+@pytest.fixture
+def url(service):
+    return f"nats://127.0.0.1:{service.port}"
+
+
+class Peer:
+    """Who publishes and looks, with calls that wait."""
+
+    def __init__(self, url):
+        self.loop = asyncio.new_event_loop()
+        self.client = self.do(nats.connect(url))
+        self.context = self.client.jetstream()
+        self.do(self.context.add_stream(name="ORDERS", subjects=["orders.>"]))
+
+    def do(self, work):
+        return self.loop.run_until_complete(work)
+
+    def publish(self, *payloads, subject="orders.new"):
+        for payload in payloads:
+            self.do(self.context.publish(subject, str(payload).encode()))
+
+    def unread(self, durable):
+        info = self.do(self.context.consumer_info("ORDERS", durable))
+        return info.num_pending, info.num_ack_pending
+
+    def close(self):
+        self.do(self.context.delete_stream("ORDERS"))
+        self.do(self.client.close())
+        self.loop.close()
+
+
+@pytest.fixture
+def peer(url):
+    peer = Peer(url)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def source(url, stream):
+    def make(**settings):
+        stream("orders", "nats_jetstream:JetStream", url=url, stream="ORDERS", mode="streaming", **settings)
+
+    return make
+
+
+PAYLOADS = "SELECT payload FROM orders"
+
+
+def texts(*numbers):
+    return [(str(number),) for number in numbers]
+
+
+def test_messages_are_read_and_followed(peer, source, reading):
+    peer.publish("one", "two")
+    source()
+    reader = reading("SELECT sequence, subject, payload FROM orders")
+    assert reader.take(2) == [(1, "orders.new", "one"), (2, "orders.new", "two")]
+    for n in range(3, 6):
+        peer.publish(n)
+        assert reader.take(1) == [(n, "orders.new", str(n))]
+
+
+def test_a_subject_and_a_start(peer, source, connection):
+    peer.publish(1, 2, 3, subject="orders.north")
+    peer.publish(4, 5, 6, subject="orders.south")
+    source(subject="orders.south", start=5)
+    assert rows(connection, f"{PAYLOADS} LIMIT 2") == texts(5, 6)
+
+
+def test_many_messages_keep_their_order(peer, source, connection):
+    peer.publish(*range(1000))
+    source()
+    assert rows(connection, f"{PAYLOADS} LIMIT 1000") == texts(*range(1000))
+
+
+def test_reading_goes_on_after_the_last_message(peer, url, read_and_state):
+    peer.publish(*range(10))
+    options = {"url": url, "stream": "ORDERS"}
+    found, state = read_and_state(JetStream, 4, batch=4, **options)
+    assert ([row[3] for row in found], state) == (["0", "1", "2", "3"], 4)
+    assert [row[3] for row in rows_of(JetStream, state=state, limit=6, **options)] == [str(n) for n in range(4, 10)]
+
+
+def test_the_server_remembers_what_was_read(peer, source, reading):
+    peer.publish(1, 2, 3)
+    source(durable="couatl")
+    reader = reading(PAYLOADS)
+    assert reader.take(3) == texts(1, 2, 3)
+    wait_until(lambda: peer.unread("couatl") == (0, 0), "all acknowledged")
+    reader.kill()
+    peer.publish(4)
+    assert reading(PAYLOADS).take(1) == texts(4)
+
+
+def test_what_was_not_asked_beyond_comes_again(peer, source, connection):
+    peer.publish(1, 2, 3)
+    source(durable="couatl", batch=1)
+    assert rows(connection, f"{PAYLOADS} LIMIT 1") == texts(1)
+    assert rows(connection, f"{PAYLOADS} LIMIT 1") == texts(1)
+
+
+def test_a_durable_consumer_leaves_out_what_the_state_knows(peer, url):
+    peer.publish(*range(6))
+    options = {"url": url, "stream": "ORDERS", "durable": "couatl"}
+    assert [row[0] for row in rows_of(JetStream, state=4, limit=2, **options)] == [5, 6]
+
+
+def test_a_kill_ends_it(peer, source, reading):
+    peer.publish(1)
+    source()
+    reader = reading(PAYLOADS)
+    assert reader.take(1) == texts(1)
+    reader.kill()
+
+
+def test_what_is_not_there_is_an_error(peer, url, source, stream, connection):
+    stream("orders", "nats_jetstream:JetStream", url=url, stream="NONE", mode="streaming")
+    assert "nats.js.errors.NotFoundError" in error(connection, f"{PAYLOADS} LIMIT 1")
+    stream("said", "nats_jetstream:JetStreamSink", "(n int64)", url=url, subject="nobody")
+    assert "nats.js.errors.NoStreamResponseError" in error(connection, "INSERT INTO said VALUES (1)")
+
+
+def test_without_a_server_both_say_so(stream, connection):
+    nowhere = f"nats://127.0.0.1:{services.free_port()}"
+    stream("orders", "nats_jetstream:JetStream", url=nowhere, stream="ORDERS", mode="streaming", reconnects=1)
+    assert "NoServersError" in error(connection, f"{PAYLOADS} LIMIT 1")
+    stream("said", "nats_jetstream:JetStreamSink", "(n int64)", url=nowhere, subject="orders.new")
+    assert "NoServersError" in error(connection, "INSERT INTO said VALUES (1)")
+
+
+def test_rows_become_messages(peer, url, stream, source, connection):
+    stream("said", "nats_jetstream:JetStreamSink", "(kind string, n int64)", url=url, subject="orders.{kind}")
+    sql = "INSERT INTO said SELECT 'k' || CAST(value % 2 AS STRING), value FROM range(1000)"
+    assert run(connection, sql) == 1000
+    source()
+    found = rows(connection, "SELECT subject, payload FROM orders LIMIT 1000")
+    assert [(subject, json.loads(payload)) for subject, payload in found] == [
+        (f"orders.k{n % 2}", {"kind": f"k{n % 2}", "n": n}) for n in range(1000)
+    ]
+
+
+def test_a_connection_is_made_again(tmp_path, stream, reading):
+    with services.nats(tmp_path) as service:
+        url = f"nats://127.0.0.1:{service.port}"
+        peer = Peer(url)
+        peer.publish(1, 2)
+        stream("orders", "nats_jetstream:JetStream", url=url, stream="ORDERS", mode="streaming")
+        reader = reading(PAYLOADS)
+        assert reader.take(2) == texts(1, 2)
+        peer.do(peer.client.close())
+        service.stop()
+        service.start()
+        peer = Peer(url)
+        peer.publish(3)
+        assert reader.take(1) == texts(3)
+        peer.close()
+
+
+def test_a_server_that_stays_away_ends_it(tmp_path, stream, reading):
+    with services.nats(tmp_path) as service:
+        url = f"nats://127.0.0.1:{service.port}"
+        peer = Peer(url)
+        peer.publish(1)
+        stream("orders", "nats_jetstream:JetStream", url=url, stream="ORDERS", mode="streaming", reconnects=1)
+        reader = reading(PAYLOADS)
+        assert reader.take(1) == texts(1)
+        peer.close()
+        service.stop()
+        assert "ConnectionClosedError" in reader.error()
