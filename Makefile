@@ -1,4 +1,5 @@
-# Everything is made inside the checkout: .venv holds Python, target Rust, .venv-peers what benchmarks compare with.
+# Everything is made inside the checkout: .venv holds Python, target Rust, .venv-connectors the libraries whose connectors
+# run here, and .venv-peers what benchmarks compare with.
 
 PYTHON  ?= python3
 TARGET  := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -17,21 +18,26 @@ RUST    := $(shell find crates python -name '*.rs' -o -name '*.py' -path '*/src/
 CLIENTS := adbc-driver-flightsql adbc-driver-manager pyarrow pandas polars
 RIVALS  := pyarrow polars duckdb bytewax streamz chdb shillelagh pysail pyspark-client pathway
 EXAMPLES := clock join_parquet session_context sink
+MODELS  := bytewax pathway streamz pyspark-client ekuiper pynng
+DRIVERS := redis paho-mqtt nats-py psycopg[binary] httpx
+SERVERS := redis-server mosquitto nats-server postgresql
+CONNECTORS := $(CURDIR)/.venv-connectors
 PEERS   := $(CURDIR)/.venv-peers
 TOOLS   := maturin pytest ruff mypy pandas-stubs trustme grpcio grpcio-health-checking grpcio-reflection prometheus-client
 
-.PHONY: demo test build lint bless bench clean
+.PHONY: demo test build lint bless bench clean servers
 
 demo: $(VENV)/wheel-dev
 	$(BIN)/python examples/demo/demo.py
 
-test: $(VENV)/wheel-dev
+test: $(VENV)/wheel-dev $(CONNECTORS)/wheel servers
 	cargo test --workspace --all-targets
 	cargo test --workspace --doc
 	cargo build --workspace --examples
 	for example in $(EXAMPLES); do $(TARGET)/debug/examples/$$example || exit 1; done
 	$(BIN)/python -m mypy.stubtest couatl._couatl
 	COUATL_EXAMPLES=$(TARGET)/debug/examples $(BIN)/python -m pytest -q tests/python
+	$(CONNECTORS)/bin/python -m pytest -q tests/models tests/connectors
 
 build: PROFILE := release
 build: $(VENV)/wheel-release
@@ -54,10 +60,10 @@ bench: $(VENV)/wheel-release $(PEERS)/ready
 	$(BIN)/python -m benches --write --conversion $(TARGET)/conversion/table.txt
 
 clean:
-	rm -rf $(VENV) $(PEERS) .venv-clients target
+	rm -rf $(VENV) $(CONNECTORS) $(PEERS) .venv-clients target
 
 # The wheel of a profile, installed. Tests and the demo share the one that tests are built with.
-$(VENV)/wheel-%: $(VENV)/ready $(RUST) $(wildcard python/couatl/*) python/pyproject.toml
+$(VENV)/wheel-%: $(VENV)/ready $(RUST) $(shell find python/couatl -name '*.py' -o -name '*.pyi') python/pyproject.toml
 	cd python && $(BIN)/maturin build --quiet --profile $* --interpreter $(BIN)/python --out $(VENV)/wheels-$*
 	$(BIN)/pip install --quiet --no-deps --force-reinstall $(VENV)/wheels-$*/couatl-*.whl
 	rm -f $(VENV)/wheel-* && touch $@
@@ -67,6 +73,23 @@ $(VENV)/ready: Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TOOLS) $(CLIENTS)
 	touch $@
+
+# The same wheel beside the libraries whose connectors it runs, and the drivers of those in examples/connectors.
+$(CONNECTORS)/wheel: $(VENV)/wheel-dev $(CONNECTORS)/ready
+	$(CONNECTORS)/bin/pip install --quiet --no-deps --force-reinstall $(VENV)/wheels-dev/couatl-*.whl
+	touch $@
+
+$(CONNECTORS)/ready: Makefile
+	test -x $(CONNECTORS)/bin/python || $(PYTHON) -m venv $(CONNECTORS)
+	$(CONNECTORS)/bin/pip install --quiet --disable-pip-version-check pytest trustme $(CLIENTS) $(MODELS) $(DRIVERS)
+	touch $@
+
+# What the tests of connectors start, each on a port of its own. Where one is missing, it is installed if that may be.
+servers:
+	@dpkg-query --show --showformat='$${Status}\n' $(SERVERS) 2>/dev/null | grep -c '^install ok installed' | \
+	grep -qx $(words $(SERVERS)) || { test "$$(id -u)" = 0 && apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SERVERS) >/dev/null; } || \
+	echo "not installed: some of $(SERVERS); the tests of connectors will say which"
 
 # The systems that benchmarks compare with, in an environment of their own. One that this machine cannot have is left
 # out, and the benchmarks say so.

@@ -4,19 +4,30 @@ CREATE EXTERNAL STREAM log SETTINGS type = 'python', class = 'growing_files:Grow
     folder = '/var/log/shop', pattern = '*.csv', format = 'csv';
 
 SELECT file, data['level'], data['message'] FROM log;
+
+CREATE EXTERNAL STREAM sold (file string, at timestamptz, item string, price decimal(9, 2)) SETTINGS type = 'python',
+    class = 'growing_files:GrowingFiles', mode = 'streaming', folder = '/var/log/shop', pattern = '*.json',
+    format = 'json';
+
+SELECT at, item, price FROM sold;
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 from zlib import crc32
 
 from couatl.sources import Partition, Source
+
+NAMES = ("file", "position", "data")
 
 
 class GrowingFiles(Source):
@@ -25,6 +36,10 @@ class GrowingFiles(Source):
     A line is there when its end is: never half of one. With `format` ``csv``, the first line of each file is its
     header, a record is one line, and `data` maps column names to texts; with ``json``, each line is JSON; otherwise it
     is the text. `position` is the byte at which the line begins. A file that is shorter than it was is read again.
+
+    A statement may declare columns: `file`, `position`, `data`, and all others by the names that a header or JSON
+    objects have, NULL where they do not. A text becomes a number, a truth value, a day or a time (ISO 8601) where that
+    is declared; an empty one in a CSV file is NULL then.
 
     Files are dealt out to as many partitions as `parallel` says, by their names: a file has the same place in every
     query, and so does one that appears later. With `follow` off, reading ends where there are no more lines.
@@ -47,6 +62,9 @@ class GrowingFiles(Source):
         return f"file string, position int64, data {data}"
 
     def partitions(self) -> list[str]:
+        others = [name for name, _ in self.columns or () if name not in NAMES]
+        if self.format == "text" and others:
+            raise ValueError(f"lines of text have no column '{others[0]}'; expected {', '.join(NAMES)}")
         if not self.folder.is_dir():
             raise NotADirectoryError(f"{self.folder} is no folder")
         return [f"{number} of {self.parallel}" for number in range(self.parallel)]
@@ -60,6 +78,8 @@ class Lines(Partition):
 
     def __init__(self, source: GrowingFiles, number: int, read: dict[str, int]) -> None:
         self.source, self.number, self.read = source, number, dict(read)
+        self.columns = list(source.columns or ((name, "") for name in NAMES))
+        self.has_fields = any(name not in NAMES for name, _ in self.columns)
         self.awake: datetime | None = None
 
     def next_batch(self) -> list[tuple[Any, ...]]:
@@ -96,7 +116,10 @@ class Lines(Partition):
                 if not line.endswith(b"\n"):
                     break
                 self.read[name] = position + len(line)
-                yield name, position, self.parsed(header, line)
+                try:
+                    yield self.row(name, position, self.parsed(header, line))
+                except (ValueError, csv.Error) as error:
+                    raise ValueError(f"{name}, at byte {position}: {error}") from None
                 position += len(line)
 
     def parsed(self, header: bytes, line: bytes) -> Any:
@@ -104,3 +127,65 @@ class Lines(Partition):
             return line.decode().rstrip("\r\n")
         names, values = csv.reader([header.decode(), line.decode()], strict=True)
         return dict(zip(names, values, strict=True))
+
+    def row(self, file: str, position: int, data: Any) -> tuple[Any, ...]:
+        line = {"file": file, "position": position, "data": data}
+        fields = self.fields(data) if self.has_fields else {}
+        return tuple(line[name] if name in line else self.field(name, type, fields) for name, type in self.columns)
+
+    def fields(self, data: Any) -> dict[str, Any]:
+        fields = json.loads(data) if self.source.format == "json" else data
+        if not isinstance(fields, dict):
+            raise ValueError(f"expected a JSON object, for the columns, got {data}")
+        return fields
+
+    def field(self, name: str, type: str, fields: dict[str, Any]) -> Any:
+        value = fields.get(name)
+        if value is None:
+            return None
+        kind = re.split(r"[\d(]", type.lower())[0]
+        try:
+            return of_json(value, kind) if self.source.format == "json" else of_text(value, kind)
+        except (ValueError, ArithmeticError):
+            raise ValueError(f"expected {type} in '{name}', got {value!r}") from None
+
+
+def of_json(value: Any, kind: str) -> Any:
+    """The value of a JSON object's member for a column of this kind."""
+    if kind == "json":
+        return json.dumps(value)
+    if kind == "decimal":
+        return Decimal(str(value))
+    return of_text(value, kind) if isinstance(value, str) else value
+
+
+def of_text(text: str, kind: str) -> Any:
+    """The value of a text for a column of this kind."""
+    if kind not in FROM_TEXT:
+        return text
+    return FROM_TEXT[kind](text) if text else None
+
+
+def truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError
+    return text.lower() == "true"
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
+
+
+#: What makes a value of a text, by the kind of a column: its type without what is after the name. Others take the text.
+FROM_TEXT: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "uint": int,
+    "float": float,
+    "decimal": Decimal,
+    "bool": truth,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "datetime": moment,
+    "timestamp": moment,
+    "timestamptz": moment,
+}

@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import nats
-from couatl.sinks import Columns, Sink
+from couatl.sinks import AsyncSink, Columns
 from couatl.sources import AsyncPartition, AsyncSource
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -122,7 +122,7 @@ class Messages(AsyncPartition):
         await self.client.close()
 
 
-class JetStreamSink(Sink):
+class JetStreamSink(AsyncSink):
     """Publishes each row as a JSON object, and waits until the stream has stored those of a batch.
 
     The names in braces in `subject` are columns of the row. What is published cannot be taken back.
@@ -131,31 +131,20 @@ class JetStreamSink(Sink):
     def __init__(self, url: str, subject: str) -> None:
         self.url, self.subject = url, subject
 
-    def open(self, columns: Columns) -> None:
+    async def open(self, columns: Columns) -> None:
         self.names = columns.names
-        self.loop = asyncio.new_event_loop()
         self.client = Client()
-        try:
-            self.run(connect(self.client, self.url, 1))
-        except BaseException:
-            self.loop.close()
-            raise
+        await connect(self.client, self.url, 1)
 
-    def write(self, *columns: list[Any]) -> None:
-        self.run(self.publish([dict(zip(self.names, row)) for row in zip(*columns)]))
+    async def write(self, *columns: list[Any]) -> None:
+        await asyncio.gather(*(self.publish(dict(zip(self.names, row))) for row in zip(*columns)))
 
-    async def publish(self, rows: list[dict[str, Any]]) -> None:
-        context = self.client.jetstream()
-        await asyncio.gather(
-            *(context.publish(self.subject.format_map(row), json.dumps(row, default=str).encode()) for row in rows)
-        )
+    async def publish(self, row: dict[str, Any]) -> None:
+        message = json.dumps(row, default=str).encode()
+        await self.client.jetstream().publish(self.subject.format_map(row), message)
 
-    def close(self) -> None:
-        self.run(self.client.close())
-        self.loop.close()
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> None:
-        self.loop.run_until_complete(work)
+    async def close(self) -> None:
+        await self.client.close()
 
 
 async def connect(client: Client, url: str, reconnects: int, reconnected: Any = None) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 
 import psycopg
 from couatl.sinks import Columns, Sink
-from couatl.sources import AsyncPartition, AsyncSource
-from psycopg import AsyncConnection, sql
+from couatl.sources import AsyncSource, Partition, Source
+from psycopg import AsyncConnection, Connection, sql
 from psycopg.types.json import Json, set_json_loads
 
 #: PostgreSQL's types, by the names of psycopg, in a stream.
@@ -45,6 +45,8 @@ TYPES = {
     "json": "json",
     "jsonb": "json",
 }
+#: How long a request to cancel a query may take, in seconds.
+CANCEL = 2.0
 
 
 class PostgresQuery(AsyncSource):
@@ -61,14 +63,15 @@ class PostgresQuery(AsyncSource):
         return columns_of(self.url, sql.SQL(self.query))
 
     async def open(self, partition: str, state: Any) -> AsyncIterator[list[tuple[Any, ...]]]:
-        connection = await connect(self.url)
+        connection = await AsyncConnection.connect(self.url)
+        keep_json(connection)
         async with connection, connection.cursor(name="couatl") as cursor:
             await cursor.execute(self.query)
             while rows := await cursor.fetchmany(self.fetch):
                 yield rows
 
 
-class PostgresTable(AsyncSource):
+class PostgresTable(Source):
     """The rows of a table, and from then on those that are added, by a `key` that grows from row to row.
 
     A row whose key is not above those that have been read is left out, so also one of a transaction that takes a number
@@ -84,19 +87,21 @@ class PostgresTable(AsyncSource):
     def schema(self) -> str:
         return columns_of(self.url, sql.SQL("SELECT * FROM {}").format(name(self.table)))
 
-    async def open(self, partition: str, state: Any) -> NewRows:
-        return NewRows(self, await connect(self.url), state)
+    def open(self, partition: str, state: Any) -> NewRows:
+        return NewRows(self, state)
 
 
-class NewRows(AsyncPartition):
+class NewRows(Partition):
     """The rows after a key; the state is the last one."""
 
-    def __init__(self, source: PostgresTable, connection: AsyncConnection[Any], last: Any) -> None:
-        self.source, self.connection, self.last = source, connection, last
+    def __init__(self, source: PostgresTable, last: Any) -> None:
+        self.source, self.last = source, last
+        self.connection = psycopg.connect(source.url)
+        keep_json(self.connection)
         self.awake: datetime | None = None
         self.query = sql.SQL("SELECT * FROM {table} {after} ORDER BY {key} LIMIT {fetch}")
 
-    async def next_batch(self) -> list[tuple[Any, ...]]:
+    def next_batch(self) -> list[tuple[Any, ...]]:
         after = sql.SQL("WHERE {} > {}").format(sql.Identifier(self.source.key), sql.Literal(self.last))
         query = self.query.format(
             table=name(self.source.table),
@@ -105,9 +110,9 @@ class NewRows(AsyncPartition):
             fetch=self.source.fetch,
         )
         # No transaction is left open while nobody asks.
-        async with self.connection.transaction():
-            cursor = await self.connection.execute(query)
-            rows = await cursor.fetchall()
+        with self.connection.transaction():
+            cursor = self.connection.execute(query)
+            rows = cursor.fetchall()
         if rows and cursor.description is not None:
             names = [column.name for column in cursor.description]
             self.last = rows[-1][names.index(self.source.key)]
@@ -121,15 +126,18 @@ class NewRows(AsyncPartition):
     def snapshot(self) -> Any:
         return self.last
 
-    async def close(self) -> None:
-        await self.connection.close()
+    def cancel(self) -> None:
+        self.connection.cancel_safe(timeout=CANCEL)
+
+    def close(self) -> None:
+        self.connection.close()
 
 
 class PostgresSink(Sink):
     """Adds rows to a table, by the names of the columns: all that an INSERT brings, or nothing.
 
-    The rows go by COPY, in one transaction, which is committed when all of them are there. A cancel waits for what
-    PostgreSQL is doing, a lock for example: ``?options=-c%20lock_timeout%3D5s`` in the URL bounds that.
+    The rows go by COPY, in one transaction, which is committed when all of them are there. A wait for a lock ends when
+    the INSERT is cancelled; ``?options=-c%20lock_timeout%3D5s`` in the URL bounds it.
     """
 
     def __init__(self, url: str, table: str) -> None:
@@ -150,6 +158,9 @@ class PostgresSink(Sink):
     def commit(self) -> None:
         self.connection.commit()
 
+    def cancel(self) -> None:
+        self.connection.cancel_safe(timeout=CANCEL)
+
     def abort(self) -> None:
         self.connection.rollback()
 
@@ -162,11 +173,9 @@ def written(values: list[Any], is_json: bool) -> list[Any]:
     return [None if value is None else Json(value) for value in values] if is_json else values
 
 
-async def connect(url: str) -> AsyncConnection[Any]:
-    """A connection on which JSON stays text: not everything that it can say is a Python dict or list."""
-    connection = await AsyncConnection.connect(url)
+def keep_json(connection: Connection[Any] | AsyncConnection[Any]) -> None:
+    """Let JSON stay text there: not everything that it can say is a Python dict or list."""
     set_json_loads(lambda text: text if isinstance(text, str) else text.decode(), connection)
-    return connection
 
 
 def name(table: str) -> sql.Identifier:

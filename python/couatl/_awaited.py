@@ -1,4 +1,4 @@
-"""Asynchronous sources: an event loop for each, and the partitions that are read on it.
+"""Asynchronous sources: the partitions that are read on the event loop of each.
 
 ```text
   loop thread      open ──> anext, anext, … ──> rows ──┐ bounded       background tasks go on
@@ -12,95 +12,18 @@ An asynchronous iterator runs ahead until the queue is full. An :class:`~couatl.
 from __future__ import annotations
 
 import asyncio
-import inspect
-import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError, Future, wait
+from collections.abc import Callable
 from typing import Any
 
-from couatl import _errors, _threads
+from couatl import _errors
 from couatl._errors import class_name, misuse
+from couatl._loop import Loop, settled
 from couatl._pull import Clock
 from couatl._push import Queued, Rows
-from couatl._threads import UserThread, log
 from couatl.sources import AsyncPartition
 
 #: How many rows an iterator may be ahead.
 CAPACITY = 1024
-#: How long a cleanup may take that waits for something, in seconds.
-PATIENCE = 3.0
-
-
-class Loop:
-    """An event loop on a thread of its own. `name` says whose it is."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._left = False
-        self._over = asyncio.Event()
-        ready: Future[asyncio.AbstractEventLoop] = Future()
-
-        async def main() -> None:
-            ready.set_result(asyncio.get_running_loop())
-            await self._over.wait()
-
-        def run() -> None:
-            try:
-                # At its end, it cancels the tasks that are left, closes the asynchronous generators, then the loop.
-                asyncio.run(main())
-            except BaseException as error:
-                if ready.done():
-                    raise
-                ready.set_exception(error)
-
-        self._thread = UserThread(f"couatl-loop:{name}", run)
-        self._loop = ready.result()
-
-    def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call it on the loop, soon; nothing happens when that is closed. Never blocks; from any thread."""
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run it to its end, within :data:`PATIENCE`; interrupt what keeps the loop from that."""
-        answered = threading.Event()
-        self.call(answered.set)
-        try:
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
-            # It has been interrupted in what was nobody's wait.
-            work.close()
-            log.warning("the event loop of %s has ended before its cleanup", self._name)
-            return None
-        done = wait([future], _threads.GRACE).done
-        if not done and not answered.is_set():
-            self._interrupt()
-        if not done and not wait([future], PATIENCE - _threads.GRACE).done:
-            future.cancel()
-            self._left = True
-            self._thread.leave(f"the cleanup of {self._name}")
-            return None
-        try:
-            return future.result()
-        except CancelledError:
-            # The loop has ended under it.
-            return None
-
-    def end(self) -> None:
-        """End the loop, with all that still runs there."""
-        self.call(self._over.set)
-        if not self._left and not self._thread.join():
-            self._interrupt()
-            if not self._thread.join():
-                self._thread.leave(f"the event loop of {self._name}")
-
-    def _interrupt(self) -> None:
-        self._thread.interrupt()
-        # Where it waits, it is woken to see that.
-        self.call(lambda: None)
 
 
 class Awaited(Queued):
@@ -192,11 +115,6 @@ class Awaited(Queued):
 
         self._rows.stop()
         self._loop.run(closed())
-
-
-async def settled(value: Any) -> Any:
-    """The value, awaited where it can be."""
-    return await value if inspect.isawaitable(value) else value
 
 
 def is_row(item: Any) -> bool:

@@ -14,14 +14,18 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
-def misuse(of: object, method: str, returned: object, expected: str) -> TypeError:
+class Misuse(TypeError):
+    """What its reader is to mend, in a class or a statement: the message says all of it, a traceback nothing more."""
+
+
+def misuse(of: object, method: str, returned: object, expected: str) -> Misuse:
     """The error for a method of `of`, a class or an instance, that returned what it must not.
 
     >>> class Bad: ...
     >>> misuse(Bad(), "next_batch", 3, "a list of rows, or None where there are none now")
-    TypeError('Bad.next_batch() returned 3 (int); expected a list of rows, or None where there are none now')
+    Misuse('Bad.next_batch() returned 3 (int); expected a list of rows, or None where there are none now')
     """
-    return TypeError(f"{class_name(of)}.{method}() returned {shown(returned)}; expected {expected}")
+    return Misuse(f"{class_name(of)}.{method}() returned {shown(returned)}; expected {expected}")
 
 
 def shown(value: object) -> str:

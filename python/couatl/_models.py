@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from couatl._errors import class_name, shown
+from couatl._errors import Misuse, class_name, shown
 
 Role = Literal["source", "sink", "function", "transform"]
 
@@ -45,7 +45,7 @@ class Model:
 COUATL = Model(
     "couatl",
     "",
-    {"source": ["couatl.sources.Source"], "sink": ["couatl.sinks.Sink"]},
+    {"source": ["couatl.sources.Source"], "sink": ["couatl.sinks.Sink", "couatl.sinks.AsyncSink"]},
 )
 
 MODELS = [
@@ -118,7 +118,7 @@ MODELS = [
 def recognise(thing: object, role: Role) -> Model:
     """The model that a class, or the class of an instance, follows in this role.
 
-    Raises TypeError where none does, where two do, and where it has another role; it says what would fit.
+    Raises Misuse where none does, where two do, and where it has another role; it says what would fit.
 
     >>> from couatl.sources import Source
     >>> class Numbers(Source): ...
@@ -133,11 +133,11 @@ def recognise(thing: object, role: Role) -> Model:
         return fits[0]
     if fits:
         names = " and as ".join(f"{_article(model)} {role}" for model in fits)
-        raise TypeError(f"{what} can be read as {names}; derive it from one of them alone")
+        raise Misuse(f"{what} can be read as {names}; derive it from one of them alone")
     if found:
         model, roles = found[0]
-        raise TypeError(f"expected a {role}, and {what} is {_article(model)} {' and '.join(sorted(roles))}")
-    raise TypeError(f"expected a {role}, got {what}; what would fit is {_what_would_fit(role)}")
+        raise Misuse(f"expected a {role}, and {what} is {_article(model)} {' and '.join(sorted(roles))}")
+    raise Misuse(f"expected a {role}, got {what}; what would fit is {_what_would_fit(role)}")
 
 
 def is_connector(thing: object, role: Role) -> bool:

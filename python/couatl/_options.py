@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from couatl._conversion import Unfit, convert
-from couatl._errors import class_name, shown
+from couatl._errors import Misuse, class_name, shown
 
 __all__ = ["Option", "check", "convert", "instance", "make", "options_of"]
 
@@ -36,8 +36,8 @@ class Option:
 def make(cls: type[T], options: Mapping[str, Any]) -> T:
     """Make an instance of `cls` with these options, each converted to what its parameter is annotated with.
 
-    TypeError names an option that is unknown or missing; ValueError one that cannot be converted. What the constructor
-    raises is raised as it is.
+    Misuse names an option that is unknown, missing, or cannot be converted. What the constructor raises is raised as
+    it is.
 
     >>> from datetime import timedelta
     >>> class Poll:
@@ -47,7 +47,7 @@ def make(cls: type[T], options: Mapping[str, Any]) -> T:
     datetime.timedelta(microseconds=100000)
     >>> make(Poll, {"urll": ""})
     Traceback (most recent call last):
-    TypeError: Poll: there is no option 'urll'; did you mean 'url'?
+    couatl._errors.Misuse: Poll: there is no option 'urll'; did you mean 'url'?
     """
     values = check(cls, options)
     # What can be given by position alone is, up to the first that is left out.
@@ -69,18 +69,18 @@ def check(cls: type, options: Mapping[str, Any], given: Collection[str] | None =
     others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in _parameters(cls))
     for name in given:
         if name not in known and not others:
-            raise TypeError(f"{class_name(cls)}: there is no option '{name}'{_hint(name, known)}")
+            raise Misuse(f"{class_name(cls)}: there is no option '{name}'{_hint(name, known)}")
     for option in known.values():
         if option.required and option.name not in given:
             of = f" ({type_name(option.type)})" if option.type is not Any else ""
-            raise TypeError(f"{class_name(cls)}: expected the option '{option.name}'{of}, and it is not set")
+            raise Misuse(f"{class_name(cls)}: expected the option '{option.name}'{of}, and it is not set")
     values: dict[str, Any] = {}
     for name, value in options.items():
         try:
             values[name] = _convert(value, known[name]) if name in known else value
         except Unfit as expected:
             message = f"{class_name(cls)}: option '{name}': expected {expected}, got {shown(value)}"
-            raise ValueError(message) from None
+            raise Misuse(message) from None
     return values
 
 
@@ -90,7 +90,7 @@ def instance(thing: Any, options: Mapping[str, Any]) -> Any:
         return make(thing, options)
     if options:
         given = ", ".join(options)
-        raise TypeError(f"options are for a class, and {shown(thing)} is an instance; it was given {given}")
+        raise Misuse(f"options are for a class, and {shown(thing)} is an instance; it was given {given}")
     return thing
 
 

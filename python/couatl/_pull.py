@@ -9,6 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from couatl import _errors
+from couatl._cancel import CancelHook
 
 if TYPE_CHECKING:
     from couatl.sources import Partition
@@ -75,10 +76,11 @@ class Iterated(Pull):
 class Batches(Pull):
     """A partition that is asked for batches, when it wants to be."""
 
-    def __init__(self, partition: Partition) -> None:
+    def __init__(self, partition: Partition, hook: CancelHook) -> None:
         super().__init__()
         self._partition = partition
         self._clock = Clock(partition)
+        self._hook = hook
 
     def __next__(self) -> Any:
         while (left := self._clock.left()) > 0 and not self.cancelled.wait(left):
@@ -89,10 +91,15 @@ class Batches(Pull):
         batch = self._partition.next_batch()
         return self._clock.asked(_errors.batch(self._partition, "next_batch", batch))
 
+    def cancel(self) -> None:
+        super().cancel()
+        self._hook.call()
+
     def snapshot(self) -> Any:
         return self._partition.snapshot()
 
     def _close(self) -> None:
+        self._hook.end()
         close: Callable[[], Any] = self._partition.close
         _errors.synchronous(self._partition, "close", close())
 

@@ -23,9 +23,11 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, cast
 
-from couatl._awaited import Awaited, Loop, settled
+from couatl._awaited import Awaited
+from couatl._cancel import CancelHook
 from couatl._columns import Columns
 from couatl._errors import class_name, misuse, synchronous
+from couatl._loop import Loop, settled
 from couatl._models import COUATL, recognise
 from couatl._options import instance
 from couatl._pull import Batches, Iterated, Pull, is_arrow
@@ -35,12 +37,16 @@ from couatl.sources import AsyncPartition, AsyncSource, Partition, PushSource, S
 __all__ = ["Pull", "Reading", "reading", "source_of"]
 
 
-def reading(thing: object, options: Mapping[str, Any], columns: Columns | None = None) -> Reading:
+def reading(
+    thing: object, options: Mapping[str, Any], columns: Columns | None = None, mode: str | None = None
+) -> Reading:
     """Make a source of a class or an instance, of whatever model it is, and ask for its parts.
 
-    TypeError says what does not fit; what the user's own code raises is raised as it is.
+    `mode` is that of the stream, for what can be read in more than one way.
+
+    Misuse says what does not fit; what the user's own code raises is raised as it is.
     """
-    source = source_of(thing, options, columns)
+    source = source_of(thing, options, columns, mode)
     try:
         return Reading(source, columns)
     except BaseException:
@@ -49,13 +55,25 @@ def reading(thing: object, options: Mapping[str, Any], columns: Columns | None =
         raise
 
 
-def source_of(thing: object, options: Mapping[str, Any], columns: Columns | None = None) -> Source:
+def source_of(
+    thing: object, options: Mapping[str, Any], columns: Columns | None = None, mode: str | None = None
+) -> Source:
     """The source that a class or an instance is, or is adapted to."""
     model = recognise(thing, "source")
     if model is COUATL:
-        return cast(Source, instance(thing, options))
+        return _declared(cast(Source, instance(thing, options)), columns)
     adapter = import_module(f"couatl.compat.{model.module}")
-    return cast(Source, adapter.as_source(thing, dict(options), columns))
+    streaming = {"batch": False, "streaming": True}.get(mode or "")
+    return cast(Source, adapter.as_source(thing, dict(options), columns, streaming))
+
+
+def _declared(source: Source, columns: Columns | None) -> Source:
+    """The source, which knows its columns, unless it has something of its own by that name."""
+    known = inspect.getattr_static(source, "columns", None)
+    if known is None or isinstance(known, Columns):
+        # Also where it is frozen.
+        object.__setattr__(source, "columns", columns)
+    return source
 
 
 class Reading:
@@ -88,7 +106,7 @@ class Reading:
             opened._couatl_only = self._only
             return Pushed(opened, opened._couatl_rows)
         if isinstance(opened, Partition):
-            return Batches(opened)
+            return Batches(opened, CancelHook(opened, Partition.cancel))
         if isinstance(opened, AsyncPartition) or hasattr(opened, "__aiter__") or inspect.isawaitable(opened):
             return self._awaited(lambda: opened)
         if isinstance(opened, list) or is_arrow(opened):

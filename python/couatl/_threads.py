@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 #: How long a thread may take to end that was asked to, in seconds, and then again when it was interrupted.
 GRACE = 1.0
+#: How long a cleanup may take that waits for something, in seconds.
+PATIENCE = 3.0
 
 log = logging.getLogger("couatl")
 

@@ -1,33 +1,44 @@
 """From whatever writes to what the engine drives: one sink, opened, given blocks of columns, and ended one way.
 
-The engine calls everything on one thread, and each of these methods however its query ends; what a sink may rely on,
-that ``commit`` or ``abort`` comes once and ``close`` once, is kept here.
+The engine calls everything but ``cancel`` on one thread, and each of these methods however its query ends; what a sink
+may rely on, that ``commit`` or ``abort`` comes once and ``close`` once, is kept here.
+
+```text
+  Sink          Writing           called on the thread of the engine; a cancel calls its hook
+  AsyncSink     AwaitedWriting    awaited on a loop of its own;       a cancel cancels what is awaited
+```
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from importlib import import_module
 from typing import Any
 
+from couatl._cancel import CancelHook
 from couatl._columns import Columns
-from couatl._errors import class_name, synchronous
+from couatl._errors import Misuse, class_name, synchronous
+from couatl._loop import Loop, settled
 from couatl._models import COUATL, recognise
 from couatl._options import instance
-from couatl.sinks import Sink
+from couatl.sinks import AsyncSink, Sink
 
 __all__ = ["Writing", "writing"]
 
 
-def writing(thing: object, options: Mapping[str, Any], columns: Columns) -> Writing:
-    """Make a sink of a class or an instance, of whatever model it is.
+def writing(thing: object, options: Mapping[str, Any], columns: Columns, mode: str | None = None) -> Writing:
+    """Make a sink of a class or an instance, of whatever model it is. `mode`, which is about reading, is not looked at.
 
-    TypeError says what does not fit; what the user's own code raises is raised as it is.
+    Misuse says what does not fit; what the user's own code raises is raised as it is.
     """
     model = recognise(thing, "sink")
     if model is COUATL:
-        return Writing(instance(thing, options), columns)
+        sink = instance(thing, options)
+        return AwaitedWriting(sink, columns) if isinstance(sink, AsyncSink) else Writing(sink, columns)
     adapter = import_module(f"couatl.compat.{model.module}")
     return Writing(adapter.as_sink(thing, dict(options), columns), columns)
 
@@ -35,52 +46,153 @@ def writing(thing: object, options: Mapping[str, Any], columns: Columns) -> Writ
 class Writing:
     """A sink, for one statement."""
 
-    def __init__(self, sink: Sink, columns: Columns) -> None:
+    def __init__(self, sink: Any, columns: Columns) -> None:
         self.sink = sink
         self.columns = columns
         self._by_name = _takes(sink, columns)
         self._opened = False
         self._ended = False
+        self._cancelled: Future[None] = Future()
+        self._hook = CancelHook(sink, Sink.cancel)
 
     def open(self) -> None:
         """Get ready. A sink whose ``open`` raises is not closed."""
-        self._call("open", self.columns)
+        self._work("open", self.columns)
         self._opened = True
 
     def write(self, *columns: Any) -> None:
         """Write a block: one list per column."""
         if self._by_name:
-            self._call("write", **dict(zip(self.columns.names, columns)))
+            self._work("write", **dict(zip(self.columns.names, columns)))
         else:
-            self._call("write", *columns)
+            self._work("write", *columns)
 
     def flush(self) -> None:
         """Send off what is still here."""
-        self._call("flush")
+        self._work("flush")
 
     def commit(self) -> None:
         """Make it count. After one that raises, ``abort`` is called."""
-        self._call("commit")
+        self._work("commit")
         self._ended = True
+
+    def cancel(self) -> None:
+        """End what waits. Never blocks, never raises; comes from any thread. Only ``abort`` and ``close`` follow."""
+        with contextlib.suppress(InvalidStateError):
+            self._cancelled.set_result(None)
+        self._release()
 
     def abort(self) -> None:
         """Undo it, once, unless it has been committed."""
         if self._opened and not self._ended:
             self._ended = True
+            self._hook.end()
             self._call("abort")
 
     def close(self) -> None:
         """Clean up, once, if it was opened."""
         if self._opened:
             self._opened = False
+            self._hook.end()
             self._call("close")
+
+    def _release(self) -> None:
+        if self._opened:
+            self._hook.call()
+
+    def _work(self, method: str, *arguments: Any, **named: Any) -> None:
+        """What a cancel ends."""
+        if self._cancelled.done():
+            raise KeyboardInterrupt
+        self._call(method, *arguments, **named)
 
     def _call(self, method: str, *arguments: Any, **named: Any) -> None:
         synchronous(self.sink, method, getattr(self.sink, method)(*arguments, **named))
 
 
-def _takes(sink: Sink, columns: Columns) -> bool:
-    """Whether ``write`` takes these columns by name; TypeError where it does not take them at all."""
+class AwaitedWriting(Writing):
+    """An asynchronous sink, for one statement."""
+
+    def __init__(self, sink: AsyncSink, columns: Columns) -> None:
+        super().__init__(sink, columns)
+        self._loop: Loop | None = None
+        # What is cancelled may take its time to end: what cleans up comes after it.
+        self._turn = asyncio.Lock()
+        self._working: asyncio.Task[Any] | None = None
+
+    def open(self) -> None:
+        self._loop = Loop(class_name(self.sink))
+        try:
+            super().open()
+        except BaseException:
+            self._loop.end()
+            raise
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            if self._loop is not None:
+                self._loop.end()
+
+    def _release(self) -> None:
+        if self._loop is not None:
+            self._loop.call(self._stop)
+
+    def _stop(self) -> None:
+        # Once: the next one would hit what cleans up.
+        working, self._working = self._working, None
+        if working is not None:
+            working.cancel()
+
+    def _work(self, method: str, *arguments: Any, **named: Any) -> None:
+        async def work() -> None:
+            if self._cancelled.done():
+                raise KeyboardInterrupt
+            self._working = asyncio.current_task()
+            try:
+                await settled(getattr(self.sink, method)(*arguments, **named))
+            except asyncio.CancelledError:
+                if self._cancelled.done():
+                    raise KeyboardInterrupt from None
+                raise
+            finally:
+                self._working = None
+
+        if not self._ends(work):
+            raise KeyboardInterrupt
+
+    def _call(self, method: str, *arguments: Any, **named: Any) -> None:
+        self._ends(lambda: settled(getattr(self.sink, method)(*arguments, **named)))
+
+    def _ends(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Run it on the loop, as long as it takes; from a cancel on, within the patience. Give whether it ended."""
+        loop = self._loop
+        assert loop is not None
+
+        async def caught() -> list[BaseException]:
+            async with self._turn:
+                try:
+                    await work()
+                except BaseException as error:
+                    # An interrupt would end the loop.
+                    return [error]
+                return []
+
+        future = loop.start(caught())
+        try:
+            wait([future, self._cancelled], return_when=FIRST_COMPLETED)
+        except BaseException:
+            self.cancel()
+            raise
+        raised = loop.finish(future)
+        if raised:
+            raise raised[0]
+        return raised is not None
+
+
+def _takes(sink: Any, columns: Columns) -> bool:
+    """Whether ``write`` takes these columns by name; Misuse where it does not take them at all."""
     write: Callable[..., Any] = sink.write
     parameters = inspect.signature(write).parameters.values()
     by_name = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -89,7 +201,7 @@ def _takes(sink: Sink, columns: Columns) -> bool:
     try:
         inspect.signature(write).bind(*columns.names)
     except TypeError as error:
-        raise TypeError(
+        raise Misuse(
             f"{class_name(sink)}.write{inspect.signature(write)} cannot be called with one list for each of the "
             f"columns {', '.join(columns.names)} ({error})"
         ) from None

@@ -29,7 +29,7 @@ from typing import Any
 
 from couatl._columns import Columns
 
-__all__ = ["Columns", "Sink"]
+__all__ = ["AsyncSink", "Columns", "Sink"]
 
 
 class Sink:
@@ -40,9 +40,10 @@ class Sink:
                  └── an error, a cancel ──> abort ──> close
     ```
 
-    Everything is called on one thread, once but for ``write``. Options are the parameters of ``__init__``, by keyword;
-    a setting's text becomes what the parameter is annotated with. Where ``open`` raises, nothing else is called. An
-    exception fails the statement, and is raised as it is.
+    Everything but ``cancel`` is called on one thread, once but for ``write``. Options are the parameters of
+    ``__init__``, by keyword; a setting's text becomes what the parameter is annotated with. Where ``open`` raises,
+    nothing else is called. An exception fails the statement, and is raised as it is. A cancel raises KeyboardInterrupt,
+    as soon as Python code runs; where a library waits for longer, ``cancel`` can end that.
 
     >>> class Total(Sink):
     ...     def open(self, columns):
@@ -74,8 +75,59 @@ class Sink:
     def commit(self) -> None:
         """Make what was written count."""
 
+    def cancel(self) -> None:
+        """End what ``write``, ``flush`` or ``commit`` waits for: a lock in a database, an answer.
+
+        Called once, on a thread of its own, when the statement is cancelled: after ``open``, whatever else runs, and
+        before ``abort`` and ``close``, which wait for it up to three seconds. What it raises is logged.
+        """
+
     def abort(self) -> None:
         """Undo what was written, as far as that is possible."""
 
     def close(self) -> None:
+        """Clean up, once, after ``commit`` or ``abort``."""
+
+
+class AsyncSink:
+    """A :class:`Sink` whose methods are awaited, one after the other, on an event loop of its own.
+
+    Tasks that a method begins go on between the calls, until after ``close``. A cancel is a CancelledError where
+    ``open``, ``write``, ``flush`` or ``commit`` waits; what comes then, ``abort`` and ``close``, may take three seconds
+    each.
+
+    >>> class Sent(AsyncSink):
+    ...     async def open(self, columns):
+    ...         import asyncio
+    ...
+    ...         self.answers = asyncio.Queue()
+    ...
+    ...     async def write(self, *columns):
+    ...         for row in zip(*columns):
+    ...             await self.answers.put(row)
+    ...
+    ...     async def commit(self):
+    ...         print(self.answers.qsize(), await self.answers.get())
+    >>> from couatl.testing import write
+    >>> write(Sent, [(1, "a"), (2, "b")], columns={"id": "int64", "name": "string"})
+    2 (1, 'a')
+    """
+
+    async def open(self, columns: Columns) -> None:
+        """Get ready for rows of these columns. Where it raises, or is cancelled, nothing else is called."""
+
+    async def write(self, *columns: Any) -> None:
+        """Take the next rows: one list per column, all of one length; by name where the parameters are named so."""
+        raise NotImplementedError(f"{type(self).__name__} has no write(*columns)")
+
+    async def flush(self) -> None:
+        """Send off what was written and is still here: all rows have been given."""
+
+    async def commit(self) -> None:
+        """Make what was written count."""
+
+    async def abort(self) -> None:
+        """Undo what was written, as far as that is possible."""
+
+    async def close(self) -> None:
         """Clean up, once, after ``commit`` or ``abort``."""

@@ -32,6 +32,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from couatl import _errors
+from couatl._columns import Columns
 from couatl._pull import is_arrow
 from couatl._push import Rows
 
@@ -54,6 +55,11 @@ class Source:
     >>> rows(Shards, limit=3)
     [('north', 1), ('north', 2), ('south', 1)]
     """
+
+    #: The columns of the stream, from before ``partitions()`` on: those of the statement, or else of ``schema()``. None
+    #: where nobody has said: while ``schema()`` is asked, and in a test that gives none. A subclass that keeps
+    #: something else by this name goes without.
+    columns: Columns | None = None
 
     def schema(self) -> Any:
         """The columns, as a statement has them (``"a int64, b string"``) or as an Arrow schema.
@@ -82,7 +88,8 @@ class Source:
 class Partition:
     """One part of a source, open. Its methods are called one after the other, on one thread.
 
-    A cancel raises KeyboardInterrupt in ``next_batch``; where it waits for ``next_awake``, that ends at once.
+    A cancel raises KeyboardInterrupt in ``next_batch``, as soon as that runs Python code; where it waits in a library
+    for longer, ``cancel`` can end that. A wait for ``next_awake`` ends at once.
 
     >>> class Countdown(Partition):
     ...     def __init__(self, state):
@@ -118,6 +125,13 @@ class Partition:
     def snapshot(self) -> Any:
         """From where to go on after the rows that were given: anything that can be pickled."""
         return None
+
+    def cancel(self) -> None:
+        """End what ``next_batch`` waits for: a lock in a database, an answer.
+
+        Called once, on a thread of its own, when the query ends before the partition does: whatever else runs, and
+        before ``close``, which waits for it up to three seconds. What it raises is logged.
+        """
 
     def close(self) -> None:
         """Clean up, once: on success, errors and cancels alike."""
@@ -158,6 +172,26 @@ class PollingSource(Source):
     The first time is at once; with `align_to`, a time, it is the next of that time and whole intervals before and after
     it. Without a zone, that is local. What took longer than an interval is not made up for: ticks that have passed are
     left out. Raises ValueError for an interval that is not above zero.
+
+    One that can go on where reading ended says so with ``snapshot`` and ``resume``:
+
+    >>> class Count(PollingSource):
+    ...     last = 0
+    ...
+    ...     def __init__(self):
+    ...         super().__init__(timedelta(milliseconds=1))
+    ...
+    ...     def next_item(self):
+    ...         self.last += 1
+    ...         return self.last
+    ...
+    ...     def snapshot(self):
+    ...         return self.last
+    ...
+    ...     def resume(self, state):
+    ...         self.last = state
+    >>> rows(Count, limit=2), rows(Count, state=2, limit=2)
+    ([1, 2], [3, 4])
     """
 
     def __init__(self, interval: timedelta, align_to: datetime | None = None) -> None:
@@ -172,10 +206,22 @@ class PollingSource(Source):
         """The next rows, or None. Raise :class:`Retry` to be asked once more in between, StopIteration to end."""
         raise NotImplementedError(f"{type(self).__name__} has no next_item()")
 
+    def snapshot(self) -> Any:
+        """From where to go on after the last item: anything that can be pickled."""
+        return None
+
+    def resume(self, state: Any) -> None:
+        """Go on after what ``snapshot`` gave when it was read last; called before the first item, unless it is None."""
+
+    def cancel(self) -> None:
+        """End what ``next_item`` waits for, see :meth:`Partition.cancel`."""
+
     def open(self, partition: str, state: Any) -> Partition:
         """Open it."""
         if not hasattr(self, "interval"):
-            raise TypeError(f"{type(self).__name__}.__init__() does not call super().__init__(interval)")
+            raise _errors.Misuse(f"{type(self).__name__}.__init__() does not call super().__init__(interval)")
+        if state is not None:
+            self.resume(state)
         return _Polling(self)
 
 
@@ -204,6 +250,12 @@ class _Polling(Partition):
 
     def next_awake(self) -> datetime:
         return self.awake
+
+    def snapshot(self) -> Any:
+        return self.source.snapshot()
+
+    def cancel(self) -> None:
+        self.source.cancel()
 
 
 def _now() -> datetime:

@@ -23,12 +23,12 @@ from typing import Any
 
 from couatl._columns import Columns
 from couatl._errors import shown
-from couatl._pull import Pull
 from couatl._reading import reading
 from couatl._writing import writing
 
-__all__ = ["Columns", "rows", "write"]
+__all__ = ["Columns", "rows", "rows_and_state", "write"]
 
+END = object()
 NESTED = ("array", "map", "tuple", "struct", "json")
 
 
@@ -57,6 +57,53 @@ def rows(
     return found
 
 
+def rows_and_state(
+    thing: object,
+    *,
+    partition: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
+    state: Any = None,
+    limit: int | None = None,
+    **options: Any,
+) -> tuple[list[Any], Any]:
+    """Read one partition of a source, by default the first, and give its rows, and from where to go on after them.
+
+    Reading ends with the batch that has row `limit`, all of which is given: a state is that of whole batches. Raises
+    ValueError where there is no such partition.
+
+    >>> from couatl.sources import Partition, Source
+    >>> class Pairs(Partition, Source):
+    ...     def open(self, partition, state):
+    ...         self.last = state or 0
+    ...         return self
+    ...
+    ...     def next_batch(self):
+    ...         self.last += 2
+    ...         return [self.last - 1, self.last]
+    ...
+    ...     def snapshot(self):
+    ...         return self.last
+    >>> found, state = rows_and_state(Pairs, limit=3)
+    >>> found, state
+    ([1, 2, 3, 4], 4)
+    >>> rows_and_state(Pairs, state=state, limit=1)
+    ([5, 6], 6)
+    """
+    declared = None if columns is None else declaration(columns)
+    found: list[Any] = []
+    with closing(reading(thing, options, declared)) as source:
+        asked = [name for name in source.partitions if partition in (None, name)]
+        if not asked:
+            raise ValueError(f"there is no partition {partition!r}; expected one of {source.partitions}")
+        with closing(source.open(asked[0], state)) as pull:
+            while limit is None or len(found) < limit:
+                batch = next(pull, END)
+                if batch is END:
+                    break
+                found += flat([batch], declared)
+            return found, pull.snapshot()
+
+
 def write(thing: object, rows: Iterable[Any], *, columns: Columns | Mapping[str, str], **options: Any) -> None:
     """Write rows to a sink, as one block: tuples, dicts by column name, or bare values for the only column.
 
@@ -83,7 +130,7 @@ def declaration(columns: Columns | Mapping[str, str]) -> Columns:
     return columns if isinstance(columns, Columns) else Columns(list(columns), list(columns.values()))
 
 
-def flat(pull: Pull, columns: Columns | None) -> Iterator[Any]:
+def flat(pull: Iterable[Any], columns: Columns | None) -> Iterator[Any]:
     """The rows of what a read function may yield."""
     first = columns.types[0].lower() if columns else ""
     nested = first.startswith(NESTED) or first.endswith("[]")

@@ -1,8 +1,8 @@
 """What tests of the connectors in `examples/connectors` share: a Couatl that can import them, and what they need."""
 
+import os
 import sys
 import threading
-from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +24,7 @@ PROMPT = 1.5
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(CONNECTORS))
+        patch.setenv("PYTHONPATH", str(CONNECTORS), prepend=os.pathsep)
         patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
         patch.setenv("COUATL_SECRET_token", "hush-hush")
         server = Server(tmp_path_factory.mktemp("couatl"))
@@ -116,19 +116,3 @@ def reading(server):
     yield start
     for reader in started:
         reader.close()
-
-
-@pytest.fixture
-def read_and_state():
-    """Reads the rows of a partition, by default the first, as the engine does, up to so many; gives the state too."""
-    from couatl import _reading
-    from couatl.testing import flat
-
-    def read(thing, limit, partition=0, state=None, **options):
-        with (
-            closing(_reading.reading(thing, options)) as source,
-            closing(source.open(source.partitions[partition], state)) as pull,
-        ):
-            return list(islice(flat(pull, None), limit)), pull.snapshot()
-
-    return read

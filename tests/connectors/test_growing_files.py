@@ -1,9 +1,12 @@
 """Files that grow, in a folder."""
 
 import json
+from datetime import date, datetime, timezone
+from decimal import Decimal
 
 import pytest
 from couatl.testing import rows as rows_of
+from couatl.testing import rows_and_state
 from growing_files import GrowingFiles
 from harness import error, rows
 
@@ -19,9 +22,9 @@ def folder(tmp_path):
 
 @pytest.fixture
 def source(folder, stream):
-    def make(**settings):
+    def make(columns="", **settings):
         settings = {"mode": "streaming", "interval": "10ms", **settings}
-        stream("lines", "growing_files:GrowingFiles", folder=folder, **settings)
+        stream("lines", "growing_files:GrowingFiles", columns, folder=folder, **settings)
 
     return make
 
@@ -96,7 +99,8 @@ def test_a_record_that_does_not_fit_its_header_is_an_error(folder, source, readi
     append(folder / "a.csv", f"a,b\n1,2\n{line}\n")
     source(format="csv")
     said = reading("SELECT data FROM lines").error()
-    assert "ValueError: zip()" in said or "_csv.Error: unexpected end of data" in said
+    assert "ValueError: a.csv, at byte 8: " in said
+    assert "zip() argument" in said or "unexpected end of data" in said
 
 
 def test_json_lines(folder, source, reading):
@@ -108,6 +112,48 @@ def test_json_lines(folder, source, reading):
     assert "column 'data' (json)" in reader.error()
 
 
+TYPED = "(text string, i int32, d decimal(9, 2), f float64, b bool, day date, at timestamptz, file string)"
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+TYPED_ROW = ("a", 1, Decimal("2.50"), 1.5, True, date(2026, 1, 2), AT)
+
+
+def test_csv_values_have_the_types_that_are_declared(folder, source, reading):
+    append(folder / "a.csv", "at,b,day,f,d,i,text\n")
+    append(folder / "a.csv", "2026-01-02T04:04:05+01:00,TRUE,2026-01-02,1.5,2.50,1,a\n,,,,,,\n")
+    source(columns=TYPED, format="csv")
+    reader = reading("SELECT * FROM lines")
+    assert reader.take(2) == [(*TYPED_ROW, "a.csv"), ("", None, None, None, None, None, None, "a.csv")]
+    append(folder / "a.csv", ",,,,,x,\n")
+    assert "ValueError: a.csv, at byte 82: expected int32 in 'i', got 'x'" in reader.error()
+
+
+def test_json_members_fill_the_columns_that_are_declared(folder, source, reading):
+    values = {"text": "a", "i": 1, "d": 2.5, "f": 1.5, "b": True, "day": "2026-01-02", "at": "2026-01-02T03:04:05Z"}
+    append(folder / "a.json", json.dumps(values) + "\n{}\n")
+    source(columns=TYPED, format="json")
+    reader = reading("SELECT * FROM lines")
+    assert reader.take(2) == [(*TYPED_ROW, "a.json"), (None, None, None, None, None, None, None, "a.json")]
+    append(folder / "a.json", "[1]\n")
+    assert "expected a JSON object, for the columns, got [1]" in reader.error()
+
+
+def test_json_members_stay_json_where_that_is_declared(folder, source, reading):
+    append(folder / "a.json", '{"j": "a", "list": [1, 2]}\n{"j": {"b": 1}}\n')
+    source(columns="(j json, list array(int32), data json)", format="json")
+    found = [(json.loads(j), items) for j, items, _ in reading("SELECT * FROM lines").take(2)]
+    assert found == [("a", [1, 2]), ({"b": 1}, None)]
+
+
+def test_lines_of_text_have_no_other_columns(folder, source, connection):
+    source(columns="(data string, level string)")
+    assert "lines of text have no column 'level'; expected file, position, data" in error(
+        connection, "SELECT * FROM lines"
+    )
+    append(folder / "a.log", "one\n")
+    source(columns="(data string, position int64)")
+    assert rows(connection, "SELECT * FROM lines LIMIT 1") == [("one", 0)]
+
+
 def test_a_file_that_is_shorter_is_read_again(folder, source, reading):
     append(folder / "a.log", "one\ntwo\n")
     source()
@@ -117,11 +163,11 @@ def test_a_file_that_is_shorter_is_read_again(folder, source, reading):
     assert reader.take(1) == [("new",)]
 
 
-def test_reading_goes_on_after_the_last_line(folder, read_and_state):
+def test_reading_goes_on_after_the_last_line(folder):
     append(folder / "a.log", "one\ntwo\nthr")
     append(folder / "b.log", "eins\n")
     options = {"folder": folder, "parallel": 1, "follow": False}
-    found, state = read_and_state(GrowingFiles, 3, **options)
+    found, state = rows_and_state(GrowingFiles, limit=3, **options)
     assert [row[2] for row in found] == ["one", "two", "eins"]
     assert state == {"a.log": 8, "b.log": 5}
     append(folder / "a.log", "ee\n")

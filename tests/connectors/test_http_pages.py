@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import services
 from couatl.testing import rows as rows_of
+from couatl.testing import rows_and_state
 from harness import error, rows, wait_until
 from http_pages import Pages
 
@@ -213,13 +214,13 @@ def test_new_items_follow(api, source, reading):
     assert api.paths().count("/1") == 1
 
 
-def test_reading_goes_on_after_the_last_item(api, read_and_state):
+def test_reading_goes_on_after_the_last_item(api):
     api.page("/1", {"items": [1, 2], "next": "/2"})
     api.page("/2", {"items": [3]})
     options = {"url": f"{api.url}/1", "items": "items"}
-    found, state = read_and_state(Pages, 2, **options)
+    found, state = rows_and_state(Pages, limit=2, **options)
     assert ([json.loads(item) for _, item in found], state) == ([1, 2], (f"{api.url}/2", 0))
-    found, state = read_and_state(Pages, 3, **options)
+    found, state = rows_and_state(Pages, limit=3, **options)
     assert state == (f"{api.url}/2", 1)
     api.answers["/2"] = [(200, {}, {"items": [3, 4]})]
     assert [json.loads(item) for _, item in rows_of(Pages, state=state, **options)] == [4]

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import threading
 
 import nats
 import pytest
 import services
+from couatl import _writing
+from couatl.sinks import Columns
 from couatl.testing import rows as rows_of
-from harness import error, rows, run, wait_until
-from nats_jetstream import JetStream
+from couatl.testing import rows_and_state
+from harness import PATIENCE, error, rows, run, wait_until
+from nats_jetstream import JetStream, JetStreamSink
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +97,10 @@ def test_many_messages_keep_their_order(peer, source, connection):
     assert rows(connection, f"{PAYLOADS} LIMIT 1000") == texts(*range(1000))
 
 
-def test_reading_goes_on_after_the_last_message(peer, url, read_and_state):
+def test_reading_goes_on_after_the_last_message(peer, url):
     peer.publish(*range(10))
     options = {"url": url, "stream": "ORDERS"}
-    found, state = read_and_state(JetStream, 4, batch=4, **options)
+    found, state = rows_and_state(JetStream, limit=4, batch=4, **options)
     assert ([row[3] for row in found], state) == (["0", "1", "2", "3"], 4)
     assert [row[3] for row in rows_of(JetStream, state=state, limit=6, **options)] == [str(n) for n in range(4, 10)]
 
@@ -157,6 +161,34 @@ def test_rows_become_messages(peer, url, stream, source, connection):
     assert [(subject, json.loads(payload)) for subject, payload in found] == [
         (f"orders.k{n % 2}", {"kind": f"k{n % 2}", "n": n}) for n in range(1000)
     ]
+
+
+def test_a_cancel_ends_a_wait_for_an_answer(peer, url):
+    """Somebody hears the message, who does not say that it is stored."""
+    heard = asyncio.Event()
+
+    async def hear(_):
+        heard.set()
+
+    peer.do(peer.client.subscribe("quiet", cb=hear))
+    peer.do(peer.client.flush())
+    writing = _writing.writing(JetStreamSink, {"url": url, "subject": "quiet"}, Columns(["n"], ["int64"]))
+    ended = []
+
+    def write():
+        writing.open()
+        with pytest.raises(KeyboardInterrupt):
+            writing.write([1])
+        writing.abort()
+        writing.close()
+        ended.append(True)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    peer.do(asyncio.wait_for(heard.wait(), PATIENCE))
+    writing.cancel()
+    thread.join(2)
+    assert ended
 
 
 def test_a_connection_is_made_again(tmp_path, stream, reading):

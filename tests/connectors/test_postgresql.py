@@ -8,9 +8,12 @@ import uuid
 import psycopg
 import pytest
 import services
+from couatl import _writing
+from couatl.sinks import Columns
 from couatl.testing import rows as rows_of
+from couatl.testing import rows_and_state
 from harness import PATIENCE, create, error, queries, query_running, rows, run, wait_for_text, wait_until
-from postgresql import PostgresTable
+from postgresql import PostgresSink, PostgresTable
 
 
 @pytest.fixture(scope="module")
@@ -169,10 +172,10 @@ def test_a_table_may_have_a_schema(database, url, stream, connection):
     assert rows(connection, 'SELECT "a b", "Id" FROM orders LIMIT 1') == [("x", 1)]
 
 
-def test_reading_goes_on_after_the_last_row(orders, url, read_and_state):
+def test_reading_goes_on_after_the_last_row(orders, url):
     orders(*range(10))
     options = {"url": url, "table": "orders", "key": "id"}
-    found, state = read_and_state(PostgresTable, 4, fetch=4, **options)
+    found, state = rows_and_state(PostgresTable, limit=4, fetch=4, **options)
     assert (found, state) == (items(0, 1, 2, 3), 3)
     assert rows_of(PostgresTable, state=state, limit=6, **options) == items(*range(4, 10))
 
@@ -262,6 +265,66 @@ def test_an_insert_that_is_killed_leaves_nothing(database, sink, server, connect
     assert "ancel" in ended[0]
     wait_until(lambda: not queries(connection), "the query's end", 2)
     assert sold(database) == [] and backends(database) == []
+
+
+@pytest.fixture
+def locked(url):
+    """Holds a lock on a table, and knows whether somebody waits for it."""
+    locking = psycopg.connect(url)
+
+    def lock(table):
+        locking.execute(f"LOCK TABLE {table}")
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
+        return lambda: locking.execute(waits).fetchall()
+
+    yield lock
+    locking.close()
+
+
+def test_a_cancel_ends_a_wait_for_a_lock(database, url, sink, locked):
+    is_waited_for = locked("sold")
+    writing = _writing.writing(PostgresSink, {"url": url, "table": "sold"}, Columns(["n"], ["int64"]))
+    writing.open()
+    ended = []
+
+    def write():
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            writing.write([1])
+        writing.abort()
+        writing.close()
+        ended.append(True)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    wait_until(is_waited_for, "a wait for the lock")
+    writing.cancel()
+    thread.join(2)
+    assert ended
+
+
+def test_a_kill_ends_an_insert_that_waits_for_a_lock(database, sink, locked, server, connection):
+    is_waited_for = locked("sold")
+    ended = []
+
+    def insert():
+        with server.connect() as other:
+            ended.append(error(other, "INSERT INTO sold VALUES (1, 'a')"))
+
+    inserting = threading.Thread(target=insert)
+    inserting.start()
+    wait_until(is_waited_for, "a wait for the lock")
+    run(connection, f"KILL QUERY '{query_running(connection, 'INSERT INTO sold')}'")
+    inserting.join(2)
+    assert "ancel" in ended[0]
+    wait_until(lambda: not queries(connection), "the query's end", 2)
+
+
+def test_a_kill_ends_a_source_that_waits_for_a_lock(orders, table, locked, reading):
+    orders(1)
+    is_waited_for = locked("orders")
+    reader = reading("SELECT id, item FROM orders")
+    wait_until(is_waited_for, "a wait for the lock")
+    reader.kill()
 
 
 def test_a_wait_for_a_lock_can_be_bounded(database, url, sink, stream, connection):

@@ -3,6 +3,7 @@
 import pytest
 import services
 from couatl.testing import rows as rows_of
+from couatl.testing import rows_and_state
 from harness import error, rows, run, wait_until
 from redis import Redis
 from redis_streams import RedisStreams
@@ -75,10 +76,10 @@ def blocked(redis):
     return sum(client["cmd"] == "xread" for client in redis.client_list())
 
 
-def test_reading_goes_on_after_the_last_entry(redis, url, read_and_state):
+def test_reading_goes_on_after_the_last_entry(redis, url):
     add(redis, "a", range(10))
     options = {"url": url, "keys": "a", "follow": False}
-    found, state = read_and_state(RedisStreams, 4, count=4, **options)
+    found, state = rows_and_state(RedisStreams, limit=4, count=4, **options)
     assert [row[3]["n"] for row in found] == ["0", "1", "2", "3"]
     assert [row[3]["n"] for row in rows_of(RedisStreams, state=state, **options)] == [str(n) for n in range(4, 10)]
 

@@ -635,5 +635,5 @@ def test_functions_that_return_what_they_must_not():
 
 
 def test_an_option_that_is_no_truth_value():
-    with pytest.raises(ValueError, match="option 'requireAck': expected true or false, got 'perhaps' "):
+    with pytest.raises(TypeError, match="option 'requireAck': expected true or false, got 'perhaps' "):
         as_sink(Print, {"requireAck": "perhaps"}, ONE)

@@ -93,7 +93,7 @@ def test_a_source_gives_what_its_own_engine_gives_and_ends():
 
 def test_options_are_converted_and_checked():
     assert rows(Count, columns=ONE, n="2") == [0, 1]
-    with pytest.raises(ValueError, match="Count: option 'n': expected an integer, got 'two' "):
+    with pytest.raises(TypeError, match="Count: option 'n': expected an integer, got 'two' "):
         rows(Count, columns=ONE, n="two")
 
 

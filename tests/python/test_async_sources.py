@@ -333,7 +333,7 @@ def test_async_code_that_keeps_its_loop_is_interrupted(monkeypatch):
 
 def test_async_code_that_does_not_end_is_left_behind_with_a_warning(monkeypatch, caplog):
     monkeypatch.setattr(_threads, "GRACE", 0.05)
-    monkeypatch.setattr(_awaited, "PATIENCE", 0.1)
+    monkeypatch.setattr(_threads, "PATIENCE", 0.1)
     enough = threading.Event()
 
     async def stubborn():

@@ -5,7 +5,7 @@ import decimal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import PATIENCE, error, queries, rows, run, wait_until
+from harness import PATIENCE, create, error, queries, rows, run, value, wait_until
 
 ROWS = [(1, "a", 0), (2, "b", 0), (3, None, 0)]
 
@@ -203,18 +203,37 @@ def test_a_view_over_a_table_that_is_gone_is_gone(connection, people):
 SLOW = "length(replace(repeat('ab', 20000 + cast(n AS int)), 'a', 'bb')) > 0"
 
 
-@pytest.mark.parametrize("sql", [f"UPDATE slow SET n = -n WHERE {SLOW}", f"DELETE FROM slow WHERE {SLOW}"])
-def test_a_change_that_was_cancelled_has_changed_nothing(server, connection, sql):
+CHANGES = [
+    f"UPDATE slow SET n = -n WHERE {SLOW}",
+    f"DELETE FROM slow WHERE {SLOW}",
+    f"INSERT INTO slow SELECT n - 9 FROM slow WHERE {SLOW}",
+    f"CREATE OR REPLACE TABLE slow AS SELECT n FROM slow WHERE NOT ({SLOW})",
+]
+
+
+@pytest.mark.parametrize("how", ["kill", "cancel"])
+@pytest.mark.parametrize("sql", CHANGES)
+def test_a_change_that_was_cancelled_has_changed_nothing(server, connection, sql, how):
     run(connection, "CREATE OR REPLACE TABLE slow AS SELECT value AS n FROM generate_series(1, 3000)")
-    with ThreadPoolExecutor(1) as pool, server.connect() as other:
-        failed = pool.submit(error, other, sql)
+    with ThreadPoolExecutor(1) as pool, server.connect() as other, other.cursor() as cursor:
+
+        def change():
+            with pytest.raises(other.Error) as caught:
+                cursor.execute(sql)
+            return str(caught.value)
+
+        failed = pool.submit(change)
 
         def running():
             return [id for id, text, _ in queries(connection) if text == sql]
 
         (query,) = wait_until(running, "the change runs")
-        run(connection, f"KILL QUERY '{query}'")
-        assert "was cancelled" in failed.result(PATIENCE)
+        if how == "kill":
+            run(connection, f"KILL QUERY '{query}'")
+        else:
+            cursor.adbc_cancel()
+        assert "cancel" in failed.result(PATIENCE)
+    wait_until(lambda: not queries(connection), "its end", PATIENCE)
     assert rows(connection, "SELECT count(*), min(n) FROM slow") == [(3000, 1)]
     run(connection, "DROP TABLE slow")
 
@@ -223,3 +242,101 @@ def test_a_broken_view_keeps_its_definition(connection):
     run(connection, "CREATE TABLE base AS SELECT 1 AS x; CREATE VIEW broken AS SELECT x FROM base; DROP TABLE base")
     assert "SELECT x FROM base" in str(rows(connection, "SHOW CREATE TABLE broken"))
     run(connection, "DROP VIEW broken")
+
+
+def test_what_replaces_a_table_and_fails_leaves_it(connection):
+    run(connection, "CREATE TABLE kept AS SELECT value AS n FROM generate_series(1, 10)")
+    assert "Divide by zero" in error(connection, "CREATE OR REPLACE TABLE kept AS SELECT 1 / (n - 5) AS m FROM kept")
+    assert value(connection, "SELECT count(n) FROM kept") == 10
+    run(connection, "CREATE OR REPLACE TABLE kept AS SELECT n + 1 AS n FROM kept")
+    assert rows(connection, "SELECT min(n), max(n) FROM kept") == [(2, 11)]
+    assert "already exists" in error(connection, "CREATE TABLE kept AS SELECT 1 AS n")
+    run(connection, "CREATE TABLE IF NOT EXISTS kept AS SELECT 1 AS other")
+    assert value(connection, "SELECT count(n) FROM kept") == 10
+    assert "two columns are named 'n'" in error(connection, "CREATE TABLE more AS SELECT a.n, b.n FROM kept a, kept b")
+    run(connection, "DROP TABLE kept")
+
+
+def test_rows_that_came_with_parameters_are_rows_of_their_table(connection):
+    run(connection, "CREATE TABLE strict (id BIGINT NOT NULL, name VARCHAR)")
+    with connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO strict VALUES (?, ?)", [(1, "a"), (2, "b")])
+        cursor.execute("INSERT INTO strict VALUES (?, ?)", (3, None))
+    run(connection, "INSERT INTO strict SELECT value, 'x' FROM generate_series(4, 5)")
+    assert run(connection, "UPDATE strict SET name = 'z' WHERE id > 1") == 4
+    assert run(connection, "DELETE FROM strict WHERE id > 3") == 2
+    run(connection, "CREATE TABLE copied AS SELECT * FROM strict")
+    assert rows(connection, "SELECT * FROM copied ORDER BY id") == [(1, "a"), (2, "z"), (3, "z")]
+    assert "non-nullable" in error(connection, "INSERT INTO strict VALUES (NULL, 'x')")
+    run(connection, "DROP TABLE strict; DROP TABLE copied")
+
+
+def test_tables_are_read_and_written_while_they_are_changed(server, connection):
+    """What others insert meanwhile is neither lost nor left out."""
+    run(connection, "CREATE OR REPLACE TABLE slow AS SELECT value AS n FROM generate_series(1, 1500)")
+    sql = f"UPDATE slow SET n = -abs(n) WHERE {SLOW.replace('n AS', 'abs(n) AS')}"
+    with ThreadPoolExecutor(1) as pool, server.connect() as other:
+        changing = pool.submit(run, other, sql)
+        wait_until(lambda: [text for _, text, _ in queries(connection) if text == sql], "the change runs")
+        assert value(connection, "SELECT count(*) FROM slow WHERE n > 0") in (1500, 0)
+        run(connection, "INSERT INTO slow VALUES (2000)")
+        changing.result(PATIENCE)
+    found = rows(connection, "SELECT count(*), sum(CASE WHEN abs(n) = 2000 THEN 1 ELSE 0 END) FROM slow")
+    assert found == [(1501, 1)]
+    assert value(connection, "SELECT count(*) FROM slow WHERE n > 0 AND n < 2000") == 0
+    run(connection, "DROP TABLE slow")
+
+
+def test_execute_takes_values_exactly(connection):
+    run(connection, "CREATE TABLE counted AS SELECT 1 AS id UNION ALL SELECT 2 AS id")
+    run(
+        connection,
+        "PREPARE gone AS DELETE FROM counted WHERE id = $1; PREPARE seen AS SELECT id FROM counted WHERE id = $1",
+    )
+    assert rows(connection, "EXECUTE seen(1.5)") == []
+    assert run(connection, "EXECUTE gone(1.4)") == 0
+    assert run(connection, "EXECUTE gone(1)") == 1
+    run(connection, "PREPARE small(SMALLINT) AS SELECT $1 + 1 AS x")
+    assert rows(connection, "EXECUTE small(-5)") == rows(connection, "EXECUTE small('-5')") == [(-4,)]
+    assert "parameter $1 (int16): cannot take 5.5" in error(connection, "EXECUTE small(5.5)")
+    assert "expected 1 parameter, got 2" in error(connection, "EXECUTE seen(1, 2)")
+    run(connection, "PREPARE view_type AS SELECT md5('a') AS x")
+    assert rows(connection, "EXECUTE view_type") == [("0cc175b9c0f1b6a831c399e269772661",)]
+    assert "a statement is prepared as 'small' already" in error(connection, "PREPARE small AS SELECT 1")
+    assert "none of PREPARE, EXECUTE" in error(connection, "PREPARE again AS EXECUTE small(1)")
+    assert run(connection, "PREPARE put AS INSERT INTO counted VALUES ($1); EXECUTE put(7)") == 1
+    create(connection, "taking", "n int32", "def taking(n): pass", mode="auto")
+    run(connection, "PREPARE give AS INSERT INTO taking VALUES ($1)")
+    assert "it is no whole number" in error(connection, "EXECUTE give(1.5)")
+    run(connection, "DROP TABLE counted; DROP STREAM taking")
+
+
+def test_uuids_are_named_by_their_text(connection):
+    body = "import uuid\n\ndef made():\n    return [(uuid.UUID(int=n), n) for n in range(4)]"
+    create(connection, "made", "u uuid, n int64", body, mode="batch")
+    run(connection, "CREATE TABLE ids AS SELECT * FROM made")
+    text = "00000000-0000-0000-0000-00000000000{}"
+    run(connection, "PREPARE gone AS DELETE FROM ids WHERE u = $1; PREPARE seen AS SELECT n FROM ids WHERE u = $1")
+    assert rows(connection, f"EXECUTE seen('{text.format(1)}')") == [(1,)]
+    assert run(connection, f"EXECUTE gone('{text.format(1)}')") == 1
+    assert run(connection, "DELETE FROM ids WHERE u = ?", (text.format(2),)) == 1
+    assert run(connection, "UPDATE ids SET n = 9 WHERE u = ?", (text.format(3),)) == 1
+    assert rows(connection, "SELECT n FROM ids ORDER BY n") == [(0,), (9,)]
+    run(connection, "DROP TABLE ids; DROP STREAM made")
+
+
+def test_a_session_keeps_so_many_statements(server):
+    with server.connect() as connection:
+        for number in range(8):
+            run(connection, f"PREPARE long{number} AS SELECT length('{'x' * 8_000_000}') AS n")
+        assert "has no room for another one" in error(connection, f"PREPARE more AS SELECT '{'x' * 8_000_000}' AS n")
+        run(connection, "DEALLOCATE long0")
+        run(connection, f"PREPARE more AS SELECT length('{'x' * 8_000_000}') AS n")
+        assert value(connection, "EXECUTE more") == 8_000_000
+
+
+def test_what_is_unique_may_be_null_twice(connection):
+    run(connection, "CREATE TABLE once (a INT, UNIQUE (a) NOT ENFORCED)")
+    run(connection, "INSERT INTO once VALUES (NULL), (NULL), (1)")
+    assert sorted(rows(connection, "SELECT DISTINCT a FROM once"), key=str) == [(1,), (None,)]
+    run(connection, "DROP TABLE once")

@@ -503,7 +503,7 @@ REFUSED = {
     "class = 'broken:Any'": "ZeroDivisionError",
     "class = 'counting'": "setting 'class' must be a class of a package, as in 'package.module:Class'",
     "class = 'counting:Count', stop = 1, read_function_name = 'x'": (
-        "setting 'read_function_name' is about a body, and a class has none"
+        "setting 'read_function_name' is about a body, and a connector has none"
     ),
 }
 

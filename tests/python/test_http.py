@@ -10,12 +10,13 @@ import struct
 import urllib.error
 import urllib.parse
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
-from harness import create, rows, run, wait_until
+from harness import PATIENCE, create, rows, run, wait_until
 from test_users import ROLES, connect, users  # noqa: F401
 
 ROWS = "SELECT * FROM (VALUES (1, 'a\tb'), (2, NULL)) AS t (n, s) ORDER BY n"
@@ -189,6 +190,25 @@ def test_what_is_said_twice_is_refused_after_the_login(own_server, users):  # no
         assert get(basic("rita")) == (400, "invalid-argument", said)
 
 
+def test_uuids_are_texts_of_uuids(server, connection):
+    create(connection, "ids", "u uuid", "import uuid\ndef ids(): return [uuid.UUID(int=1), None]", mode="batch")
+    text = "00000000-0000-0000-0000-000000000001"
+    assert ask(server, "SELECT u FROM ids")[1] == f"{text}\n\\N\n".encode()
+    found = ask(server, "SELECT u FROM ids", format="JSONEachRow")[1]
+    assert [json.loads(line) for line in found.splitlines()] == [{"u": text}, {"u": None}]
+    document = json.loads(ask(server, "SELECT u FROM ids", format="JSON")[1])
+    assert document["meta"] == [{"name": "u", "type": "uuid"}] and document["data"][0] == {"u": text}
+    assert text.encode() in ask(server, "SELECT u FROM ids", format="CSV")[1]
+
+
+def test_json_has_one_place_for_each_name(server):
+    sql = "SELECT a.n, b.n FROM (SELECT 1 AS n) a, (SELECT 2 AS n) b"
+    assert ask(server, sql)[1] == b"1\t2\n"
+    for format in ["JSON", "JSONEachRow"]:
+        code, text = refused(server, sql, format=format)
+        assert code == 400 and "two columns are named 'n'" in text
+
+
 def test_nested_values_and_nulls_as_text(server):
     query = "SELECT NULL AS a, make_array('a, b', NULL, 'it''s') AS b, make_array(NULL) AS c, struct(1, 'x') AS d"
     assert ask(server, query)[1] == b"\\N\t['a, b',NULL,'it\\'s']\t[NULL]\t(1,'x')\n"
@@ -352,3 +372,49 @@ def test_the_end_is_told(own_server):
             assert (error.code, error.headers["retry-after"]) == (503, "1")
             cursor.adbc_cancel()
     assert server.process.wait(20) == 0
+
+
+def test_what_is_asked_over_http_alone_is_answered_before_the_end(own_server, tmp_path):
+    """No other client keeps the server."""
+    server = own_server("--grace", "10")
+    go = tmp_path / "go"
+    body = f"""
+    import os, time
+
+    def held():
+        yield 1
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.001)
+        yield 2
+
+    def taken(n):
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.001)
+    """
+    with server.connect() as connection:
+        create(connection, "held", "n int64", body, mode="auto")
+        create(connection, "taken", "n int64", body, mode="auto")
+    asked = ["SELECT n FROM held", "INSERT INTO taken VALUES (1)", "SELECT count(n) AS n FROM held"]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answers = [pool.submit(ask, server, sql, body=b"") for sql in asked]
+
+        def running():
+            listed = ask(server, "SELECT count(*) FROM system.queries")
+            return int(listed[1]) >= len(asked)
+
+        wait_until(running, "the queries run")
+        server.process.terminate()
+
+        def is_ending():
+            try:
+                urllib.request.urlopen(f"{server.http}/readyz", timeout=20).close()
+            except urllib.error.HTTPError as error:
+                return error.code == 503
+            return False
+
+        wait_until(is_ending, "readyz says that the server ends")
+        go.touch()
+        selected, inserted, counted = [answer.result(PATIENCE) for answer in answers]
+    assert selected[1] == b"1\n2\n" and counted[1] == b"2\n"
+    assert inserted[0]["x-couatl-rows"] == "1"
+    assert server.process.wait(PATIENCE) == 0

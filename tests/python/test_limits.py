@@ -388,6 +388,8 @@ def test_a_result_has_so_many_rows(limited):
         none_running(connection)
         run(connection, "CREATE TABLE t (n BIGINT)")
         assert run(connection, "INSERT INTO t SELECT * FROM range(1000)") == 1000
+        run(connection, "SET couatl.result_partitions = 256")
+        assert "more than 10 rows" in error(connection, "SELECT n FROM t")
         run(connection, "CREATE TABLE u AS SELECT * FROM range(1000)")
         assert value(connection, "SELECT count(*) FROM u") == 1000
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Dict, List, Literal, NewType, Optional, Union
 
 import pytest
+from couatl._errors import Misuse
 from couatl._options import Option, check, make, options_of
 from couatl.sources import PushSource
 
@@ -168,7 +169,7 @@ def test_values_become_what_the_annotation_says(annotation, value, expected):
     ],
 )
 def test_values_that_do_not_fit(annotation, value, said):
-    with pytest.raises(ValueError, match=f"Made: option 'option': {said}"):
+    with pytest.raises(Misuse, match=f"Made: option 'option': {said}"):
         made(annotation, value)
 
 

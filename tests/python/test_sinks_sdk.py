@@ -1,12 +1,21 @@
-"""The base class of couatl.sinks, driven as the engine drives it, without a server."""
+"""The base classes of couatl.sinks, driven as the engine drives it, without a server."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import traceback
+from contextlib import suppress
+
 import pytest
+from couatl import _threads
 from couatl._columns import Columns
+from couatl._errors import Misuse
+from couatl._threads import UserThread
 from couatl._writing import writing
-from couatl.sinks import Sink
+from couatl.sinks import AsyncSink, Sink
 from couatl.testing import write
+from pulling import SOON, Elsewhere, asleep, nothing_left_running  # noqa: F401
 
 TWO = {"id": "int64", "name": "string"}
 
@@ -181,3 +190,326 @@ def test_columns():
         columns.names = ["c"]
     with pytest.raises(ValueError, match="expected a type for each of 2 columns, got 1"):
         Columns(["a", "b"], ["int64"])
+
+
+# Cancels
+
+
+class Waiting(Recorded):
+    """Waits where it is told to, in C, until ``cancel`` is called; fails there when it is."""
+
+    def __init__(self, where):
+        super().__init__()
+        self.where = where
+        self.waits, self.enough = threading.Event(), threading.Event()
+
+    def call(self, name, *arguments):
+        super().call(name, *arguments)
+        if name == self.where:
+            self.waits.set()
+            assert self.enough.wait(SOON)
+            raise OSError(f"{name} has been cancelled")
+
+    def cancel(self):
+        self.calls.append(("cancel", threading.current_thread().name))
+        self.enough.set()
+
+
+def driven(thing, **options):
+    return writing(thing, options, Columns(["id"], ["int64"]))
+
+
+def all_of_it(sink):
+    """Drives a sink as the engine does, to the end that it has, and gives what was raised."""
+    try:
+        sink.open()
+    except BaseException as error:
+        sink.close()
+        return error
+    try:
+        sink.write([1])
+        sink.flush()
+        sink.commit()
+    except BaseException as error:
+        sink.abort()
+        return error
+    finally:
+        sink.close()
+    return None
+
+
+@pytest.mark.parametrize("where", ["write", "flush", "commit"])
+def test_a_cancel_ends_what_waits_in_c(where):
+    waiting = Waiting(where)
+    sink = driven(waiting)
+    going = Elsewhere(lambda: all_of_it(sink))
+    assert waiting.waits.wait(SOON)
+    sink.cancel()
+    sink.cancel()
+    assert str(going.result()) == f"{where} has been cancelled"
+    assert going.took < 1
+    calls = ["open", "write", "flush", "commit"]
+    assert waiting.order == [*calls[: calls.index(where) + 1], "cancel", "abort", "close"]
+    assert ("cancel", "couatl-cancel:Waiting") in waiting.calls
+
+
+def test_a_cancel_before_open_has_returned_or_after_the_end_calls_nothing():
+    waiting = Waiting("open")
+    sink = driven(waiting)
+    sink.cancel()
+    assert isinstance(all_of_it(sink), KeyboardInterrupt)
+    assert waiting.order == []
+
+    sink = driven(waiting)
+    going = Elsewhere(lambda: all_of_it(sink))
+    assert waiting.waits.wait(SOON)
+    sink.cancel()
+    waiting.enough.set()
+    assert str(going.result()) == "open has been cancelled"
+    assert waiting.order == ["open"]
+
+    waiting = Waiting("nowhere")
+    sink = driven(waiting)
+    assert all_of_it(sink) is None
+    sink.cancel()
+    assert waiting.order == ["open", "write", "flush", "commit", "close"]
+
+
+def test_after_a_cancel_a_sink_is_only_ended():
+    recorded = Recorded()
+    sink = driven(recorded)
+    sink.open()
+    sink.cancel()
+    for method in (lambda: sink.write([1]), sink.flush, sink.commit):
+        with pytest.raises(KeyboardInterrupt):
+            method()
+    sink.abort()
+    sink.close()
+    assert recorded.order == ["open", "abort", "close"]
+
+
+def test_what_a_cancel_hook_raises_is_logged(caplog):
+    class Raises(Recorded):
+        def cancel(self):
+            raise OSError("no route")
+
+    class Late(Recorded):
+        async def cancel(self):
+            pass
+
+    for kind in (Raises, Late):
+        sink = driven(kind())
+        sink.open()
+        sink.cancel()
+        sink.abort()
+        sink.close()
+    assert "Raises.cancel() raised" in caplog.text
+    assert "no route" in caplog.text
+    assert "Late.cancel() returned <coroutine" in caplog.text
+
+
+def test_an_abort_waits_for_the_cancel_hook(monkeypatch, caplog):
+    enough = threading.Event()
+
+    class Slow(Recorded):
+        def cancel(self):
+            assert enough.wait(SOON)
+            self.calls.append(("cancel",))
+
+    sink = driven(Slow())
+    sink.open()
+    sink.cancel()
+    going = Elsewhere(sink.abort)
+    asleep(going.thread)
+    enough.set()
+    going.result()
+    assert sink.sink.order == ["open", "cancel", "abort"]
+
+    enough.clear()
+    for name in ("GRACE", "PATIENCE"):
+        monkeypatch.setattr(_threads, name, 0.02)
+    sink = driven(Slow())
+    sink.open()
+    sink.cancel()
+    sink.abort()
+    assert sink.sink.order == ["open", "abort"]
+    assert "Slow.cancel() has not ended" in caplog.text
+    enough.set()
+
+
+# Asynchronous ones
+
+
+class Awaited(AsyncSink):
+    """Keeps what is called, and on which loop; raises or waits where it is told to."""
+
+    def __init__(self, fails="", waits=""):
+        self.fails, self.where = fails, waits
+        self.calls, self.loops = [], set()
+        self.waits = threading.Event()
+
+    async def call(self, name, *arguments):
+        self.calls.append((name, *arguments))
+        self.loops.add(asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        if name == self.fails:
+            raise ValueError(f"{name} fails")
+        if name == self.where:
+            self.waits.set()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await asyncio.sleep(0.01)
+                self.calls.append(("cleaned up",))
+
+    async def open(self, columns):
+        await self.call("open", *columns.names)
+
+    async def write(self, *columns):
+        await self.call("write", *columns)
+
+    async def flush(self):
+        await self.call("flush")
+
+    async def commit(self):
+        await self.call("commit")
+
+    async def abort(self):
+        await self.call("abort")
+
+    async def close(self):
+        await self.call("close")
+
+    @property
+    def order(self):
+        return [name for name, *_ in self.calls]
+
+
+def test_an_asynchronous_sink_is_awaited_on_a_loop_of_its_own():
+    sink = Awaited()
+    write(sink, [(1, "a"), (2, "b")], columns=TWO)
+    assert sink.calls == [
+        ("open", "id", "name"),
+        ("write", [1, 2], ["a", "b"]),
+        ("flush",),
+        ("commit",),
+        ("close",),
+    ]
+    (loop,) = sink.loops
+    assert loop.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("fails", "order"),
+    [
+        ("open", ["open"]),
+        ("write", ["open", "write", "abort", "close"]),
+        ("flush", ["open", "write", "flush", "abort", "close"]),
+        ("commit", ["open", "write", "flush", "commit", "abort", "close"]),
+        ("close", ["open", "write", "flush", "commit", "close"]),
+    ],
+)
+def test_errors_in_an_asynchronous_sink(fails, order):
+    sink = Awaited(fails)
+    with pytest.raises(ValueError, match=f"{fails} fails") as raised:
+        write(sink, [(1, "a")], columns=TWO)
+    assert sink.order == order
+    assert "call" in [frame.name for frame in traceback.extract_tb(raised.value.__traceback__)]
+
+
+@pytest.mark.parametrize("where", ["open", "write", "flush", "commit"])
+def test_a_cancel_is_a_cancelled_error_where_an_asynchronous_sink_waits(where):
+    waiting = Awaited(waits=where)
+    sink = driven(waiting)
+    going = Elsewhere(lambda: all_of_it(sink))
+    assert waiting.waits.wait(SOON)
+    sink.cancel()
+    sink.cancel()
+    assert isinstance(going.result(), KeyboardInterrupt)
+    assert going.took < 1
+    calls = ["open", "write", "flush", "commit"]
+    ends = [] if where == "open" else ["abort", "close"]
+    assert waiting.order == [*calls[: calls.index(where) + 1], "cleaned up", *ends]
+
+
+@pytest.mark.parametrize("where", ["abort", "close"])
+def test_a_cleanup_that_waits_is_bounded_from_a_cancel_on(where, monkeypatch, caplog):
+    for name in ("GRACE", "PATIENCE"):
+        monkeypatch.setattr(_threads, name, 0.02)
+    waiting = Awaited(waits=where, fails="flush")
+    sink = driven(waiting)
+    going = Elsewhere(lambda: all_of_it(sink))
+    assert waiting.waits.wait(SOON)
+    asleep(going.thread)
+    sink.cancel()
+    assert str(going.result()) == "flush fails"
+    assert "the cleanup of Awaited has not ended" in caplog.text
+
+
+def test_a_write_that_does_not_end_when_it_is_cancelled(monkeypatch, caplog):
+    for name in ("GRACE", "PATIENCE"):
+        monkeypatch.setattr(_threads, name, 0.02)
+    waits, enough = threading.Event(), threading.Event()
+
+    class Stubborn(Awaited):
+        async def write(self, *columns):
+            waits.set()
+            while not enough.is_set():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.01)
+
+    sink = driven(Stubborn())
+    going = Elsewhere(lambda: all_of_it(sink))
+    assert waits.wait(SOON)
+    sink.cancel()
+    assert isinstance(going.result(), KeyboardInterrupt)
+    assert "the cleanup of Stubborn has not ended" in caplog.text
+    enough.set()
+
+
+def test_an_interrupt_of_who_waits_cancels_what_is_awaited():
+    waiting = Awaited(waits="write")
+    sink = driven(waiting)
+    thread = UserThread("interrupted", lambda: all_of_it(sink))
+    assert waiting.waits.wait(SOON)
+    thread.interrupt()
+    # It waits in C: the interrupt is raised when it is woken.
+    sink._cancelled.set_result(None)
+    assert thread.join(SOON)
+    assert waiting.order == ["open", "write", "cleaned up", "abort", "close"]
+
+
+def test_tasks_of_an_asynchronous_sink_go_on_between_the_calls_and_end_with_it():
+    beats, seen = threading.Semaphore(0), []
+
+    async def heart():
+        try:
+            while True:
+                beats.release()
+                await asyncio.sleep(0.001)
+        finally:
+            seen.append("ended")
+
+    class Beating(Awaited):
+        async def open(self, columns):
+            self.heart = asyncio.ensure_future(heart())
+
+    sink = driven(Beating())
+    sink.open()
+    assert all(beats.acquire(timeout=SOON) for _ in range(5))
+    sink.write([1])
+    sink.commit()
+    assert not seen
+    sink.close()
+    assert seen == ["ended"]
+
+
+def test_misuse_of_an_asynchronous_sink():
+    class Narrow(Awaited):
+        async def write(self, id):
+            pass
+
+    with pytest.raises(Misuse, match=r"^Narrow\.write\(id\) cannot be called with one list for each of the columns"):
+        write(Narrow, [(1, "a")], columns=TWO)
+    with pytest.raises(NotImplementedError, match=r"AsyncSink has no write\(\*columns\)"):
+        write(AsyncSink, [(1, "a")], columns=TWO)

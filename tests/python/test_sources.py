@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import doctest
 import pkgutil
+import threading
 import time
 import traceback
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from importlib import import_module
 
@@ -16,8 +18,8 @@ from couatl import sources
 from couatl._columns import Columns
 from couatl._reading import reading
 from couatl.sources import Partition, PollingSource, Retry, Source
-from couatl.testing import rows
-from pulling import Opened, asleep, nothing_left_running, pulled  # noqa: F401
+from couatl.testing import rows, rows_and_state
+from pulling import SOON, Opened, asleep, nothing_left_running, pulled  # noqa: F401
 
 MODULES = [
     module.name for module in pkgutil.iter_modules(couatl.__path__) if module.name not in ("__main__", "_couatl")
@@ -221,6 +223,81 @@ def test_next_awake_is_asked_once_for_each_batch():
     assert partition.asked == 3
 
 
+class Waiting(Partition):
+    """Waits in C until ``cancel`` is called, and fails there when it is."""
+
+    def __init__(self):
+        self.waits, self.enough = threading.Event(), threading.Event()
+        self.calls = []
+
+    def next_batch(self):
+        self.waits.set()
+        assert self.enough.wait(SOON)
+        raise OSError("it has been cancelled")
+
+    def cancel(self):
+        self.calls.append(threading.current_thread().name)
+        self.enough.set()
+
+    def close(self):
+        self.calls.append("close")
+
+
+class WaitingPoll(PollingSource):
+    """A polling source that waits so."""
+
+    def __init__(self, partition):
+        super().__init__(timedelta(seconds=1))
+        self.partition = partition
+
+    def next_item(self):
+        return self.partition.next_batch()
+
+    def cancel(self):
+        self.partition.cancel()
+
+    def close(self):
+        self.partition.close()
+
+
+@pytest.mark.parametrize("source", [Opened, WaitingPoll])
+def test_a_cancel_ends_what_waits_in_c(source):
+    partition = Waiting()
+    with closing(reading(source(partition), {})) as read:
+        with closing(read.open("")) as pull:
+            waiting = pulled(pull)
+            assert partition.waits.wait(SOON)
+            pull.cancel()
+            pull.cancel()
+            assert str(waiting.result()) == "it has been cancelled"
+            assert waiting.took < 1
+        pull.cancel()
+    (called, closed) = partition.calls
+    assert called.startswith("couatl-cancel:")
+    assert closed == "close"
+
+
+def test_after_the_end_no_cancel_hook_is_called():
+    partition = Waiting()
+    pull = reading(Opened(partition), {}).open("")
+    pull.close()
+    pull.cancel()
+    assert partition.calls == ["close"]
+
+
+def test_what_a_cancel_hook_raises_is_logged(caplog):
+    class Raises(Batched):
+        def cancel(self):
+            raise OSError("no route")
+
+    pull = reading(Opened(Raises([1])), {}).open("")
+    pull.cancel()
+    assert list(pull) == []
+    pull.close()
+    assert "Raises.cancel() raised" in caplog.text
+    assert "no route" in caplog.text
+
+
 # Polling
 
 
@@ -332,6 +409,24 @@ def test_polling_ends_fails_and_is_cancelled():
     pull.close()
 
 
+def test_polling_goes_on_after_the_last_item():
+    class Resumes(Counter):
+        resumed = None
+
+        def snapshot(self):
+            return self.items
+
+        def resume(self, state):
+            self.resumed = self.items = state
+
+    fast = timedelta(milliseconds=1)
+    first = Resumes(fast)
+    assert rows_and_state(first, limit=2) == ([1, 2], 2)
+    assert first.resumed is None
+    assert rows_and_state(Resumes(fast), state=2, limit=1) == ([3], 3)
+    assert rows_and_state(Counter(fast), state=2, limit=1) == ([1], None)
+
+
 def test_misuse_of_polling():
     class Forgets(PollingSource):
         def __init__(self):
@@ -364,3 +459,83 @@ def test_rows_are_flattened_as_the_engine_does():
     assert rows(Opened(Batched(([1], 2))), columns=nested) == [([1], 2)]
     assert rows(Opened(Batched([1, 2, 3])), limit=2) == [1, 2]
     assert rows(Opened(Batched([1])), limit=0) == []
+
+
+def test_rows_come_with_the_state_after_them():
+    class Letters(Source):
+        def partitions(self):
+            return ["north", "south"]
+
+        def open(self, partition, state):
+            return Batched([partition], None, [1, 2], ())
+
+    assert rows_and_state(Letters, limit=2) == (["north", 1, 2], 1)
+    assert rows_and_state(Letters, partition="south", limit=1) == (["south"], 3)
+    assert rows_and_state(Letters) == (["north", 1, 2], 0)
+    assert rows_and_state(Letters, limit=0) == ([], 4)
+    assert rows_and_state(Opened([1, 2])) == ([1, 2], None)
+    with pytest.raises(ValueError, match=r"there is no partition 'west'; expected one of \['north', 'south'\]"):
+        rows_and_state(Letters, partition="west")
+
+
+# Columns
+
+
+def test_a_source_knows_its_columns():
+    seen = []
+
+    class Knows(Source):
+        def schema(self):
+            seen.append(("schema", self.columns))
+            return "a int64"
+
+        def partitions(self):
+            seen.append(("partitions", self.columns))
+            return [""]
+
+        def open(self, partition, state):
+            seen.append(("open", self.columns))
+            yield 1
+
+    @dataclass(frozen=True)
+    class Frozen(Knows):
+        size: int = 3
+
+    declared = Columns(["a"], ["int64"])
+    for kind in (Knows, Frozen):
+        source = kind()
+        source.schema()
+        assert rows(source, columns=declared) == [1]
+        assert rows(source) == [1]
+        assert seen == [
+            ("schema", None),
+            ("partitions", declared),
+            ("open", declared),
+            ("partitions", None),
+            ("open", None),
+        ]
+        seen.clear()
+
+
+def test_what_a_source_has_by_that_name_stays():
+    class Option(Source):
+        def __init__(self, columns):
+            self.columns = columns
+
+        def open(self, partition, state):
+            yield from self.columns
+
+    class Method(Source):
+        def columns(self):
+            return ["a"]
+
+        def open(self, partition, state):
+            yield from self.columns()
+
+    class Property(Method):
+        columns = property(lambda self: lambda: ["b"])
+
+    declared = Columns(["a"], ["string"])
+    assert rows(Option(["x", "y"]), columns=declared) == ["x", "y"]
+    assert rows(Method, columns=declared) == ["a"]
+    assert rows(Property, columns=declared) == ["b"]

@@ -4,6 +4,7 @@
 //! by exhaustive tables; between the edges nobody looks at more than the kind.
 
 use std::fmt;
+use std::ops::Range;
 
 /// A `Result` with Couatl's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -85,6 +86,8 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
+    /// Where in the message tracebacks stand.
+    tracebacks: Vec<Range<usize>>,
     context: Vec<(&'static str, String)>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -92,7 +95,8 @@ struct Inner {
 impl Error {
     /// An error of a kind, with its message.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), context: Vec::new(), source: None }))
+        let tracebacks = Vec::new();
+        Self(Box::new(Inner { kind, message: message.into(), tracebacks, context: Vec::new(), source: None }))
     }
 
     /// The same error, with one more thing that it is about.
@@ -116,6 +120,40 @@ impl Error {
         self
     }
 
+    /// The same error, with the traceback of user code on the next lines of its message.
+    #[must_use]
+    pub fn with_traceback(mut self, traceback: impl AsRef<str>) -> Self {
+        let start = self.0.message.len();
+        self.0.message.push('\n');
+        self.0.message.push_str(traceback.as_ref());
+        self.0.tracebacks.push(start..self.0.message.len());
+        self
+    }
+
+    /// The same error, with what went wrong after it: in cleaning up.
+    #[must_use]
+    pub fn with_cleanup(mut self, error: &Self) -> Self {
+        self.0.message.push_str("\nand then, cleaning up: ");
+        let start = self.0.message.len();
+        self.0.message.push_str(&error.0.message);
+        self.0.tracebacks.extend(error.0.tracebacks.iter().map(|range| range.start + start..range.end + start));
+        self
+    }
+
+    /// The same error for those who may not see the code that it comes from; None where it shows none.
+    pub fn without_tracebacks(&self) -> Option<Self> {
+        let last = self.0.tracebacks.last()?;
+        let mut message = String::new();
+        let mut from = 0;
+        for range in &self.0.tracebacks {
+            message.push_str(&self.0.message[from..range.start]);
+            from = range.end;
+        }
+        message.push_str(&self.0.message[last.end..]);
+        let context = self.0.context.clone();
+        Some(Self(Box::new(Inner { kind: self.0.kind, message, tracebacks: Vec::new(), context, source: None })))
+    }
+
     /// The same error, of a write that had handed over rows before it failed: they are not taken back.
     #[must_use]
     pub fn with_accepted(self, rows: u64) -> Self {
@@ -129,6 +167,7 @@ impl Error {
         let message = change(self.0.message.clone());
         if message != self.0.message {
             self.0.message = message;
+            self.0.tracebacks.clear();
             self.0.source = None;
         }
         for (_, value) in &mut self.0.context {
@@ -205,5 +244,20 @@ impl std::error::Error for Error {
 impl From<arrow::error::ArrowError> for Error {
     fn from(error: arrow::error::ArrowError) -> Self {
         Error::internal(error.to_string()).with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tracebacks_are_taken_out_of_whatever_is_said_around_them() {
+        let cleanup = Error::internal("no close").with_traceback("Traceback: close");
+        let error = Error::internal("boom").with_traceback("Traceback: read").with_cleanup(&cleanup).with_note("; so");
+        let whole = "boom\nTraceback: read\nand then, cleaning up: no close\nTraceback: close; so";
+        assert_eq!(error.to_string(), whole);
+        assert_eq!(error.without_tracebacks().unwrap().to_string(), "boom\nand then, cleaning up: no close; so");
+        assert!(Error::internal("boom").without_tracebacks().is_none());
     }
 }

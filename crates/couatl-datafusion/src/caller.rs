@@ -78,7 +78,7 @@ impl Caller {
     }
 
     /// How many queries theirs run inside of.
-    pub(crate) fn depth(&self) -> u32 {
+    pub fn depth(&self) -> u32 {
         self.origin.as_ref().map_or(0, |origin| origin.depth)
     }
 

@@ -36,7 +36,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::into_datafusion;
-use crate::query::Query;
+use crate::memory::{not_cancelled, with_schema};
 use crate::table::StreamTable;
 
 /// The plan, in which each UPDATE and DELETE changes the rows that it names, and no others.
@@ -140,7 +140,11 @@ fn with_types_of(plan: LogicalPlan, dml: &DmlStatement) -> Result<LogicalPlan> {
     let expr = expr.into_iter().map(|expr| {
         let name = expr.qualified_name().1;
         match target.field_with_name(&name) {
-            Ok(field) if expr.get_type(input.schema())? != *field.data_type() => {
+            // A value that stands there alone must fit as it is.
+            Ok(field)
+                if expr.get_type(input.schema())? != *field.data_type()
+                    && !matches!(expr.clone().unalias(), Expr::Literal(..)) =>
+            {
                 Ok(expr.unalias().cast_to(field.data_type(), input.schema())?.alias(name))
             }
             _ => Ok(expr),
@@ -265,34 +269,60 @@ impl ExtensionPlanner for ChangePlanner {
 }
 
 /// Changes the rows; gives how many they were. A table in memory cannot be interrupted: a copy of it is changed, which
-/// takes its place unless the query was cancelled meanwhile.
+/// takes its place unless the query was cancelled meanwhile. Others read and write the table as long as that takes; where
+/// one of them has written, it is done again, and they wait.
 async fn changed(dml: DmlStatement, state: &SessionState, context: Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
-    let query = Query::of(&context);
     let table = source_as_provider(&dml.target)?;
     let Some(table) = table.downcast_ref::<MemTable>() else { return run(dml, state, context).await };
-    // Nobody else changes it meanwhile.
+    let mut seen = Vec::new();
+    for partition in &table.batches {
+        seen.push(partition.read().await.clone());
+    }
+    let mut copy = copied(table, seen.clone())?;
+    let mut counts = run(over(&dml, &copy)?, state, context.clone()).await?;
     let mut held = Vec::new();
     for partition in &table.batches {
         held.push(Arc::clone(partition).write_owned().await);
     }
-    let batches = held.iter().map(|batches| batches.to_vec()).collect();
-    let copy = Arc::new(MemTable::try_new(table.schema(), batches)?);
-    // What is planned reads it as well.
-    let target = provider_as_source(copy.clone());
+    if !held.iter().zip(&seen).all(|(now, seen)| are_same(now, seen)) {
+        copy = copied(table, held.iter().map(|batches| batches.to_vec()).collect())?;
+        counts = run(over(&dml, &copy)?, state, context.clone()).await?;
+    }
+    not_cancelled(&context).await?;
+    for (held, changed) in held.iter_mut().zip(&copy.batches) {
+        **held = changed.read().await.clone();
+    }
+    Ok(counts)
+}
+
+/// A table of these rows, which are those of another.
+fn copied(table: &MemTable, batches: Vec<Vec<RecordBatch>>) -> Result<Arc<MemTable>> {
+    let schema = table.schema();
+    // Rows that were inserted say of themselves what their query knew.
+    let as_stored = |batches: Vec<RecordBatch>| batches.into_iter().map(|batch| with_schema(batch, &schema)).collect();
+    let batches = batches.into_iter().map(as_stored).collect::<Result<_>>()?;
+    Ok(Arc::new(MemTable::try_new(schema.clone(), batches)?))
+}
+
+/// Whether these are the very same rows.
+fn are_same(now: &[RecordBatch], seen: &[RecordBatch]) -> bool {
+    let same = |(now, seen): (&RecordBatch, &RecordBatch)| {
+        now.num_rows() == seen.num_rows()
+            && now.columns().iter().zip(seen.columns()).all(|(now, seen)| Arc::ptr_eq(now, seen))
+    };
+    now.len() == seen.len() && now.iter().zip(seen).all(same)
+}
+
+/// The statement, about a copy of its table: what is planned reads it as well.
+fn over(dml: &DmlStatement, copy: &Arc<MemTable>) -> Result<DmlStatement> {
+    let target = provider_as_source(Arc::clone(copy) as _);
     let input = dml.input.as_ref().clone().transform_up(|node| match node {
         LogicalPlan::TableScan(scan) => {
             Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source: Arc::clone(&target), ..scan })))
         }
         other => Ok(Transformed::no(other)),
     });
-    let counts = run(DmlStatement { input: Arc::new(input?.data), target, ..dml }, state, context).await?;
-    if query.is_some_and(|query| query.is_cancelled()) {
-        return Err(into_datafusion(Error::cancelled("the query was cancelled, and has changed nothing")));
-    }
-    for (held, changed) in held.iter_mut().zip(&copy.batches) {
-        **held = changed.read().await.clone();
-    }
-    Ok(counts)
+    Ok(DmlStatement { input: Arc::new(input?.data), target, ..dml.clone() })
 }
 
 async fn run(dml: DmlStatement, state: &SessionState, context: Arc<TaskContext>) -> Result<Vec<RecordBatch>> {

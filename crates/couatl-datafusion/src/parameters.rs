@@ -34,7 +34,6 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::StreamExt;
 use parking_lot::Mutex;
 
-use crate::statement::Prepared;
 use crate::store::{exactly, storable, store};
 use crate::table::StreamTable;
 use crate::{from_datafusion, uuid_text};
@@ -105,8 +104,8 @@ fn placeholders(
 }
 
 /// Refuses too many and too few.
-pub(crate) fn check_count(prepared: &Prepared, found: usize) -> Result<()> {
-    let expected = prepared.parameters.fields().len();
+pub(crate) fn check_count(expected: &Schema, found: usize) -> Result<()> {
+    let expected = expected.fields().len();
     if expected == found {
         return Ok(());
     }
@@ -118,10 +117,10 @@ pub(crate) fn check_count(prepared: &Prepared, found: usize) -> Result<()> {
 /// The values as they are to be planned with: their own types, so that SQL's rules bring them together with the others,
 /// and nothing of them is lost; but text becomes what the statement wants, as literals do. What an update takes is
 /// converted where it arrives.
-pub(crate) fn typed(values: ParamValues, prepared: &Prepared) -> Result<ParamValues> {
+pub(crate) fn typed(values: ParamValues, expected: &Schema, is_update: bool) -> Result<ParamValues> {
     let ParamValues::List(values) = values else { return Ok(values) };
-    check_count(prepared, values.len())?;
-    let fields = prepared.parameters.fields();
+    check_count(expected, values.len())?;
+    let fields = expected.fields();
     let cast = |value: &ScalarValue, wanted: &DataType| match (value.data_type(), wanted) {
         (_, DataType::Null) => Ok(value.clone()),
         // What is added to a time, or taken from it, is announced as one.
@@ -135,7 +134,14 @@ pub(crate) fn typed(values: ParamValues, prepared: &Prepared) -> Result<ParamVal
         _ => Ok(value.clone()),
     };
     let values = values.into_iter().zip(fields).map(|(mut value, field)| {
-        if !prepared.is_update {
+        let is_text = matches!(value.value.data_type(), DataType::Utf8 | DataType::LargeUtf8);
+        if is_update && is_text && *field.data_type() == DataType::FixedSizeBinary(16) {
+            // What is no uuid is refused where it arrives.
+            if let Ok(Some(uuid)) = uuid_text::scalar(&value.value) {
+                value.value = uuid;
+            }
+        }
+        if !is_update {
             value.value = cast(&value.value, field.data_type()).map_err(|error| {
                 Error::invalid_argument(format!("parameter {}: {}", field.name(), from_datafusion(error)))
             })?;

@@ -54,10 +54,14 @@ impl Session {
     /// Those of planning.
     pub async fn parts(&self, prepared: &Prepared, values: Option<ParamValues>) -> couatl_core::Result<Vec<Part>> {
         let wanted = self.wire_options().result_partitions;
-        if wanted < 2 || prepared.is_update() || prepared.has_leading() {
+        // Each part counts by itself, and knows nothing of the others.
+        let limits = self.queries().gate.limits(self.caller().name().map(|name| &**name));
+        let is_limited = limits.query_rows.is_some() || limits.query_bytes.is_some();
+        if wanted < 2 || is_limited || prepared.is_update() || prepared.has_leading() {
             return Ok(Vec::new());
         }
-        let values = values.map(|values| parameters::typed(values, prepared)).transpose()?;
+        let values =
+            values.map(|values| parameters::typed(values, &prepared.parameters, prepared.is_update)).transpose()?;
         let session = self.fork();
         {
             let state = session.context().state_ref();

@@ -36,7 +36,7 @@ use crate::prompt::{BOUND_LIMITS, PARTIAL_SORTS, PROMPT_FILTERS, PROMPT_JOINS, P
 use crate::queries::Queries;
 use crate::root::QueryExec;
 use crate::table::StreamTable;
-use crate::{changes, depth};
+use crate::{changes, depth, memory};
 
 /// How long `EXPLAIN ANALYZE` watches a stream.
 const ANALYZE_TIME: Duration = Duration::from_secs(5);
@@ -122,6 +122,7 @@ impl QueryPlanner for Planner {
             planner.create_physical_plan(&explain.plan, state).await?;
         }
         let plan = depth::planned(planner.create_physical_plan(&logical_plan, state)).await?;
+        let plan = memory::whole_inserts(&logical_plan, plan)?;
         let plan = if streaming { time_boxed(plan)? } else { plan };
         let Some(queries) = &self.queries else { return Ok(plan) };
         if plan.downcast_ref::<ExplainExec>().is_some() {
@@ -192,14 +193,17 @@ pub(crate) fn reads_streams(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
+/// How many tables clients bring together that ask what there is.
+const MOST_METADATA_TABLES: usize = 6;
+
 /// Whether a plan is about what there is and what runs alone: nobody waits for that. `SELECT 1`, by which clients ask
 /// whether a server is there, is too.
 fn is_metadata(plan: &LogicalPlan) -> Result<bool> {
-    let (mut found, mut reads, mut gathers) = (true, false, false);
+    let (mut found, mut reads, mut gathers) = (true, 0, false);
     plan.apply_with_subqueries(|node| {
         match node {
             LogicalPlan::TableScan(scan) => {
-                reads = true;
+                reads += 1;
                 let provider = source_as_provider(&scan.source)?;
                 found &= match scan.table_name.schema() {
                     // A schema of that name may hold anything, where it is made in another catalog.
@@ -208,6 +212,8 @@ fn is_metadata(plan: &LogicalPlan) -> Result<bool> {
                     None => scan.table_name.table() == UNNAMED_TABLE,
                 };
             }
+            // All rows of one with all of another: as many as one likes.
+            LogicalPlan::Join(join) if join.on.is_empty() && join.filter.is_none() => found = false,
             LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)
             | LogicalPlan::Limit(_)
@@ -228,8 +234,8 @@ fn is_metadata(plan: &LogicalPlan) -> Result<bool> {
         }
         Ok(if found { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
-    // Rows that are computed from none can be as many as one likes.
-    Ok(found && (reads || !gathers))
+    // Rows that are computed from none can be as many as one likes, and so can those of several tables together.
+    Ok(found && reads <= MOST_METADATA_TABLES && (reads > 0 || !gathers))
 }
 
 fn streaming_state(state: &SessionState) -> SessionState {

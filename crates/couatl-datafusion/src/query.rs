@@ -163,17 +163,30 @@ impl Query {
         self.told.lock().push(Told { context: Arc::clone(&context), creators: Arc::clone(creators) });
 
         let (query, counters, stream) = (Arc::clone(self), Arc::clone(&queries.counters), stream.to_owned());
+        let creators = Arc::clone(creators);
         let open = counters.open(&stream, access, metrics);
         // Given back in this order: whoever is told that the work has ended finds it off the list.
         let held = (open, self.entry.get().and_then(Weak::upgrade), self.work.token());
         let finish = Finish::new(move |outcome| {
             if let Err(error) = outcome {
                 counters.failed(&stream, access, error.kind());
+                let error = query.disclosed(error, &creators);
                 query.late.lock().get_or_insert(error);
             }
             drop(held);
         });
         Opening { context, finish: Some(finish) }
+    }
+
+    /// An error as its caller may see it, of the code of a stream that these have created: a traceback shows its lines.
+    pub(crate) fn disclosed(&self, error: Error, creators: &[Arc<str>]) -> Error {
+        if self.caller.principals().all(|user| user.role == Role::Admin || creators.contains(&user.name)) {
+            return error;
+        }
+        let Some(disclosed) = error.without_tracebacks() else { return error };
+        // Escaped: what users write into messages must not look like lines of the log.
+        tracing::warn!(query = self.id, error = ?error.to_string(), "a traceback that its caller does not see");
+        disclosed
     }
 
     /// An error came of a stream.

@@ -160,6 +160,10 @@ impl<B: FnOnce() -> Result<SendableRecordBatchStream>> Running<B> {
                 query.end(Error::new(ErrorKind::Timeout, text));
             }))
         });
+        if clock.is_some() {
+            // Else it could have to wait for this very thread, which computes.
+            tokio::task::yield_now().await;
+        }
         let rows = begin().map_err(from_datafusion)?;
         query.hold(rows, turn, clock);
         Ok(())

@@ -168,10 +168,17 @@ impl ExecutionPlan for StreamScanExec {
             finish: opening.finish.unwrap_or_else(Finish::ignore),
         };
         let source = self.source.clone();
-        let partitions = stream::once(async move { source.open(request).await.map_err(into_datafusion) });
+        let partitions = stream::once(async move { source.open(request).await });
         let batches = partitions
             .map_ok(|partitions| stream::select_all(partitions.into_iter().map(|partition| Box::pin(rows(partition)))))
             .try_flatten();
+        let (owners, asking) = (self.owners.clone(), query.clone());
+        let batches = batches.map_err(move |error| {
+            into_datafusion(match &asking {
+                Some(query) => query.disclosed(error, &owners),
+                None => error,
+            })
+        });
         let name = self.source.name().to_owned();
         let batches = batches.inspect_err(move |error| {
             if let Some(query) = &query {
@@ -185,15 +192,15 @@ impl ExecutionPlan for StreamScanExec {
 }
 
 /// What a partition gives, its cleanup before its end.
-fn rows(partition: Box<dyn Partition>) -> impl futures::Stream<Item = Result<RecordBatch>> + Send {
+fn rows(partition: Box<dyn Partition>) -> impl futures::Stream<Item = couatl_core::Result<RecordBatch>> + Send {
     stream::try_unfold(partition, |mut partition| async move {
         match partition.next_batch().await {
             Ok(Some(batch)) => Ok(Some((batch, partition))),
-            Ok(None) => partition.close().await.map(|()| None).map_err(into_datafusion),
+            Ok(None) => partition.close().await.map(|()| None),
             Err(error) => {
                 // What went wrong first is what is told.
                 let _ = partition.close().await;
-                Err(into_datafusion(error))
+                Err(error)
             }
         }
     })

@@ -15,11 +15,10 @@ use datafusion::datasource::TableType;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{
-    CreateCatalogSchema, DdlStatement, Deallocate, DropCatalogSchema, DropTable, DropView, Execute, LogicalPlan,
-    Statement as PlanStatement,
+    CreateCatalogSchema, DdlStatement, DropCatalogSchema, DropTable, DropView, LogicalPlan, Statement as PlanStatement,
 };
 use datafusion::optimizer::Analyzer;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::TryStreamExt;
@@ -32,11 +31,12 @@ use crate::catalog::{self, CATALOG, SCHEMA, StateRef};
 use crate::limits::Limits;
 use crate::options::WireOptions;
 use crate::planner::{StatementText, install_session, reads_streams};
+use crate::prepared::{self, PreparedStatements, Verb};
 use crate::statement::{self, Description, Outcome, Prepared, parse};
 use crate::streams::table_of;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
-use crate::{Queries, depth, from_datafusion, lineage, options, parameters, row_values, show};
+use crate::{Queries, depth, from_datafusion, lineage, memory, options, parameters, row_values, show};
 
 /// A DataFusion session that speaks the language of streams. Cheap to clone; everything inside is shared.
 #[derive(Clone)]
@@ -65,8 +65,7 @@ struct Inner {
     host: Arc<dyn Host>,
     queries: Arc<Queries>,
     grants: Arc<Grants>,
-    /// The PREPARE statements, by the names that they gave: each EXECUTE plans its own anew.
-    prepared: RwLock<HashMap<String, Vec<TokenWithSpan>>>,
+    prepared: PreparedStatements,
 }
 
 impl std::fmt::Debug for Session {
@@ -112,7 +111,14 @@ impl Session {
         let state = Arc::new(RwLock::new(Some(context.state_weak_ref())));
         let catalog = catalog::new_catalog(queries.clone(), Arc::clone(&state)).map_err(from_datafusion)?;
         context.register_catalog(CATALOG, catalog);
-        let inner = Inner { context, views: state, host, queries, grants: Arc::default(), prepared: RwLock::default() };
+        let inner = Inner {
+            context,
+            views: state,
+            host,
+            queries,
+            grants: Arc::default(),
+            prepared: PreparedStatements::default(),
+        };
         Ok(Self { inner: Arc::new(inner), caller: Caller::default() })
     }
 
@@ -134,7 +140,7 @@ impl Session {
         let Inner { views, host, queries, grants, .. } = &*self.inner;
         let (views, host) = (Arc::clone(views), Arc::clone(host));
         let (queries, grants) = (Arc::clone(queries), Arc::clone(grants));
-        let inner = Inner { context, views, host, queries, grants, prepared: RwLock::default() };
+        let inner = Inner { context, views, host, queries, grants, prepared: PreparedStatements::default() };
         Self { inner: Arc::new(inner), caller: self.caller.clone() }
     }
 
@@ -245,7 +251,7 @@ impl Session {
         if prepared.is_update {
             return Ok(prepared);
         }
-        let values = parameters::typed(values, &prepared)?;
+        let values = parameters::typed(values, &prepared.parameters, prepared.is_update)?;
         let data_frame = self.data_frame(&prepared.last, Some(values)).await?;
         // One schema for every row of parameters, any of which may be NULL.
         let schema = self.row_schema(data_frame.logical_plan().clone())?;
@@ -266,9 +272,10 @@ impl Session {
     }
 
     async fn execute_last(&self, prepared: &Prepared, parameters: Option<ParamValues>) -> Result<Outcome> {
-        let values = parameters.map(|values| parameters::typed(values, prepared)).transpose()?;
+        let values =
+            parameters.map(|values| parameters::typed(values, &prepared.parameters, prepared.is_update)).transpose()?;
         if values.is_none() {
-            parameters::check_count(prepared, 0)?;
+            parameters::check_count(&prepared.parameters, 0)?;
         }
         let data_frame = self.data_frame(&prepared.last, values).await?;
         if prepared.is_update {
@@ -285,7 +292,7 @@ impl Session {
     /// # Errors
     /// Those of planning and running it, and of the rows.
     pub async fn execute_rows(&self, prepared: &Prepared, mut rows: SendableRecordBatchStream) -> Result<Option<u64>> {
-        parameters::check_count(prepared, rows.schema().fields().len())?;
+        parameters::check_count(&prepared.parameters, rows.schema().fields().len())?;
         let StatementKind::Other(tokens) = &prepared.last.kind else {
             return Err(Error::internal("a statement of our own has no parameters"));
         };
@@ -407,17 +414,27 @@ impl Session {
         statement: &Statement,
         parameters: Option<ParamValues>,
     ) -> Result<DataFrame> {
-        let types = match &parameters {
-            Some(ParamValues::List(values)) => values.iter().map(|value| value.value.data_type()).collect(),
-            _ => Vec::new(),
-        };
         // One state from the names to the end: what a SET changes meanwhile is for the statements after it.
         let mut state = self.state(statement);
-        let mut plan = self.plan(&state, tokens.clone(), &types).await?;
-        if let Some(parameters) = parameters {
-            let parameters = parameters::stored(parameters, &plan)?;
-            plan = plan.with_param_values(parameters).map_err(from_datafusion)?;
+        match prepared::verb(&tokens) {
+            Some(Verb::Prepare) => {
+                self.keep(&state, tokens).await?;
+                return self.nothing();
+            }
+            Some(Verb::Execute) => {
+                let (tokens, values) = self.executed(&state, tokens).await?;
+                return Box::pin(self.datafusion(tokens, statement, Some(values))).await;
+            }
+            Some(Verb::Deallocate) => {
+                self.forget(tokens)?;
+                return self.nothing();
+            }
+            None => {}
         }
+        let plan = match parameters {
+            Some(values) => self.bound(&state, tokens, values).await?,
+            None => self.plan(&state, tokens, &[]).await?,
+        };
         let context = &self.inner.context;
         let data_frame = match plan {
             // Not the session itself: the plans that DDL runs are to know their statement. Catalogs are shared.
@@ -437,17 +454,10 @@ impl Session {
                 created.inspect(|_| self.inner.grants.forget(&[name]))
             }
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
-                let rows = state.create_physical_plan(&table.input).await.map_err(from_datafusion)?;
-                if rows.boundedness().is_unbounded() {
-                    return Err(Error::invalid_argument(
-                        "CREATE TABLE would never end: it keeps all rows in memory, and the query has no end; \
-                         bound its rows with LIMIT, or create a view",
-                    ));
-                }
-                let plan = LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table));
                 let stored = StatementText { is_stored: true, ..StatementText::of(statement, self.caller.clone()) };
                 state.config_mut().set_extension(Arc::new(stored));
-                SessionContext::new_with_state(state).execute_logical_plan(plan).await
+                memory::create(state, table).await?;
+                return self.nothing();
             }
             LogicalPlan::Ddl(
                 DdlStatement::DropTable(DropTable { name, .. }) | DdlStatement::DropView(DropView { name, .. }),
@@ -494,16 +504,6 @@ impl Session {
                 self.set_option(&reset.variable, None)?;
                 return self.nothing();
             }
-            LogicalPlan::Statement(PlanStatement::Execute(execute)) => return self.executed(&state, execute).await,
-            LogicalPlan::Statement(PlanStatement::Prepare(prepare)) => {
-                let (name, plan) = (prepare.name.clone(), LogicalPlan::Statement(PlanStatement::Prepare(prepare)));
-                let done = context.execute_logical_plan(plan).await;
-                done.inspect(|_| drop(self.inner.prepared.write().insert(name, tokens)))
-            }
-            LogicalPlan::Statement(PlanStatement::Deallocate(deallocate)) => {
-                self.inner.prepared.write().remove(&deallocate.name);
-                context.execute_logical_plan(LogicalPlan::Statement(PlanStatement::Deallocate(deallocate))).await
-            }
             plan @ LogicalPlan::Statement(_) => context.execute_logical_plan(plan).await,
             plan @ LogicalPlan::Copy(_) => {
                 if let LogicalPlan::Copy(copy) = &plan {
@@ -520,23 +520,6 @@ impl Session {
             plan => without_views(plan).map(|plan| DataFrame::new(state, plan)),
         };
         data_frame.map_err(from_datafusion)
-    }
-
-    /// What an EXECUTE gives, lazily. The names in what was prepared mean what they mean now.
-    async fn executed(&self, state: &SessionState, execute: Execute) -> Result<DataFrame> {
-        let context = SessionContext::new_with_state(state.clone());
-        let tokens = self.inner.prepared.read().get(&execute.name).cloned();
-        if let Some(tokens) = tokens {
-            let name = execute.name.clone();
-            let old = LogicalPlan::Statement(PlanStatement::Deallocate(Deallocate { name }));
-            context.execute_logical_plan(old).await.map_err(from_datafusion)?;
-            let new = self.plan(state, tokens, &[]).await?;
-            context.execute_logical_plan(new).await.map_err(from_datafusion)?;
-        }
-        let plan = LogicalPlan::Statement(PlanStatement::Execute(execute));
-        let data_frame = context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
-        self.allow(data_frame.logical_plan(), state)?;
-        Ok(data_frame)
     }
 
     /// A schema like the one that is there from the beginning.
@@ -562,8 +545,33 @@ impl Session {
         state
     }
 
+    /// The plan of a statement with values for its parameters.
+    async fn bound(
+        &self,
+        state: &SessionState,
+        tokens: Vec<TokenWithSpan>,
+        values: ParamValues,
+    ) -> Result<LogicalPlan> {
+        let types: Vec<_> = match &values {
+            ParamValues::List(values) => values.iter().map(|value| value.value.data_type()).collect(),
+            ParamValues::Map(_) => Vec::new(),
+        };
+        let plan = self.plan(state, tokens, &types).await?;
+        let values = parameters::stored(values, &plan)?;
+        plan.with_param_values(values).map_err(from_datafusion)
+    }
+
+    pub(crate) fn prepared_statements(&self) -> &PreparedStatements {
+        &self.inner.prepared
+    }
+
     /// The plan of a statement whose parameters have these types, where they are known.
-    async fn plan(&self, state: &SessionState, tokens: Vec<TokenWithSpan>, types: &[DataType]) -> Result<LogicalPlan> {
+    pub(crate) async fn plan(
+        &self,
+        state: &SessionState,
+        tokens: Vec<TokenWithSpan>,
+        types: &[DataType],
+    ) -> Result<LogicalPlan> {
         let plan = statement::plan(state, tokens, types).await.map_err(from_datafusion)?;
         self.allow(&plan, state)?;
         match &plan {
@@ -598,15 +606,20 @@ impl Session {
             _ => return Ok(Description::update()),
         };
         let state = self.state(statement);
-        let mut plan = self.plan(&state, tokens.clone(), &[]).await?;
-        if let LogicalPlan::Statement(PlanStatement::Execute(execute)) = plan {
-            plan = self.executed(&state, execute).await?.logical_plan().clone();
-        }
-        let parameters = match plan {
-            // They are those of a later EXECUTE.
-            LogicalPlan::Statement(PlanStatement::Prepare(_)) => Schema::empty(),
-            _ => parameters::parameters(&plan)?,
+        let plan = match prepared::verb(tokens) {
+            Some(Verb::Prepare) => {
+                // Its parameters are those of a later EXECUTE.
+                self.read_prepare(&state, tokens.clone()).await?;
+                return Ok(Description::update());
+            }
+            Some(Verb::Deallocate) => return Ok(Description::update()),
+            Some(Verb::Execute) => {
+                let (tokens, values) = self.executed(&state, tokens.clone()).await?;
+                self.bound(&state, tokens, values).await?
+            }
+            None => self.plan(&state, tokens.clone(), &[]).await?,
         };
+        let parameters = parameters::parameters(&plan)?;
         match plan {
             LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_) => {
                 Ok(Description { parameters: Arc::new(parameters), ..Description::update() })

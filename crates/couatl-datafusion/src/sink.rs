@@ -89,15 +89,21 @@ impl DataSink for StreamSink {
                 query.failed(self.sink.name(), Access::Write, error.kind());
             }
         };
-        let mut writer = self.sink.open(request).await.inspect_err(failed).map_err(into_datafusion)?;
+        let told = |error: Error| {
+            into_datafusion(match &query {
+                Some(query) => query.disclosed(error, &self.owners),
+                None => error,
+            })
+        };
+        let mut writer = self.sink.open(request).await.inspect_err(failed).map_err(told)?;
         let written = match self.write(&mut *writer, &mut data, query.as_deref()).await {
             Ok(()) => writer.commit().await,
             Err(error) => Err(match writer.abort().await {
                 Ok(()) => error,
-                Err(cleanup) => error.with_note(format!("\nand then, cleaning up: {cleanup}")),
+                Err(cleanup) => error.with_cleanup(&cleanup),
             }),
         };
-        written.inspect_err(failed).map_err(into_datafusion)
+        written.inspect_err(failed).map_err(told)
     }
 }
 

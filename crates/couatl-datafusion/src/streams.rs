@@ -47,7 +47,12 @@ impl Session {
         let checked = tokio::task::spawn_blocking(move || {
             if definition.schema.fields().is_empty() {
                 definition.schema = match host.columns(&definition, &context)? {
-                    Columns::Text(text) => Arc::new(parse_columns(&text)?),
+                    Columns::Text(text) => Arc::new(parse_columns(&text).map_err(|error| {
+                        let name = &definition.name;
+                        Error::invalid_definition(format!(
+                            "stream '{name}': the columns of its class, '{text}': {error}"
+                        ))
+                    })?),
                     Columns::Schema(schema) => schema,
                 };
                 definition.order_columns()?;

@@ -124,7 +124,7 @@ pub(crate) struct Sessions {
 
 impl Weigh for Known {
     fn bytes(&self) -> usize {
-        0
+        self.session.prepared_bytes()
     }
 }
 

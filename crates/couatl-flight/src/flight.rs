@@ -16,7 +16,7 @@ use couatl_core::{Error, ErrorKind};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
 use crate::action::{self, schema_message};
@@ -31,6 +31,11 @@ pub(crate) struct Flight {
     service: Arc<Service>,
     sessions: Arc<Sessions>,
     refusing: CancellationToken,
+}
+
+/// Whether it is the Python of a query that asks: what the query is for runs on while the server shuts down.
+fn is_asked_for(extensions: &Extensions) -> bool {
+    Client::of(extensions).is_ok_and(|client| client.session.caller().depth() > 0)
 }
 
 /// A call, with its outcome in the log.
@@ -53,10 +58,15 @@ impl Flight {
         Self { service, sessions, refusing }
     }
 
-    /// A call that begins something.
-    async fn call<T>(&self, call: &'static str, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    /// A call, which begins something unless it `goes_on` with what has begun.
+    async fn call<T>(
+        &self,
+        call: &'static str,
+        goes_on: bool,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
         logged(call, async {
-            if self.refusing.is_cancelled() {
+            if self.refusing.is_cancelled() && !goes_on {
                 return Err(status(&Error::new(ErrorKind::Unavailable, "the server is shutting down")));
             }
             work.await
@@ -85,16 +95,16 @@ impl FlightService for Flight {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        self.call("Handshake", self.service.handshake(request)).await
+        self.call("Handshake", false, self.service.handshake(request)).await
     }
 
     async fn list_flights(&self, _request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
         let refused = Error::unsupported("ListFlights is not offered: Flight SQL's GetTables lists tables and streams");
-        self.call("ListFlights", async { Err(status(&refused)) }).await
+        self.call("ListFlights", false, async { Err(status(&refused)) }).await
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        self.call("GetFlightInfo", async {
+        self.call("GetFlightInfo", is_asked_for(request.extensions()), async {
             command(&request.get_ref().cmd)?;
             self.service.get_flight_info(request).await
         })
@@ -108,32 +118,33 @@ impl FlightService for Flight {
             let client = Client::of(request.extensions())?.clone();
             self.service.poll(&client, request).await.map(Response::new)
         };
-        if is_begun { logged("PollFlightInfo", polled).await } else { self.call("PollFlightInfo", polled).await }
+        self.call("PollFlightInfo", is_begun, polled).await
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        self.call("GetSchema", self.schema(&request)).await.map(Response::new)
+        self.call("GetSchema", is_asked_for(request.extensions()), self.schema(&request)).await.map(Response::new)
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         // Nor does who fetches what it gave, which is no rows.
-        let is_begun = is_nothing(&request.get_ref().ticket);
+        let goes_on = is_nothing(&request.get_ref().ticket) || is_asked_for(request.extensions());
         let fetched = async {
             command(&request.get_ref().ticket)?;
             self.service.do_get(request).await
         };
-        if is_begun { logged("DoGet", fetched).await } else { self.call("DoGet", fetched).await }
+        self.call("DoGet", goes_on, fetched).await
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        self.call("DoPut", async { self.service.do_put(request).await.map_err(oversized) }).await
+        let goes_on = is_asked_for(request.extensions());
+        self.call("DoPut", goes_on, async { self.service.do_put(request).await.map_err(oversized) }).await
     }
 
     async fn do_exchange(
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        self.call("DoExchange", self.service.do_exchange(request)).await
+        self.call("DoExchange", false, self.service.do_exchange(request)).await
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
@@ -143,11 +154,13 @@ impl FlightService for Flight {
             let body = action::perform(&self.service, &self.sessions, client, action).await?;
             Ok(Response::new(stream::iter(body.map(|body| Ok(arrow_flight::Result { body }))).boxed()))
         };
-        if action::ends(action) { logged("DoAction", performed).await } else { self.call("DoAction", performed).await }
+        let goes_on = action::ends(action) || is_asked_for(request.extensions());
+        self.call("DoAction", goes_on, performed).await
     }
 
     async fn list_actions(&self, _request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        self.call("ListActions", async { Ok(Response::new(stream::iter(action::types().map(Ok)).boxed())) }).await
+        self.call("ListActions", false, async { Ok(Response::new(stream::iter(action::types().map(Ok)).boxed())) })
+            .await
     }
 }
 

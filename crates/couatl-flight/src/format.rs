@@ -2,20 +2,22 @@
 //!
 //! Each format makes of a batch the bytes that can be sent at once, and of the end those that close what is open.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::csv;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::json::{Writer as JsonWriter, WriterBuilder as JsonWriterBuilder};
-use couatl_core::{Error, Result, type_spelling, value_text};
+use couatl_core::{Error, Result, is_uuid, type_spelling, value_text};
 use datafusion::parquet::arrow::ArrowWriter;
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 /// A row group is sent when it holds so much, or when rows come so long after its first ones.
 const ROW_GROUP_BYTES: usize = 16 * 1024 * 1024;
@@ -68,6 +70,14 @@ impl Format {
     /// A writer of rows of these columns.
     pub(crate) fn writer(self, schema: &SchemaRef) -> Result<Writer> {
         let out = Out::default();
+        let mut names = HashSet::new();
+        let twice = schema.fields().iter().find(|field| !names.insert(field.name()));
+        if let Some(twice) = twice.filter(|_| matches!(self, Self::Json | Self::JsonEachRow)) {
+            return Err(Error::invalid_argument(format!(
+                "two columns are named '{}', and who reads JSON has one place for them: name one of them otherwise, with AS",
+                twice.name()
+            )));
+        }
         let encoder: Box<dyn Encoder> = match self {
             Self::TabSeparated => Box::new(Tabs(out.clone())),
             Self::Json => Box::new(Json { schema: Arc::clone(schema), out: out.clone(), rows: 0, writer: None }),
@@ -79,7 +89,8 @@ impl Format {
                 began: None,
             }),
         };
-        Ok(Writer { encoder, out })
+        let is_text = !matches!(self, Self::ArrowStream | Self::Parquet);
+        Ok(Writer { encoder, out, has_uuids: is_text && schema.fields().iter().any(|field| is_uuid(field)) })
     }
 }
 
@@ -87,12 +98,18 @@ impl Format {
 pub(crate) struct Writer {
     encoder: Box<dyn Encoder>,
     out: Out,
+    /// Whether there are such columns, which text has in their own way.
+    has_uuids: bool,
 }
 
 impl Writer {
     /// Those that a batch adds.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<Vec<u8>> {
-        self.encoder.write(batch)?;
+        if self.has_uuids {
+            self.encoder.write(&with_uuid_texts(batch)?)?;
+        } else {
+            self.encoder.write(batch)?;
+        }
         Ok(self.out.take())
     }
 
@@ -101,6 +118,29 @@ impl Writer {
         self.encoder.finish()?;
         Ok(self.out.take())
     }
+}
+
+/// The batch with the texts of its uuids.
+fn with_uuid_texts(batch: &RecordBatch) -> Result<RecordBatch> {
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let bytes = column.as_fixed_size_binary_opt().filter(|_| is_uuid(field));
+        let texts = bytes.map(|bytes| {
+            let text = |bytes: &[u8]| Uuid::from_slice(bytes).map_or_else(|_| String::new(), |uuid| uuid.to_string());
+            StringArray::from_iter(bytes.iter().map(|value| value.map(text)))
+        });
+        match texts {
+            Some(texts) => {
+                fields.push(Arc::new(Field::new(field.name(), DataType::Utf8, field.is_nullable())));
+                columns.push(Arc::new(texts) as ArrayRef);
+            }
+            None => {
+                fields.push(Arc::clone(field));
+                columns.push(Arc::clone(column));
+            }
+        }
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// Writes rows to an [`Out`] in one format.

@@ -5,7 +5,9 @@
 
 use std::error::Error as _;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +28,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body_util::LengthLimitError;
 use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, warn};
 
 use crate::auth::{Callers, bearer};
@@ -53,6 +57,8 @@ pub(crate) struct Http {
     pub(crate) runtime: QueryRuntime,
     pub(crate) callers: Callers,
     pub(crate) refusing: CancellationToken,
+    /// The requests that have not been answered to the end.
+    pub(crate) calls: TaskTracker,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -117,10 +123,11 @@ impl Http {
 
     async fn run(&self, request: Request) -> Result<Response> {
         let (parts, body) = request.into_parts();
-        if self.refusing.is_cancelled() {
+        let (session, token) = self.session(&parts).await?;
+        // What the Python of a query asks for is part of it, and that has begun.
+        if self.refusing.is_cancelled() && session.caller().depth() == 0 {
             return Err(Error::new(ErrorKind::Unavailable, "the server is shutting down"));
         }
-        let (session, token) = self.session(&parts).await?;
         // What is asked, in the address and in the body, is read once it is known who asks.
         let Query(asked) = Query::<Asked>::try_from_uri(&parts.uri).map_err(|rejection| {
             let text = "the address says `query` or `format` twice: say each of them once";
@@ -248,8 +255,36 @@ async fn ready(State(http): State<Http>) -> (StatusCode, &'static str) {
     }
 }
 
+/// The body of an answer, which is on its way until it is dropped.
+struct Answer {
+    body: Body,
+    _call: TaskTrackerToken,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
 async fn answer(State(http): State<Http>, request: Request) -> Response {
-    http.run(request).await.unwrap_or_else(|error| refusal(&error))
+    let call = http.calls.token();
+    let response = http.run(request).await.unwrap_or_else(|error| refusal(&error));
+    response.map(|body| Body::new(Answer { body, _call: call }))
 }
 
 /// The token goes where those of Flight go.

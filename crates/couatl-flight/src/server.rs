@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use couatl_core::{Error, ErrorKind, Result};
 use couatl_datafusion::Session;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
@@ -159,13 +159,15 @@ impl Server {
         }
         let callers = Callers::new(authenticator, Arc::clone(session.queries()));
         let runtime = QueryRuntime::new(queries.clone(), over.clone());
-        let _http = http.map(|listener| {
+        let calls = TaskTracker::new();
+        let mut http = http.map(|listener| {
             let incoming = Incoming(connections(listener, tls.clone(), closing.clone(), cut.clone()).boxed());
             let http = Http {
                 session: session.clone(),
                 runtime: runtime.clone(),
                 callers: callers.clone(),
                 refusing: refusing.clone(),
+                calls: calls.clone(),
             };
             let closing = closing.clone().cancelled_owned();
             let serving = axum::serve(incoming, http.router().into_make_service_with_connect_info::<Peer>())
@@ -183,7 +185,6 @@ impl Server {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let described = config.reflection.then_some(Reflection { health: config.health });
-        let calls = TaskTracker::new();
         let (mut reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<FlightServiceServer<Flight>>().await;
         let transport = Transport::builder()
@@ -207,7 +208,7 @@ impl Server {
                 connections(listener, tls, closing.clone(), cut.clone()),
                 closing.clone().cancelled_owned(),
             );
-        let mut transport = std::pin::pin!(transport);
+        let mut transport = std::pin::pin!(transport.fuse());
         let failed = |error: tonic::transport::Error| {
             Error::new(ErrorKind::Unavailable, format!("the server cannot go on: {error}")).with_source(error)
         };
@@ -249,8 +250,15 @@ impl Server {
             calls.wait().await;
             tokio::time::sleep(LAST_WORDS).await;
         };
+        let both = async {
+            let ended = (&mut transport).await;
+            if let Some(http) = &mut http {
+                let _ = http.await;
+            }
+            ended
+        };
         let left = tokio::select! {
-            ended = timeout(config.grace.saturating_sub(asked.elapsed()), &mut transport) => ended.ok(),
+            ended = timeout(config.grace.saturating_sub(asked.elapsed()), both) => ended.ok(),
             () = answered => None,
         };
         let ended = match left {

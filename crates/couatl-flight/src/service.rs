@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use prost_types::Timestamp;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::client::Client;
 use crate::handle::{HandleLimits, Handles, Weigh};
@@ -144,7 +144,16 @@ impl Service {
         sql: String,
         transaction: Option<Bytes>,
     ) -> Result<Created, Status> {
-        let statement = self.prepared(client, sql, transaction).await?;
+        let statement = self.prepared(client, sql, transaction).await.map_err(|status| match status.code() {
+            // Drivers would take it that nothing can be prepared here.
+            Code::Unimplemented => Status::with_details_and_metadata(
+                Code::InvalidArgument,
+                status.message(),
+                Bytes::copy_from_slice(status.details()),
+                status.metadata().clone(),
+            ),
+            _ => status,
+        })?;
         let handle = self.statements.insert(statement.clone());
         Ok(Created { handle, statement })
     }

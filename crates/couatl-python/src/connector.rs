@@ -162,7 +162,8 @@ fn made(
     let types: Vec<_> = fields.iter().map(|field| type_spelling(field)).collect();
     let columns = py.import("couatl._columns")?.call_method1("Columns", (names, types))?;
     let options = options.cloned().unwrap_or_else(|| PyDict::new(py));
-    py.import(module)?.call_method1(function, (thing, options, columns)).map(Bound::unbind)
+    let mode = definition.mode.as_str();
+    py.import(module)?.call_method1(function, (thing, options, columns, mode)).map(Bound::unbind)
 }
 
 /// A source that the SDK reads. Where it is used says on which thread: made, asked for its partitions and closed on the
@@ -214,15 +215,23 @@ impl Pull<'_> {
 pub(crate) struct Writing<'py>(Bound<'py, PyAny>);
 
 impl<'py> Writing<'py> {
-    /// Makes and opens it. After an error nothing is left to close.
-    pub(crate) fn open(
+    /// Makes it.
+    pub(crate) fn new(
         thing: &Bound<'py, PyAny>,
         definition: &StreamDefinition,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let writing = made(thing, definition, options, "couatl._writing", "writing")?.into_bound(thing.py());
-        writing.call_method0("open")?;
-        Ok(Self(writing))
+        made(thing, definition, options, "couatl._writing", "writing").map(|made| Self(made.into_bound(thing.py())))
+    }
+
+    /// What ends its waits from any thread, without blocking.
+    pub(crate) fn cancel(&self) -> PyResult<Py<PyAny>> {
+        self.0.getattr("cancel").map(Bound::unbind)
+    }
+
+    /// Opens it. After an error nothing is left to close.
+    pub(crate) fn open(&self) -> PyResult<()> {
+        self.0.call_method0("open").map(drop)
     }
 
     /// What takes a batch, one argument for each column.

@@ -1,7 +1,5 @@
 //! Python exceptions as Couatl errors: with their traceback, and with themselves inside.
 
-use std::fmt::Write;
-
 use couatl_core::{Error, ErrorKind};
 use pyo3::prelude::*;
 
@@ -12,15 +10,27 @@ const TRACEBACK_BYTES: usize = 16 * 1024;
 
 /// The error for an exception of the user's code: `what` says whose (`read function 'users'`).
 pub(crate) fn raised(py: Python<'_>, body: Option<&Body>, stream: &str, what: &str, exception: PyErr) -> Error {
-    let mut message = format!("stream '{stream}': {what} raised {}", one_line(py, &exception));
+    if is_misuse(py, &exception) {
+        let message = format!("stream '{stream}': {}", exception.value(py));
+        return Error::type_mismatch(message).with_context("stream", stream).with_source(exception);
+    }
+    let message = format!("stream '{stream}': {what} raised {}", one_line(py, &exception));
     let traceback = match body {
         Some(body) => body.format(py, &exception),
         None => format_plain(py, &exception),
     };
-    if let Some(traceback) = traceback {
-        let _ = write!(message, "\n{}", shorten(&traceback, TRACEBACK_BYTES));
+    let error = Error::new(ErrorKind::PythonException, message).with_context("stream", stream).with_source(exception);
+    match traceback {
+        Some(traceback) => error.with_traceback(shorten(&traceback, TRACEBACK_BYTES)),
+        None => error,
     }
-    Error::new(ErrorKind::PythonException, message).with_context("stream", stream).with_source(exception)
+}
+
+/// Whether the SDK says what its user is to mend, in a sentence that says all.
+fn is_misuse(py: Python<'_>, exception: &PyErr) -> bool {
+    let class = exception.get_type(py);
+    let is = |name, expected| class.getattr(name).is_ok_and(|found| found.eq(expected).unwrap_or(false));
+    is("__name__", "Misuse") && is("__module__", "couatl._errors")
 }
 
 /// `ValueError: boom`, on one line.

@@ -214,7 +214,7 @@ pub(crate) fn settle(work: Result<()>, cleanup: impl IntoIterator<Item = Result<
         (sofar, Ok(())) => sofar,
         (Ok(()), Err(error)) => Err(error),
         (Err(sofar), Err(error)) if sofar.kind() == couatl_core::ErrorKind::Cancelled => Err(error),
-        (Err(sofar), Err(error)) => Err(sofar.with_note(format!("\nand then, cleaning up: {error}"))),
+        (Err(sofar), Err(error)) => Err(sofar.with_cleanup(&error)),
     })
 }
 

@@ -176,7 +176,9 @@ impl<'py> Target<'py> {
             if !is_connector(&function, Role::Write)? {
                 return Ok(None);
             }
-            let writing = Writing::open(&function, &program.definition, thread.options(py))?;
+            let writing = Writing::new(&function, &program.definition, thread.options(py))?;
+            control.released_by(Some(writing.cancel()?));
+            writing.open()?;
             let write = writing.write()?;
             PyResult::Ok(Some((writing, write)))
         });
@@ -207,6 +209,7 @@ fn end_connector(
         true => user(py, control, || writing.commit()).map_err(raised).map(|()| true),
         false => Ok(false),
     };
+    control.released_by(None);
     let aborted = match committed {
         Ok(true) => Ok(()),
         _ => cleanup(writing.abort()),

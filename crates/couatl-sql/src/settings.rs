@@ -196,12 +196,14 @@ impl Setting {
                 |at: &str| format!("'{first}' and '{second}' both name a connector{at}: leave out one of them");
             return Err(error_at(Error::invalid_setting, both.name_place, message));
         }
+        if has_body && self.name == TYPE {
+            return Err(self.misfit("'python', as there is a body"));
+        }
         if has_body {
             return Err(self.invalid(|at| {
                 format!(
-                    "setting '{}' names a connector of a package{at}, and there is a body: leave out one of them; a \
-                     class in the body is named by {READ_FUNCTION}",
-                    self.name
+                    "setting '{CLASS}' names a class of a package{at}, and there is a body: leave out one of them; a \
+                     class in the body is named by {READ_FUNCTION}"
                 )
             }));
         }

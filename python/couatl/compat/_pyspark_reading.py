@@ -23,7 +23,7 @@ from typing import Any
 
 from couatl import sources
 from couatl._columns import Columns
-from couatl._errors import class_name, misuse, shown
+from couatl._errors import Misuse, class_name, misuse, shown
 from couatl._pull import is_arrow
 from couatl.compat._pyspark_types import columns_text, named, struct_json_of, struct_of
 from couatl.compat._pyspark_values import incoming
@@ -63,7 +63,7 @@ class PySparkSource(sources.Source):
         """The numbers of a batch's partitions; a stream is one."""
         declared = self.columns if self.columns is not None else self._schema()
         if declared is None:
-            raise TypeError(f"{class_name(self.data_source)} has no schema(), and no columns are declared")
+            raise Misuse(f"{class_name(self.data_source)} has no schema(), and no columns are declared")
         struct = struct_of(declared)
         self.rows = rows_of(struct_json_of(struct))
         if self.is_stream:
@@ -266,7 +266,7 @@ def rows_of(struct: Any) -> Callable[[Any, Any], Iterator[Any]]:
             by_name = dict(row) if isinstance(row, Mapping) else dict(zip(fields or (), row))
             if set(by_name) != expected:
                 what = f"{class_name(reader)}.read() yielded a row of {', '.join(map(str, by_name))}"
-                raise TypeError(f"{what}; expected the columns {', '.join(names)}")
+                raise Misuse(f"{what}; expected the columns {', '.join(names)}")
             row = tuple(by_name[name] for name in names)
         elif isinstance(row, list):
             row = tuple(row)
@@ -274,7 +274,7 @@ def rows_of(struct: Any) -> Callable[[Any, Any], Iterator[Any]]:
             return row
         else:
             what = f"{class_name(reader)}.read() yielded {shown(row)}"
-            raise TypeError(f"{what}; expected a tuple, a Row, or an Arrow record batch")
+            raise Misuse(f"{what}; expected a tuple, a Row, or an Arrow record batch")
         if converting and len(row) == len(names):
             values = list(row)
             for place, convert in converting:

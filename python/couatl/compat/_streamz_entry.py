@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from couatl._errors import class_name
+from couatl._errors import Misuse, class_name
 from couatl._options import make, options_of
 from couatl.compat._streamz_nodes import Held, Loop, Outlet, roots, settle
 
@@ -33,7 +33,7 @@ class Entry:
             found = roots(self.thing)
             if len(found) > 1 or found[0] is self.thing:
                 what = f"{class_name(self.thing)} has {'no' if found[0] is self.thing else 'more than one'} stream"
-                raise TypeError(f"{what} in front of it; expected one that rows can be emitted to")
+                raise Misuse(f"{what} in front of it; expected one that rows can be emitted to")
             self.root = found[0]
         if outlet is not None:
             self.node._add_downstream(outlet)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
-from couatl import _awaited
+from couatl import _loop
 from couatl._errors import misuse
 
 #: How many elements may wait to be read before those who emit them wait.
@@ -247,7 +247,7 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self.failure: BaseException | None = None
         self.changed = threading.Event()
-        self._thread = _awaited.Loop(name)
+        self._thread = _loop.Loop(name)
         ready: Future[asyncio.AbstractEventLoop] = Future()
         self._thread.call(lambda: ready.set_result(asyncio.get_running_loop()))
         self._loop = ready.result()

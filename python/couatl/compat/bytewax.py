@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from couatl import sinks, sources
 from couatl._columns import Columns
-from couatl._errors import class_name, misuse, shown, synchronous
+from couatl._errors import Misuse, class_name, misuse, shown, synchronous
 from couatl._options import instance
 from couatl._pull import is_arrow
 from couatl.compat._batches import batch, batch_async, batch_getter, batch_getter_ex
@@ -258,14 +258,16 @@ class DynamicSink(Sink[X]):
         """Open what worker `worker_index`, from 0, of `worker_count` writes."""
 
 
-def as_source(thing: Any, options: dict[str, Any], columns: Columns | None) -> sources.Source:
+def as_source(
+    thing: Any, options: dict[str, Any], columns: Columns | None, streaming: bool | None = None
+) -> sources.Source:
     """The source that a class, or an instance, of the model is."""
     source = instance(thing, options)
     if hasattr(source, "build_part"):
         return _Fixed(source)
     if hasattr(source, "build"):
         return _Dynamic(source)
-    raise TypeError(f"{class_name(source)} is no source; expected a FixedPartitionedSource or a DynamicSource")
+    raise Misuse(f"{class_name(source)} is no source; expected a FixedPartitionedSource or a DynamicSource")
 
 
 def as_sink(thing: Any, options: dict[str, Any], columns: Columns | None) -> sinks.Sink:
@@ -275,7 +277,7 @@ def as_sink(thing: Any, options: dict[str, Any], columns: Columns | None) -> sin
         return _FixedSink(sink)
     if hasattr(sink, "build"):
         return _DynamicSink(sink)
-    raise TypeError(f"{class_name(sink)} is no sink; expected a FixedPartitionedSink or a DynamicSink")
+    raise Misuse(f"{class_name(sink)} is no sink; expected a FixedPartitionedSink or a DynamicSink")
 
 
 def _part_names(of: Any) -> list[str]:
@@ -383,7 +385,7 @@ class _Polling(StatefulSourcePartition[Any, Any]):
 
     def __init__(self, source: Any) -> None:
         if not hasattr(source, "_interval"):
-            raise TypeError(f"{class_name(source)}.__init__() has not called super().__init__(interval)")
+            raise Misuse(f"{class_name(source)}.__init__() has not called super().__init__(interval)")
         self.source = source
         self.interval: timedelta = source._interval
         now = datetime.now(timezone.utc)
@@ -432,7 +434,7 @@ class _FixedSink(sinks.Sink):
             raise misuse(self.sink, "list_parts", [], "at least one name of a part to write to")
         if len(columns) < 2:
             expected = "expected a column for the key, and one or more for the value"
-            raise TypeError(f"{class_name(self.sink)}: {expected}, got only '{', '.join(columns.names)}'")
+            raise Misuse(f"{class_name(self.sink)}: {expected}, got only '{', '.join(columns.names)}'")
 
     def write(self, *columns: list[Any]) -> None:
         keys, values = columns[0], columns[1] if len(columns) == 2 else list(zip(*columns[1:]))
@@ -446,7 +448,7 @@ class _FixedSink(sinks.Sink):
 
     def part_of(self, key: Any) -> str:
         if not isinstance(key, str):
-            raise TypeError(f"{class_name(self.sink)}: expected a string as the key of each row, got {shown(key)}")
+            raise Misuse(f"{class_name(self.sink)}: expected a string as the key of each row, got {shown(key)}")
         index = self.sink.part_fn(key)
         if not isinstance(index, int) or index < 0:
             raise misuse(self.sink, "part_fn", index, "an int, zero or more")

@@ -27,7 +27,7 @@ from uuid import UUID
 
 from couatl import sinks, sources
 from couatl._columns import Columns
-from couatl._errors import class_name, misuse, shown
+from couatl._errors import Misuse, class_name, misuse, shown
 from couatl._options import make
 from couatl.compat._ekuiper_program import Description, Plugin, PluginConfig, Starter, describe, program
 
@@ -188,7 +188,9 @@ class EmittedError(RuntimeError):
     """What a plugin reported by ``emit_error``, ``ack_error`` or ``validate``."""
 
 
-def as_source(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> sources.Source:
+def as_source(
+    thing: Any, options: Mapping[str, Any], columns: Columns | None, streaming: bool | None = None
+) -> sources.Source:
     """Adapt a source. The option ``datasource`` is what a stream's DATASOURCE is there; the others are its conf."""
     source = _instance(thing, "source", "open", "open(ctx)")
     conf = {name: value for name, value in options.items() if name.lower() != "datasource"}
@@ -289,7 +291,7 @@ class _Emitted(sources.PushSource):
         for item in message if isinstance(message, list) else [message]:
             if not isinstance(item, Mapping):
                 what = f"{class_name(self.source)}.open() emitted {shown(item)}"
-                raise TypeError(f"{what}; expected a dict with a value for each column")
+                raise Misuse(f"{what}; expected a dict with a value for each column")
             # On the thread of `open`, this ends it where nobody reads any more.
             self.next(self.row(item))
             if self.wait(0):
@@ -407,7 +409,7 @@ def _instance(thing: Any, role: str, method: str, signature: str, options: Mappi
         factory: Callable[[], Any] = thing
         made = factory()
     if not _has(made, method):
-        raise TypeError(f"{class_name(made)} has no {signature}; an eKuiper {role} must")
+        raise Misuse(f"{class_name(made)} has no {signature}; an eKuiper {role} must")
     return made
 
 
@@ -426,7 +428,7 @@ def _option(options: Mapping[str, Any], name: str, default: Any) -> Any:
 def _flag(options: Mapping[str, Any], name: str, default: bool) -> bool:
     value = _option(options, name, default)
     if str(value).lower() not in ("true", "false", "1", "0"):
-        raise ValueError(f"option '{name}': expected true or false, got {shown(value)}")
+        raise Misuse(f"option '{name}': expected true or false, got {shown(value)}")
     return str(value).lower() in ("true", "1")
 
 

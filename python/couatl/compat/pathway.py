@@ -29,7 +29,7 @@ from typing import Any
 
 from couatl import sinks, sources
 from couatl._columns import Columns
-from couatl._errors import class_name, shown, synchronous
+from couatl._errors import Misuse, class_name, shown, synchronous
 from couatl._options import instance, make, options_of
 from couatl._push import Rows
 from couatl.compat._schema import (
@@ -170,7 +170,9 @@ io = types.SimpleNamespace(
 )
 
 
-def as_source(thing: Any, options: dict[str, Any], columns: Columns | None) -> sources.Source:
+def as_source(
+    thing: Any, options: dict[str, Any], columns: Columns | None, streaming: bool | None = None
+) -> sources.Source:
     """The source that a class, or an instance, of the model is."""
     given = dict(options)
     own = {option.name for option in options_of(thing)} if isinstance(thing, type) else set()
@@ -233,7 +235,7 @@ class _Subject(sources.PushSource):
         if isinstance(self.declared, str):
             self.declared = getattr(sys.modules.get(type(subject).__module__), self.declared, self.declared)
         if read.schema is not None and not hasattr(self.declared, "typehints"):
-            raise TypeError(f"{class_name(subject)}: option 'schema': expected a Schema, got {shown(self.declared)}")
+            raise Misuse(f"{class_name(subject)}: option 'schema': expected a Schema, got {shown(self.declared)}")
         self.declared = self.declared if hasattr(self.declared, "typehints") else None
         self.types = self._types(columns)
         self.defaults: dict[str, Any] = self.declared.default_values() if self.declared else {}

@@ -177,7 +177,9 @@ class Sink(Stream):
         raise NotImplementedError(f"{type(self).__qualname__} has no update(x, who=None, metadata=None)")
 
 
-def as_source(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> sources.Source:
+def as_source(
+    thing: Any, options: Mapping[str, Any], columns: Columns | None, streaming: bool | None = None
+) -> sources.Source:
     """Adapt a source: its class, an instance that has not been started, or the last node of a pipeline behind one."""
     cls = _checked(thing, "source")
     chosen = {name: value for name, value in options.items() if name != "start"}

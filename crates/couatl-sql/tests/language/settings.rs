@@ -70,7 +70,7 @@ fn refused() {
             SETTINGS mode = 'batch'
                 invalid-setting: setting 'type' is missing: add SETTINGS type = 'python'
             SETTINGS type = 'kafka'
-                invalid-setting: setting 'type' must be 'python', found 'kafka' at line 3, column 17
+                invalid-setting: setting 'type' must be 'python', as there is a body, found 'kafka' at line 3, column 17
             SETTINGS type = 'python', init_function_parameters = 'x'
                 invalid-setting: Setting 'init_function_parameters' requires 'init_function_name' to be configured
             SETTINGS type = 'python', read_fuction_name = 'x'
