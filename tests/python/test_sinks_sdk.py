@@ -472,6 +472,7 @@ def test_an_interrupt_of_who_waits_cancels_what_is_awaited():
     sink = driven(waiting)
     thread = UserThread("interrupted", lambda: all_of_it(sink))
     assert waiting.waits.wait(SOON)
+    asleep(thread._thread)
     thread.interrupt()
     # It waits in C: the interrupt is raised when it is woken.
     sink._cancelled.set_result(None)
