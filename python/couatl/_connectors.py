@@ -78,7 +78,7 @@ def check(name: str, options: Mapping[str, Any]) -> None:
             problems.append(str(error))
             continue
         fits = True
-        if model is _models.COUATL:
+        if model.is_called:
             known = {name: value for name, value in options.items() if not _is_secret(value)}
             _refusing(_options.check, cls, known, set(options))
     if problems and not fits:

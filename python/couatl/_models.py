@@ -25,13 +25,15 @@ Role = Literal["source", "sink", "function", "transform"]
 class Model:
     """A way to write connectors: its base classes, by role, and the methods that tell it where there is no base.
 
-    `module` is its adapter in ``couatl.compat``, and where base classes of the same names are; empty for our own.
+    `module` is its adapter in ``couatl.compat``, and where base classes of the same names are; empty for our own. Where
+    options are the parameters of the class, it `is_called`; else they are what its model says.
     """
 
     name: str
     module: str
     classes: Mapping[str, Sequence[str]]
     ducks: Mapping[str, Sequence[tuple[str, ...]]] = field(default_factory=dict)
+    is_called: bool = False
 
     def roles_of(self, qualified: str) -> set[str]:
         """The roles of one of its base classes, by qualified name; none of any other class."""
@@ -46,6 +48,7 @@ COUATL = Model(
     "couatl",
     "",
     {"source": ["couatl.sources.Source"], "sink": ["couatl.sinks.Sink", "couatl.sinks.AsyncSink"]},
+    is_called=True,
 )
 
 MODELS = [
@@ -67,6 +70,7 @@ MODELS = [
             ],
         },
         {"source": [("list_parts", "build_part")], "sink": [("list_parts", "build_part")]},
+        is_called=True,
     ),
     Model(
         "pathway",

@@ -23,6 +23,23 @@ __all__ = ["Option", "check", "convert", "instance", "make", "options_of"]
 T = TypeVar("T")
 
 
+#: The settings that a statement keeps for itself: no class is told of them.
+OWN_SETTINGS = {
+    "type",
+    "class",
+    "read_function_name",
+    "write_function_name",
+    "init_function_name",
+    "init_function_parameters",
+    "deinit_function_name",
+    "mode",
+    "batch_size",
+    "linger_ms",
+    "write_format",
+    "order_by",
+}
+
+
 @dataclass(frozen=True)
 class Option:
     """One parameter of a class: `type` is its annotation (Any where there is none), `default` None where required."""
@@ -73,7 +90,8 @@ def check(cls: type, options: Mapping[str, Any], given: Collection[str] | None =
     for option in known.values():
         if option.required and option.name not in given:
             of = f" ({type_name(option.type)})" if option.type is not Any else ""
-            raise Misuse(f"{class_name(cls)}: expected the option '{option.name}'{of}, and it is not set")
+            own = "; a setting of that name is the stream's own" if option.name in OWN_SETTINGS else ""
+            raise Misuse(f"{class_name(cls)}: expected the option '{option.name}'{of}, and it is not set{own}")
     values: dict[str, Any] = {}
     for name, value in options.items():
         try:
@@ -159,6 +177,9 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _hint(name: str, known: Iterable[str]) -> str:
     names = list(known)
+    folded = next((known for known in names if known.lower() == name), None)
+    if folded is not None:
+        return f'; write "{folded}", in quotes, else SQL folds it to lower case'
     near = difflib.get_close_matches(name, names, 1)
     if near:
         return f"; did you mean '{near[0]}'?"

@@ -67,7 +67,12 @@ class Registered:
         try:
             if not isinstance(thing, type):
                 raise TypeError(f"expected a class, found {thing!r}")
-            _models.recognise(thing, self.role)
+            model = _models.recognise(thing, self.role)
+            of, _, _ = self.point.group.partition(".")
+            if model.name != of and of != "couatl":
+                raise TypeError(
+                    f"expected a {of} {self.role}, and class {thing.__qualname__} is a {model.name} {self.role}"
+                )
         except TypeError as error:
             self.state = f"failed: {error}"
             raise Unloadable(f"the {what} does not fit: {error}") from None
@@ -96,10 +101,10 @@ def registered() -> list[Registered]:
 def _registered() -> Iterator[Registered]:
     # Packages may have been installed meanwhile; what was loaded is remembered.
     for group, role in GROUPS.items():
-        for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
-            dist = point.dist.name if point.dist is not None else ""
-            key = (group, point.name, point.value, dist)
-            yield _found.setdefault(key, Registered(point.name, role, point))
+        found = (Registered(point.name, role, point) for point in entry_points(group=group))
+        for each in sorted(found, key=lambda each: (each.name, each.distribution, each.point.value)):
+            key = (group, each.name, each.point.value, each.distribution)
+            yield _found.setdefault(key, each)
 
 
 def find(name: str, role: _models.Role) -> Registered | None:

@@ -446,8 +446,27 @@ class Arrow(Source):
     def open(self, partition, state):
         yield 1, ["x"]
 
+class Camel(Blank):
+    def __init__(self, maxRows: int):
+        self.rows = maxRows
+
+class Own(Blank):
+    def __init__(self, mode: str):
+        pass
+
+class Odd(Blank):
+    def schema(self):
+        return "n int65"
+
 class NoConnector:
     pass
+
+class Log(Sink):
+    def __init__(self, stop: int = 0, step: int = 1, word: str = ""):
+        pass
+
+    def write(self, *columns):
+        pass
 
 number = 5
 '''
@@ -495,6 +514,9 @@ REFUSED = {
     "class = 'counting:Count'": "Count: expected the option 'stop' (int), and it is not set",
     "class = 'counting:Count', stop = 'x'": "Count: option 'stop': expected",
     "class = 'counting:Count', stopp = 1, stop = 1": "Count: there is no option 'stopp'; did you mean 'stop'?",
+    "class = 'counting:Camel', maxRows = 1": "there is no option 'maxrows'; write \"maxRows\", in quotes",
+    "class = 'counting:Own', mode = 'batch'": "expected the option 'mode' (str), and it is not set; a setting of",
+    "class = 'counting:Odd'": "stream 'made': the columns of its class, 'n int65': unknown type 'int65'",
     "class = 'counting:Coumt'": "module 'counting' has no class 'Coumt'",
     "class = 'countin:Count'": "there is no module 'countin'",
     "class = 'counting:number'": "expected 'counting:number' to be a class, found 5 (int)",
@@ -517,3 +539,77 @@ def test_what_a_class_does_not_take_is_refused_at_create(packaged, settings):
 def test_a_class_and_a_body_are_one_too_many(packaged):
     sql = "CREATE EXTERNAL STREAM made (n int64) AS $$ $$ SETTINGS type = 'python', class = 'counting:Count', stop = 1"
     assert "there is a body: leave out one of them" in error(packaged, sql)
+
+
+def install(folder, name, **groups):
+    """Lays down what pip would of a distribution that has these entry points."""
+    info = folder / f"{name}-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+    lines = []
+    for group, points in groups.items():
+        lines += [f"[{group.replace('_', '.')}]", *(f"{point} = {path}" for point, path in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+
+
+@pytest.fixture
+def registered(own_server, tmp_path, monkeypatch):
+    (tmp_path / "counting.py").write_text(PACKAGE)
+    (tmp_path / "broken.py").write_text("1 / 0")
+    (tmp_path / "marked.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\nfrom counting import *")
+    install(
+        tmp_path,
+        "aardvark",
+        couatl_sources={"count": "marked:Count", "broken": "broken:Source", "none": "counting:NoConnector"},
+        couatl_sinks={"count": "counting:Log", "log": "counting:Log"},
+    )
+    install(tmp_path, "zebra", couatl_sources={"count": "counting:Blank"}, streamz_sources={"other": "counting:Blank"})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with own_server().connect() as connection:
+        yield connection
+
+
+def listed(connection):
+    """State and options of each, by kind, name and distribution."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW CONNECTORS")
+        assert [column[0] for column in cursor.description] == [
+            "name", "kind", "distribution", "version", "state", "options",
+        ]  # fmt: skip
+        return {(kind, name, of): (state, options) for name, kind, of, version, state, options in cursor.fetchall()}
+
+
+def test_connectors_are_listed_without_being_imported(registered, tmp_path):
+    found = listed(registered)
+    assert found["source", "count", "aardvark"] == found["sink", "log", "aardvark"] == ("listed", "")
+    assert found["source", "count", "zebra"] == ("hidden: aardvark has the name", "")
+    assert found["source", "other", "zebra"] == ("listed", "")
+    assert not (tmp_path / "imported").exists()
+
+
+def test_a_registered_connector_is_a_type(registered):
+    run(registered, "CREATE EXTERNAL STREAM made SETTINGS type = 'count', stop = 4, step = 2")
+    assert rows(registered, "SELECT n FROM made") == [(0,), (2,)]
+    ((shown,),) = rows(registered, "SHOW CREATE STREAM made")
+    assert "SETTINGS type = 'count'" in shown and "class" not in shown
+    assert [row[2:4] for row in rows(registered, "SHOW STREAMS")] == [("made", "count")]
+    assert listed(registered)["source", "count", "aardvark"] == ("loaded", "stop: int, step: int = 1, word: str = ''")
+    run(registered, "DROP STREAM made")
+    run(registered, shown)
+    assert rows(registered, "SELECT n FROM made") == [(0,), (2,)]
+
+
+def test_what_is_registered_and_cannot_be_had_says_who_registered_it(registered):
+    create = "CREATE EXTERNAL STREAM made (n int64) SETTINGS type = "
+    message = error(registered, f"{create}'broken'")
+    assert "source 'broken' (couatl.sources: broken:Source, of aardvark) cannot be imported: ZeroDivision" in message
+    message = error(registered, f"{create}'none'")
+    assert "of aardvark) does not fit: expected a source, got class NoConnector" in message
+    message = error(registered, f"{create}'other'")
+    assert "of zebra) does not fit: expected a streamz source, and class Blank is a couatl source" in message
+    message = error(registered, f"{create}'cuont'")
+    assert (
+        "setting 'type' must be 'python', or the name of a connector, found 'cuont'; did you mean 'count'?" in message
+    )
+    states = listed(registered)
+    assert states["source", "broken", "aardvark"][0].startswith("failed: ZeroDivisionError")
