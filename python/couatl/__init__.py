@@ -6,9 +6,11 @@ beside it.
 
 import atexit
 
+from couatl import exceptions
 from couatl._couatl import __version__, cancel_all
+from couatl.session import Result, Session
 
-__all__ = ["__version__", "cancel_all"]
+__all__ = ["Result", "Session", "__version__", "cancel_all", "exceptions"]
 
 # Before the interpreter goes away, no thread may run user code in it any more.
 atexit.register(cancel_all, 5.0)

@@ -64,6 +64,18 @@ def required(name: str, role: _models.Role) -> type:
     return cls
 
 
+def options_for(name: str, cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a stream that are for one of its classes: a source and a sink of one name have each their own."""
+    others = [other for role in ROLES if (other := load(name, role)) is not None and other is not cls]
+    of_others = {option for other in others for option in _names(other)}
+    own = _names(cls)
+    return {option: value for option, value in options.items() if option in own or option not in of_others}
+
+
+def _names(cls: type) -> set[str]:
+    return {option.name for option in _options.options_of(cls)}
+
+
 def check(name: str, options: Mapping[str, Any]) -> None:
     """Whether there is such a connector, and it takes these options; references to secrets are not read."""
     problems = []
@@ -79,8 +91,9 @@ def check(name: str, options: Mapping[str, Any]) -> None:
             continue
         fits = True
         if model.is_called:
-            known = {name: value for name, value in options.items() if not _is_secret(value)}
-            _refusing(_options.check, cls, known, set(options))
+            own = options_for(name, cls, options)
+            known = {name: value for name, value in own.items() if not _is_secret(value)}
+            _refusing(_options.check, cls, known, set(own))
     if problems and not fits:
         raise Refused(problems[0])
     if not fits:
@@ -103,7 +116,7 @@ def columns(name: str, options: Mapping[str, Any]) -> Any:
     from couatl._reading import source_of
 
     cls = required(name, "source")
-    source = _refusing(source_of, cls, options, None)
+    source = _refusing(source_of, cls, options_for(name, cls, options), None)
     found = source.schema()
     if found is None:
         raise Refused(f"{class_name(cls)} leaves its columns to the statement: give them between ( and )")

@@ -1,8 +1,9 @@
 """The extension module: see ``python/src/lib.rs``."""
 
 from collections.abc import Sequence
+from typing import final
 
-__all__ = ["__version__", "cancel_all", "keep_stdout", "run"]
+__all__ = ["Batch", "Rows", "Session", "__version__", "cancel_all", "keep_stdout", "run"]
 
 __version__: str
 
@@ -20,3 +21,33 @@ def cancel_all(grace: float) -> int:
 
     Give how many have not ended.
     """
+
+@final
+class Session:
+    """An engine with streams, tables and settings of its own."""
+
+    def __new__(cls) -> Session: ...
+    def execute(self, text: str) -> tuple[Rows | None, int | None]:
+        """Run statements, the last of which may give rows; give those, or how many were written."""
+
+    def register(self, name: str, columns: str, mode: str, read: object | None, write: object | None) -> None:
+        """Make a stream of callables, in the place of what has the name."""
+
+@final
+class Rows:
+    """The rows of a query, as they come. Who lets go of it cancels the query."""
+
+    def next(self) -> Batch | None:
+        """The next batch; None at the end."""
+
+    def close(self) -> None:
+        """Let go of what has not been fetched."""
+
+    def __arrow_c_schema__(self) -> object: ...
+
+@final
+class Batch:
+    """Some rows, for Python libraries, over the same memory."""
+
+    def __len__(self) -> int: ...
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...

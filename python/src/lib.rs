@@ -1,6 +1,8 @@
-//! The extension module of the wheel: the command, and the end of what runs when the interpreter ends.
+//! The extension module of the wheel: the command, sessions, and the end of what runs when the interpreter ends.
 //!
 //! It is the edge between Python and the engine, and holds no logic: arguments in, exit codes out.
+
+mod session;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -38,5 +40,8 @@ fn _couatl(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(run, module)?)?;
     module.add_function(wrap_pyfunction!(keep_stdout, module)?)?;
-    module.add_function(wrap_pyfunction!(cancel_all, module)?)
+    module.add_function(wrap_pyfunction!(cancel_all, module)?)?;
+    module.add_class::<session::Session>()?;
+    module.add_class::<session::Rows>()?;
+    module.add_class::<session::Batch>()
 }

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
+import sys
 
 import pytest
 from harness import COUATL, PATIENCE, kill_group, queries, wait_until
@@ -265,3 +267,28 @@ def test_rows_do_not_need_standard_error():
     command = ["sh", "-c", f"'{COUATL}' sql --format csv 'SELECT 1 AS n' 2>&-"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (0, "n\n1\n")
+
+
+def test_new_connector(tmp_path):
+    done = subprocess.run([COUATL, "new", "connector", "tide-gauge"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(
+        "couatl-tide-gauge has a source and a sink; next: cd couatl-tide-gauge && pip install"
+    )
+    folder = tmp_path / "couatl-tide-gauge"
+    again = couatl("new", "connector", "tide-gauge", "--folder", str(folder))
+    assert again.returncode == 1 and "is there already: give another --folder" in again.stderr
+    for name in ["Tide", "tide gauge", "", "9", "tide-"]:
+        refused = couatl("new", "connector", name, "--folder", str(tmp_path / "never"))
+        assert refused.returncode == 1 and "expected a name of lower-case letters" in refused.stderr
+    assert not (tmp_path / "never").exists()
+
+    packages = tmp_path / "packages"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", packages, folder]
+    subprocess.run(install, check=True, timeout=300)
+    environment = {**os.environ, "PYTHONPATH": str(packages)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder / "tests"]
+    tested = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert tested.returncode == 0 and "3 passed" in tested.stdout, tested.stdout + tested.stderr
+    listed = subprocess.run([COUATL, "sql", "SHOW CONNECTORS"], env=environment, capture_output=True, text=True)
+    assert "tide-gauge" in listed.stdout and "couatl-tide-gauge" in listed.stdout

@@ -462,11 +462,11 @@ class NoConnector:
     pass
 
 class Log(Sink):
-    def __init__(self, stop: int = 0, step: int = 1, word: str = ""):
-        pass
+    def __init__(self, path: str = ""):
+        self.path = path
 
     def write(self, *columns):
-        pass
+        open(self.path, "a").write(f"{columns}\\n")
 
 number = 5
 '''
@@ -597,6 +597,16 @@ def test_a_registered_connector_is_a_type(registered):
     run(registered, "DROP STREAM made")
     run(registered, shown)
     assert rows(registered, "SELECT n FROM made") == [(0,), (2,)]
+
+
+def test_a_source_and_a_sink_of_one_name_have_options_of_their_own(registered, tmp_path):
+    path = tmp_path / "log"
+    run(registered, f"CREATE EXTERNAL STREAM both SETTINGS type = 'count', stop = 2, path = '{path}'")
+    assert rows(registered, "SELECT n FROM both") == [(0,), (1,)]
+    assert run(registered, "INSERT INTO both VALUES (5, 'x')") == 1
+    assert path.read_text() == "([5], ['x'])\n"
+    message = error(registered, "CREATE EXTERNAL STREAM more SETTINGS type = 'count', stop = 2, paht = 'x'")
+    assert "there is no option 'paht'" in message
 
 
 def test_what_is_registered_and_cannot_be_had_says_who_registered_it(registered):

@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// Keep the users of a server.
     #[command(subcommand)]
     User(UserCommand),
+    /// Begin something of your own.
+    #[command(subcommand)]
+    New(NewCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -174,6 +177,21 @@ pub(crate) struct ServeArgs {
     /// All of these, as --print-config prints them.
     #[arg(skip)]
     pub(crate) effective: String,
+}
+
+/// What `couatl new` begins.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NewCommand {
+    /// A connector: a package with a source and a sink, which is a type of streams where it is installed, and tests
+    /// itself.
+    Connector {
+        /// What streams say as their type: lower-case letters, digits, - and _.
+        name: String,
+
+        /// Where to write it [default: couatl-NAME].
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
 }
 
 /// What `couatl user` does.

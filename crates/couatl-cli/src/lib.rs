@@ -18,6 +18,7 @@ mod connection;
 mod engine;
 mod limit;
 mod log;
+mod new;
 mod progress;
 mod render;
 mod runtime;
@@ -62,6 +63,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Serve(args) => serve::run(&args),
         Command::Sql(args) => sql::run(&args),
         Command::User(command) => user::run(&command),
+        Command::New(command) => new::run(&command),
     };
     ended.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "error: {error}");

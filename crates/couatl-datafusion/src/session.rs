@@ -1,12 +1,11 @@
 //! A session: statements in, rows out.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
-use couatl_core::{Error, Host, OpenContext, Result, Secrets, is_secret_reference};
+use couatl_core::{Error, Host, Result, Secrets};
 use couatl_sql::{Statement, StatementKind};
 use datafusion::catalog::SchemaProvider;
 use datafusion::common::{ParamValues, ResolvedTableReference, TableReference};
@@ -14,16 +13,13 @@ use datafusion::dataframe::DataFrame;
 use datafusion::datasource::TableType;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
-use datafusion::logical_expr::{
-    CreateCatalogSchema, DdlStatement, DropCatalogSchema, DropTable, DropView, LogicalPlan, Statement as PlanStatement,
-};
+use datafusion::logical_expr::{LogicalPlan, Statement as PlanStatement};
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::TryStreamExt;
 use parking_lot::RwLock;
-use url::Url;
 
 use crate::access::{Deeds, Directory, Grants, Role};
 use crate::caller::Caller;
@@ -32,11 +28,12 @@ use crate::limits::Limits;
 use crate::options::WireOptions;
 use crate::planner::{StatementText, install_session, reads_streams};
 use crate::prepared::{self, PreparedStatements, Verb};
+use crate::secrets::{no_login, no_shown_secrets, without_secrets};
 use crate::statement::{self, Description, Outcome, Prepared, parse};
 use crate::streams::table_of;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
-use crate::{Queries, depth, from_datafusion, lineage, memory, options, parameters, row_values, show};
+use crate::{Queries, depth, from_datafusion, lineage, options, parameters, row_values, show};
 
 /// A DataFusion session that speaks the language of streams. Cheap to clone; everything inside is shared.
 #[derive(Clone)]
@@ -403,7 +400,7 @@ impl Session {
         self.inner.context.read_batch(batch).map_err(from_datafusion)
     }
 
-    fn nothing(&self) -> Result<DataFrame> {
+    pub(crate) fn nothing(&self) -> Result<DataFrame> {
         self.inner.context.read_batch(RecordBatch::new_empty(Arc::new(Schema::empty()))).map_err(from_datafusion)
     }
 
@@ -437,65 +434,7 @@ impl Session {
         };
         let context = &self.inner.context;
         let data_frame = match plan {
-            // Not the session itself: the plans that DDL runs are to know their statement. Catalogs are shared.
-            LogicalPlan::Ddl(DdlStatement::CreateView(mut view)) => {
-                view.definition = Some(statement.text.clone());
-                let unfixed = Deeds::of(&view.input).map_err(from_datafusion)?;
-                if let Some(name) = unfixed.unfixed(&state) {
-                    return Err(Error::invalid_argument(format!(
-                        "a view means what its names mean by the defaults that sessions begin with: write '{name}' with \
-                         its catalog and its schema"
-                    )));
-                }
-                let name = resolved(&state, view.name.clone());
-                let plan = LogicalPlan::Ddl(DdlStatement::CreateView(view));
-                let created = SessionContext::new_with_state(state).execute_logical_plan(plan).await;
-                // It may stand in the place of a table.
-                created.inspect(|_| self.inner.grants.forget(&[name]))
-            }
-            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
-                let stored = StatementText { is_stored: true, ..StatementText::of(statement, self.caller.clone()) };
-                state.config_mut().set_extension(Arc::new(stored));
-                memory::create(state, table).await?;
-                return self.nothing();
-            }
-            LogicalPlan::Ddl(
-                DdlStatement::DropTable(DropTable { name, .. }) | DdlStatement::DropView(DropView { name, .. }),
-            ) if catalog::stream(state.catalog_list().as_ref(), &resolved(&state, name.clone())).is_some() => {
-                return Err(Error::invalid_argument(format!("'{name}' is a stream; DROP STREAM drops it")));
-            }
-            LogicalPlan::Ddl(DdlStatement::DropCatalogSchema(DropCatalogSchema { name, .. }))
-                if catalog::is_own_schema(&name, &state.config_options().catalog.default_catalog) =>
-            {
-                return Err(Error::invalid_argument(format!("the schema '{name}' belongs to the session and stays")));
-            }
-            LogicalPlan::Ddl(DdlStatement::CreateCatalogSchema(create)) => {
-                self.create_schema(&state, &create)?;
-                return self.nothing();
-            }
-            LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut table)) => {
-                table.locations.iter().try_for_each(|location| no_login(location))?;
-                table.definition = Some(without_secrets(&statement.text, &table.options));
-                let told = OpenContext::new(Arc::clone(&self.inner.queries.secrets), None);
-                for value in table.options.values_mut() {
-                    *value = told.resolve(value)?.into_owned();
-                }
-                let plan = LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table));
-                let created = SessionContext::new_with_state(state).execute_logical_plan(plan).await;
-                return created.map_err(|error| told.hide(from_datafusion(error)));
-            }
-            LogicalPlan::Ddl(
-                drop @ (DdlStatement::DropTable(_) | DdlStatement::DropView(_) | DdlStatement::DropCatalogSchema(_)),
-            ) => {
-                let names = match &drop {
-                    DdlStatement::DropTable(DropTable { name, .. }) => vec![resolved(&state, name.clone())],
-                    DdlStatement::DropCatalogSchema(dropped) => catalog::tables_in(&state, &dropped.name),
-                    _ => Vec::new(),
-                };
-                let dropped = SessionContext::new_with_state(state).execute_logical_plan(LogicalPlan::Ddl(drop)).await;
-                dropped.inspect(|_| self.inner.grants.forget(&names))
-            }
-            plan @ LogicalPlan::Ddl(_) => SessionContext::new_with_state(state).execute_logical_plan(plan).await,
+            LogicalPlan::Ddl(ddl) => return self.ddl(ddl, state, statement).await,
             // DataFusion knows what settings begin with anywhere, and not here. Those of the server have no option of ours.
             LogicalPlan::Statement(PlanStatement::ResetVariable(reset))
                 if !reset.variable.to_ascii_lowercase().starts_with("datafusion.runtime")
@@ -522,22 +461,6 @@ impl Session {
         data_frame.map_err(from_datafusion)
     }
 
-    /// A schema like the one that is there from the beginning.
-    fn create_schema(&self, state: &SessionState, create: &CreateCatalogSchema) -> Result<()> {
-        let default = &state.config_options().catalog.default_catalog;
-        let (catalog, schema) = create.schema_name.split_once('.').unwrap_or((default, &create.schema_name));
-        let provider = state.catalog_list().catalog(catalog);
-        let provider = provider.ok_or_else(|| Error::not_found(format!("there is no catalog '{catalog}'")))?;
-        if provider.schema(schema).is_none() {
-            let made = catalog::new_schema(catalog, schema, &self.inner.views);
-            return provider.register_schema(schema, made).map(drop).map_err(from_datafusion);
-        }
-        if create.if_not_exists {
-            return Ok(());
-        }
-        Err(Error::already_exists(format!("the schema '{catalog}.{schema}' exists already")))
-    }
-
     /// The session's state for a plan that is to know its statement.
     pub(crate) fn state(&self, statement: &Statement) -> SessionState {
         let mut state = self.inner.context.state();
@@ -559,6 +482,11 @@ impl Session {
         let plan = self.plan(state, tokens, &types).await?;
         let values = parameters::stored(values, &plan)?;
         plan.with_param_values(values).map_err(from_datafusion)
+    }
+
+    /// The session that reads views.
+    pub(crate) fn views(&self) -> &StateRef {
+        &self.inner.views
     }
 
     pub(crate) fn prepared_statements(&self) -> &PreparedStatements {
@@ -686,54 +614,6 @@ pub(crate) fn split(text: &str) -> Result<(Vec<Statement>, Statement)> {
     Ok((statements, last))
 }
 
-/// Whether the value of an option of this name is nobody's business.
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["secret", "password", "token", "key", "credential"].iter().any(|word| name.contains(word))
-}
-
-/// A statement as it is shown to everybody: without the secrets among its options, whole where they are written in a way
-/// that they cannot be told from the rest.
-fn without_secrets(text: &str, options: &HashMap<String, String>) -> String {
-    let mut shown = text.to_owned();
-    let secrets =
-        options.iter().filter(|(name, value)| is_secret(name) && !value.is_empty() && !is_secret_reference(value));
-    for (name, value) in secrets {
-        let quoted = format!("'{}'", value.replace('\'', "''"));
-        shown = shown.replace(&quoted, "'hidden'");
-        if !text.contains(&quoted) || shown.contains(value) {
-            return format!("-- hidden: it holds the secret option {name}, which is not written as '…'");
-        }
-    }
-    shown
-}
-
-/// Refuses a place with a login in it: plans, errors and logs name places.
-fn no_login(location: &str) -> Result<()> {
-    let Ok(place) = Url::parse(location) else { return Ok(()) };
-    // Azure's containers stand where others have users.
-    let is_user = !place.username().is_empty() && !place.scheme().starts_with("abfs");
-    if is_user || place.password().is_some() {
-        let text = "a place with a login in it (scheme://user:password@host) is not taken, as it would be shown: give \
-                    the login with OPTIONS";
-        return Err(Error::invalid_argument(text));
-    }
-    Ok(())
-}
-
-/// Refuses to explain what would be shown with the secrets among its options.
-fn no_shown_secrets(plan: &LogicalPlan) -> Result<()> {
-    if let LogicalPlan::Copy(copy) = plan {
-        no_login(&copy.output_url)?;
-    }
-    match plan {
-        LogicalPlan::Copy(copy) if copy.options.keys().any(|name| is_secret(name)) => Err(Error::unsupported(
-            "EXPLAIN would show the secrets among these OPTIONS: explain the statement without them",
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// The plan of a `DataFrame`, and what it runs in.
 pub(crate) async fn physical(data_frame: DataFrame) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
     let context = Arc::new(data_frame.task_ctx());
@@ -746,34 +626,4 @@ fn gives_rows(statement: &Statement) -> bool {
     let word = statement.text.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty()).unwrap_or("");
     let words = ["select", "with", "values", "table", "show", "describe", "desc", "explain", "execute"];
     words.iter().any(|query| word.eq_ignore_ascii_case(query))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_of_external_tables_are_hidden() {
-        let text = "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b' \
-                    OPTIONS ('aws.secret_access_key' 'it''s', 'format.delimiter' ';')";
-        let options = HashMap::from([
-            ("aws.secret_access_key".to_owned(), "it's".to_owned()),
-            ("format.delimiter".to_owned(), ";".to_owned()),
-        ]);
-        assert_eq!(without_secrets(text, &options), text.replace("'it''s'", "'hidden'"));
-        for written in ["\"it's\"", "E'it\\'s'"] {
-            let shown = without_secrets(&text.replace("'it''s'", written), &options);
-            assert!(shown.starts_with("-- hidden"), "{shown}");
-        }
-        for (place, is_refused) in [
-            ("s3://b/a@b", false),
-            ("https://ann:pw@host/x", true),
-            ("https://token@host", true),
-            ("https:/ann:pw@host", true),
-            ("abfss://box@account.net/x", false),
-            ("/a/b@c", false),
-        ] {
-            assert_eq!(no_login(place).is_err(), is_refused, "{place}");
-        }
-    }
 }

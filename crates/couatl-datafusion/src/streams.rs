@@ -66,6 +66,19 @@ impl Session {
         Ok(())
     }
 
+    /// Gives a stream a name, in the place of a stream that has it.
+    ///
+    /// # Errors
+    /// `already-exists`, where a table or a view has the name.
+    pub async fn register(&self, name: &str, stream: Arc<StreamTable>) -> Result<()> {
+        let (place, schema) = self.resolve(TableReference::bare(name))?;
+        let existing = schema.table(&place.table).await.map_err(from_datafusion)?;
+        if existing.as_ref().is_some_and(|existing| !existing.is::<StreamTable>()) {
+            return Err(Error::already_exists(format!("a table or view named '{name}' exists already")));
+        }
+        catalog::put(&schema, &place.table, stream, existing.is_some()).map_err(from_datafusion)
+    }
+
     /// Who may not write into a stream may not put another in its place either.
     fn may_replace(&self, name: &ResolvedTableReference) -> Result<()> {
         self.caller().principals().try_for_each(|user| self.grants().check(user, name, Privilege::Insert))

@@ -10,7 +10,7 @@ use couatl_core::{
 };
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyInt};
 
 use crate::body::{Role, support};
 use crate::convert::import_schema;
@@ -62,6 +62,10 @@ pub(crate) fn options<'py>(
             OptionValue::Text(text) => options.set_item(name, value(text)?),
             OptionValue::Number(number) => match number.parse::<i64>() {
                 Ok(number) => options.set_item(name, number),
+                // Python's own have any size.
+                Err(_) if number.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => {
+                    py.get_type::<PyInt>().call1((number,)).and_then(|number| options.set_item(name, number))
+                }
                 Err(_) => options.set_item(name, number.parse::<f64>().unwrap_or(f64::NAN)),
             },
         };
@@ -161,7 +165,12 @@ fn made(
     let names: Vec<_> = fields.iter().map(|field| field.name()).collect();
     let types: Vec<_> = fields.iter().map(|field| type_spelling(field)).collect();
     let columns = py.import("couatl._columns")?.call_method1("Columns", (names, types))?;
-    let options = options.cloned().unwrap_or_else(|| PyDict::new(py));
+    let options = match (&definition.connector, options) {
+        (Some(connector), Some(options)) => {
+            py.import("couatl._connectors")?.call_method1("options_for", (&connector.class, thing, options))?
+        }
+        _ => PyDict::new(py).into_any(),
+    };
     let mode = definition.mode.as_str();
     py.import(module)?.call_method1(function, (thing, options, columns, mode)).map(Bound::unbind)
 }

@@ -25,7 +25,9 @@ mod engine;
 mod table;
 
 pub use couatl_core::{Body, Error, ErrorKind, Mode, Result, StreamDefinition, WriteFormat};
-pub use couatl_datafusion::{Outcome, Prepared, Queries, QueryInfo, Session, StreamTable, install_streaming};
+pub use couatl_datafusion::{
+    Outcome, Prepared, Queries, QueryInfo, Session, StreamTable, from_datafusion, install_streaming,
+};
 pub use couatl_python::{Callable, cancel_all, live_threads};
 pub use engine::{Engine, EngineBuilder};
 pub use table::PythonTable;

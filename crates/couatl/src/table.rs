@@ -68,6 +68,13 @@ impl PythonTable {
         self
     }
 
+    /// The object that reads: called without arguments.
+    #[must_use]
+    pub fn reading_with(mut self, read: impl Into<Callable>) -> Self {
+        self.read = Some(read.into());
+        self
+    }
+
     /// The object that writes: called once per batch, with one argument per column.
     #[must_use]
     pub fn writing_with(mut self, write: impl Into<Callable>) -> Self {

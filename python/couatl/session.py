@@ -1,0 +1,167 @@
+"""The engine in a Python program or a notebook.
+
+>>> import couatl
+>>> session = couatl.Session()
+>>> @session.source("n int64, square int64", mode="batch")
+... def squares():
+...     return [(n, n * n) for n in range(4)]
+>>> session.sql("SELECT sum(square) AS sum FROM squares").to_arrow().to_pydict()
+{'sum': [14]}
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from couatl import _couatl
+from couatl._annotations import columns_of, in_tuples, row_of
+from couatl.exceptions import InterfaceError
+
+__all__ = ["Result", "Session"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: How many rows a notebook shows.
+SHOWN_ROWS = 20
+
+
+class Session:
+    """Streams, tables and settings, and the queries over them. Every thread may use it."""
+
+    def __init__(self) -> None:
+        self._session = _couatl.Session()
+
+    def sql(self, text: str) -> Result:
+        """Run statements; what the last of them gives. Those before it run to their end.
+
+        Raises :mod:`couatl.exceptions`, and whatever the code of a stream raises, as itself. Ctrl-C cancels.
+        """
+        rows, count = self._session.execute(text)
+        return Result(rows, count)
+
+    def source(self, columns: str | None = None, *, name: str | None = None, mode: str = "auto") -> Callable[[F], F]:
+        """Make a stream of the function below, or of a class of ``couatl.sources``, in the place of one of that name.
+
+        `columns` are those of a statement; without them, the function is annotated to return an iterator or a list of a
+        dataclass or a NamedTuple. `mode` is ``batch``, ``streaming`` or ``auto``.
+        """
+
+        def register(function: F) -> F:
+            row = None if columns is not None or isinstance(function, type) else row_of(function)
+            told = columns if columns is not None else columns_of(row, function.__name__)
+            self._session.register(name or function.__name__, told, mode, in_tuples(function, row), None)
+            return function
+
+        return register
+
+    def sink(self, columns: str, *, name: str | None = None) -> Callable[[F], F]:
+        """Make a stream to INSERT into: of the function below, which takes a list per column, or of a sink's class."""
+
+        def register(function: F) -> F:
+            self._session.register(name or function.__name__, columns, "auto", None, function)
+            return function
+
+        return register
+
+
+class Result:
+    """What a statement gives: rows, which come as they are asked for, once; or how many were written.
+
+    Any Arrow library takes it: ``polars.DataFrame(result)``, ``pyarrow.table(result)``. Iterated over, it gives record
+    batches of pyarrow's, each as soon as it is there.
+    """
+
+    def __init__(self, rows: _couatl.Rows | None, count: int | None) -> None:
+        self._rows = rows
+        #: How many rows a statement wrote, where it counts them.
+        self.count = count
+
+    def _taken(self) -> _couatl.Rows:
+        if self._rows is None:
+            raise InterfaceError("there are no rows: the statement gives none, or they have been taken already")
+        rows, self._rows = self._rows, None
+        return rows
+
+    def to_reader(self) -> Any:
+        """The rows as a ``pyarrow.RecordBatchReader``, which asks for each batch when it is wanted."""
+        import pyarrow  # type: ignore[import-untyped]
+
+        rows = self._taken()
+
+        def batches() -> Iterator[Any]:
+            try:
+                while (batch := rows.next()) is not None:
+                    yield pyarrow.record_batch(batch)
+            finally:
+                rows.close()
+
+        return pyarrow.RecordBatchReader.from_batches(pyarrow.schema(rows), batches())
+
+    def __iter__(self) -> Iterator[Any]:
+        """Record batches, one after the other. Leaving the loop cancels the query."""
+        reader = self.to_reader()
+        try:
+            yield from reader
+        finally:
+            reader.close()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The rows, for any Arrow library."""
+        return self.to_reader().__arrow_c_stream__(requested_schema)
+
+    def to_arrow(self) -> Any:
+        """All rows as a ``pyarrow.Table``."""
+        return self.to_reader().read_all()
+
+    def to_pandas(self) -> Any:
+        """All rows as a ``pandas.DataFrame``."""
+        return self.to_arrow().to_pandas()
+
+    def to_polars(self) -> Any:
+        """All rows as a ``polars.DataFrame``."""
+        import polars
+
+        return polars.from_arrow(self.to_arrow())
+
+    def close(self) -> None:
+        """Let go of rows that nobody wants: their query is cancelled."""
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.close()
+
+    def __enter__(self) -> Result:
+        """The result itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of its rows."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """What it holds, without taking it."""
+        if self._rows is not None:
+            return "<couatl.Result: rows, not taken yet>"
+        return "<couatl.Result>" if self.count is None else f"<couatl.Result: {self.count} rows written>"
+
+    def _repr_html_(self) -> str:
+        """A table of the first rows, for notebooks. It takes them."""
+        if self._rows is None:
+            return html.escape(repr(self))
+        names: list[str] = []
+        shown: list[list[Any]] = []
+        is_whole = True
+        with self:
+            for batch in self:
+                names = batch.schema.names
+                columns = [column.to_pylist() for column in batch.slice(0, SHOWN_ROWS + 1 - len(shown)).columns]
+                shown += [list(row) for row in zip(*columns)]
+                if len(shown) > SHOWN_ROWS:
+                    is_whole = False
+                    break
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        cells = ["".join(f"<td>{html.escape(str(value))}</td>" for value in row) for row in shown[:SHOWN_ROWS]]
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        rest = "" if is_whole else f"<p>the first {SHOWN_ROWS} rows</p>"
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
