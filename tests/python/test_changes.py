@@ -300,6 +300,10 @@ def test_execute_takes_values_exactly(connection):
     assert rows(connection, "EXECUTE small(-5)") == rows(connection, "EXECUTE small('-5')") == [(-4,)]
     assert "parameter $1 (int16): cannot take 5.5" in error(connection, "EXECUTE small(5.5)")
     assert "expected 1 parameter, got 2" in error(connection, "EXECUTE seen(1, 2)")
+    run(connection, "PREPARE whole(BOOLEAN) AS SELECT $1 AS b; PREPARE day(DATE) AS SELECT $1 AS d")
+    assert "parameter $1 (bool): cannot take" in error(connection, "EXECUTE whole(2)")
+    assert "parameter $1 (date): cannot take" in error(connection, "EXECUTE day(19723)")
+    assert rows(connection, "EXECUTE day('2026-01-02')") == [(datetime.date(2026, 1, 2),)]
     run(connection, "PREPARE view_type AS SELECT md5('a') AS x")
     assert rows(connection, "EXECUTE view_type") == [("0cc175b9c0f1b6a831c399e269772661",)]
     assert "a statement is prepared as 'small' already" in error(connection, "PREPARE small AS SELECT 1")
@@ -340,3 +344,47 @@ def test_what_is_unique_may_be_null_twice(connection):
     run(connection, "INSERT INTO once VALUES (NULL), (NULL), (1)")
     assert sorted(rows(connection, "SELECT DISTINCT a FROM once"), key=str) == [(1,), (None,)]
     run(connection, "DROP TABLE once")
+
+
+MEANWHILE = {
+    "an insert": ("INSERT INTO kept VALUES (777)", [(1,), (777,)]),
+    "a drop": ("DROP TABLE kept", None),
+    "another table": ("CREATE OR REPLACE TABLE kept AS SELECT 5 AS n", [(5,)]),
+}
+
+
+@pytest.mark.parametrize("what", MEANWHILE)
+def test_what_is_done_to_a_table_while_it_is_replaced_is_not_lost(server, connection, tmp_path, what):
+    go = tmp_path / "go"
+    body = f"""
+    import os, time
+
+    def slow():
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.001)
+        return [(2,)]
+    """
+    create(connection, "slow", "n int64", body, mode="batch")
+    run(connection, "CREATE TABLE kept AS SELECT 1::BIGINT AS n")
+    sql = "CREATE OR REPLACE TABLE kept AS SELECT n FROM kept UNION ALL SELECT n FROM slow"
+    with ThreadPoolExecutor(1) as pool, server.connect() as other:
+        replacing = pool.submit(error, other, sql)
+        wait_until(lambda: [text for _, text, _ in queries(connection) if text == sql], "the query runs")
+        done, expected = MEANWHILE[what]
+        run(connection, done)
+        go.touch()
+        assert "meanwhile: nothing has been changed" in replacing.result(PATIENCE)
+    if expected is None:
+        assert "not found" in error(connection, "SELECT * FROM kept")
+    else:
+        assert sorted(rows(connection, "SELECT n FROM kept")) == expected
+        run(connection, "DROP TABLE kept")
+    run(connection, "DROP STREAM slow")
+
+
+def test_whole_numbers_are_not_made_of_others_unsaid(connection):
+    run(connection, "CREATE TABLE big AS SELECT 9007199254740993 AS n, 1 AS id")
+    message = error(connection, "UPDATE big SET n = CASE WHEN id = 1 THEN n ELSE 7.0 END")
+    assert "column 'n' (int64) takes whole numbers" in message
+    assert rows(connection, "SELECT n FROM big") == [(9007199254740993,)]
+    run(connection, "DROP TABLE big")

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use couatl_core::Error;
+use couatl_core::{Error, type_spelling};
 use datafusion::catalog::{MemTable, Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, TableReference};
@@ -34,6 +34,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, collect};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::into_datafusion;
 use crate::memory::{not_cancelled, with_schema};
@@ -145,6 +146,14 @@ fn with_types_of(plan: LogicalPlan, dml: &DmlStatement) -> Result<LogicalPlan> {
                 if expr.get_type(input.schema())? != *field.data_type()
                     && !matches!(expr.clone().unalias(), Expr::Literal(..)) =>
             {
+                let from = expr.get_type(input.schema())?;
+                if from.is_floating() && field.data_type().is_integer() {
+                    return Err(into_datafusion(Error::invalid_argument(format!(
+                        "column '{name}' ({}) takes whole numbers, and what it is set to is {from}: say with CAST or round \
+                         which they become",
+                        type_spelling(field)
+                    ))));
+                }
                 Ok(expr.unalias().cast_to(field.data_type(), input.schema())?.alias(name))
             }
             _ => Ok(expr),
@@ -274,17 +283,11 @@ impl ExtensionPlanner for ChangePlanner {
 async fn changed(dml: DmlStatement, state: &SessionState, context: Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
     let table = source_as_provider(&dml.target)?;
     let Some(table) = table.downcast_ref::<MemTable>() else { return run(dml, state, context).await };
-    let mut seen = Vec::new();
-    for partition in &table.batches {
-        seen.push(partition.read().await.clone());
-    }
+    let seen = rows_of(table).await;
     let mut copy = copied(table, seen.clone())?;
     let mut counts = run(over(&dml, &copy)?, state, context.clone()).await?;
-    let mut held = Vec::new();
-    for partition in &table.batches {
-        held.push(Arc::clone(partition).write_owned().await);
-    }
-    if !held.iter().zip(&seen).all(|(now, seen)| are_same(now, seen)) {
+    let mut held = held(table).await;
+    if !are_same_rows(&held, &seen) {
         copy = copied(table, held.iter().map(|batches| batches.to_vec()).collect())?;
         counts = run(over(&dml, &copy)?, state, context.clone()).await?;
     }
@@ -302,6 +305,29 @@ fn copied(table: &MemTable, batches: Vec<Vec<RecordBatch>>) -> Result<Arc<MemTab
     let as_stored = |batches: Vec<RecordBatch>| batches.into_iter().map(|batch| with_schema(batch, &schema)).collect();
     let batches = batches.into_iter().map(as_stored).collect::<Result<_>>()?;
     Ok(Arc::new(MemTable::try_new(schema.clone(), batches)?))
+}
+
+/// The rows of a table as they are, by partition.
+pub(crate) async fn rows_of(table: &MemTable) -> Vec<Vec<RecordBatch>> {
+    let mut rows = Vec::new();
+    for partition in &table.batches {
+        rows.push(partition.read().await.clone());
+    }
+    rows
+}
+
+/// The same, which nobody else reads or writes meanwhile.
+pub(crate) async fn held(table: &MemTable) -> Vec<OwnedRwLockWriteGuard<Vec<RecordBatch>>> {
+    let mut held = Vec::new();
+    for partition in &table.batches {
+        held.push(Arc::clone(partition).write_owned().await);
+    }
+    held
+}
+
+/// Whether what is held are the rows that were seen.
+pub(crate) fn are_same_rows(held: &[OwnedRwLockWriteGuard<Vec<RecordBatch>>], seen: &[Vec<RecordBatch>]) -> bool {
+    held.len() == seen.len() && held.iter().zip(seen).all(|(now, seen)| are_same(now, seen))
 }
 
 /// Whether these are the very same rows.

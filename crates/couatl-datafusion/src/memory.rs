@@ -26,7 +26,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::query::Query;
 use crate::session::resolved;
 use crate::table::StreamTable;
-use crate::{catalog, from_datafusion, into_datafusion};
+use crate::{catalog, changes, from_datafusion, into_datafusion};
 
 /// Makes the table that a CREATE TABLE describes, of the rows of its query.
 ///
@@ -49,7 +49,8 @@ pub(crate) async fn create(state: SessionState, table: CreateMemoryTable) -> Res
         )));
     }
     let schema = state.schema_for_ref(place.clone()).map_err(from_datafusion)?;
-    if let Some(existing) = schema.table(&place.table).await.map_err(from_datafusion)? {
+    let existing = schema.table(&place.table).await.map_err(from_datafusion)?;
+    if let Some(existing) = &existing {
         if if_not_exists {
             return Ok(());
         }
@@ -60,6 +61,11 @@ pub(crate) async fn create(state: SessionState, table: CreateMemoryTable) -> Res
             return Err(Error::already_exists(format!("Table '{name}' already exists")));
         }
     }
+    let replaced = existing.as_ref().and_then(|existing| existing.downcast_ref::<MemTable>());
+    let seen = match replaced {
+        Some(replaced) => changes::rows_of(replaced).await,
+        None => Vec::new(),
+    };
     let columns = stored(input.schema().as_arrow())?;
     let plan = state.create_physical_plan(&input).await.map_err(from_datafusion)?;
     if plan.boundedness().is_unbounded() {
@@ -74,6 +80,23 @@ pub(crate) async fn create(state: SessionState, table: CreateMemoryTable) -> Res
     let batches = batches.into_iter().map(|batch| with_schema(batch, &columns)).collect::<DataFusionResult<_>>();
     let made = MemTable::try_new(columns, vec![batches.map_err(from_datafusion)?]).map_err(from_datafusion)?;
     let made = made.with_constraints(keys(constraints)).with_column_defaults(column_defaults.into_iter().collect());
+    // What it replaces is what was there, and nobody has written to it; nor can they from here on.
+    let schema = state.schema_for_ref(place.clone()).map_err(from_datafusion)?;
+    let now = schema.table(&place.table).await.map_err(from_datafusion)?;
+    let is_same = match (&existing, &now) {
+        (Some(existing), Some(now)) => replaced.is_none() && !now.is::<StreamTable>() || Arc::ptr_eq(existing, now),
+        (None, None) => true,
+        _ => false,
+    };
+    let held = match replaced {
+        Some(replaced) => changes::held(replaced).await,
+        None => Vec::new(),
+    };
+    if !is_same || !changes::are_same_rows(&held, &seen) {
+        return Err(Error::already_exists(format!(
+            "'{name}' was made, dropped, replaced or written to meanwhile: nothing has been changed; run the statement again"
+        )));
+    }
     catalog::put(&schema, &place.table, Arc::new(made), or_replace).map_err(from_datafusion)
 }
 

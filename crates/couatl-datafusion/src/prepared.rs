@@ -21,7 +21,7 @@ use parking_lot::RwLock;
 use crate::session::Session;
 use crate::statement::{datafusion_statement, parse_tokens};
 use crate::store::{storable, store};
-use crate::{from_datafusion, parameters};
+use crate::{from_datafusion, parameters, uuid_text};
 
 /// The most statements that a session keeps.
 const MOST_STATEMENTS: usize = 1_000;
@@ -212,8 +212,19 @@ fn constant(state: &SessionState, expr: Expr) -> Result<ScalarValue> {
 fn exactly(value: &ScalarValue, declared: &DataType, number: usize) -> Result<ScalarValue> {
     let array = value.to_array().map_err(from_datafusion)?;
     let field = Field::new(format!("${number}"), declared.clone(), true);
+    let is_text = matches!(array.data_type(), DataType::Utf8 | DataType::LargeUtf8);
+    if is_text && *declared == DataType::FixedSizeBinary(16) {
+        let uuid = uuid_text::scalar(value).map_err(from_datafusion)?;
+        return Ok(uuid.unwrap_or_else(|| value.clone()));
+    }
     if storable("", array.data_type(), &field).is_err() {
-        return value.cast_to(declared).map_err(from_datafusion);
+        if is_text {
+            return value.cast_to(declared).map_err(from_datafusion);
+        }
+        let (spelling, from) = (type_spelling(&field), array.data_type());
+        return Err(Error::invalid_argument(format!(
+            "parameter ${number} ({spelling}): cannot take a value of {from}"
+        )));
     }
     let stored = store(&array, &field).map_err(|misfit| {
         let spelling = type_spelling(&field);

@@ -95,7 +95,7 @@ impl FlightService for Flight {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        self.call("Handshake", false, self.service.handshake(request)).await
+        self.call("Handshake", true, self.service.handshake(request)).await
     }
 
     async fn list_flights(&self, _request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {

@@ -224,6 +224,7 @@ impl Server {
         for service in SERVICES {
             reporter.set_service_status(service, ServingStatus::NotServing).await;
         }
+        let is_busy = !session.queries().list().is_empty();
         let asked = Instant::now();
         let queries_end = queries.spawn(async move { session.shutdown(config.grace).await });
         tokio::pin!(queries_end);
@@ -242,7 +243,10 @@ impl Server {
         for service in SERVICES {
             reporter.clear_service_status(service).await;
         }
-        // Results that are made may still be on their way.
+        // Results that are made may still be on their way, and who has them closes what it has opened.
+        if is_busy {
+            tokio::time::sleep(LAST_WORDS.min(config.grace.saturating_sub(asked.elapsed()))).await;
+        }
         closing.cancel();
         calls.close();
         // Who has no call, and does not close its connection either, is not waited for.
