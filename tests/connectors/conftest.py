@@ -14,7 +14,7 @@ CONNECTORS = ROOT / "examples" / "connectors"
 sys.path[:0] = [str(ROOT / "tests" / "python"), str(CONNECTORS)]
 
 import pytest  # noqa: E402
-from harness import Server, kill_group, queries, query_running, run, wait_until  # noqa: E402
+from harness import Server, error, queries, query_running, run, wait_until, watched  # noqa: E402
 
 TEST_LIMIT = 15.0
 #: How long an idle source may take to notice that its query has been killed, in seconds.
@@ -35,16 +35,12 @@ def shared(tmp_path_factory):
 @pytest.fixture
 def server(shared):
     """The server of a module. After each test, it answers and runs nothing."""
-    watchdog = threading.Timer(TEST_LIMIT, kill_group, [shared.process])
-    watchdog.start()
-    try:
+    with watched(shared, TEST_LIMIT):
         yield shared
         assert shared.alive(), f"the server died: {shared.log.read_text()[-4000:]}"
         with shared.connect() as connection:
             wait_until(lambda: not queries(connection), f"an end of {queries(connection)}")
         assert "is left behind" not in shared.log.read_text(), shared.log.read_text()
-    finally:
-        watchdog.cancel()
 
 
 @pytest.fixture
@@ -116,3 +112,28 @@ def reading(server):
     yield start
     for reader in started:
         reader.close()
+
+
+@pytest.fixture
+def inserting(server, connection):
+    """Starts inserts that wait for something, and gives what kills them: they say so, and are gone."""
+
+    def start(sql):
+        ended = []
+
+        def insert():
+            with server.connect() as other:
+                ended.append(error(other, sql))
+
+        thread = threading.Thread(target=insert)
+        thread.start()
+
+        def kill(patience):
+            run(connection, f"KILL QUERY '{query_running(connection, sql)}'")
+            thread.join(patience)
+            assert "ancel" in ended[0]
+            wait_until(lambda: not queries(connection), "the query's end", 2)
+
+        return kill
+
+    return start

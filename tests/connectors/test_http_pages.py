@@ -153,14 +153,18 @@ def test_the_pause_is_as_long_as_the_server_says(api, source, connection):
     assert 1 <= time.monotonic() - began < 3
 
 
-def test_a_pause_can_be_killed(api, source, reading):
+def kill_at_the_second_page(api, source, reading):
     api.page("/1", {"items": [1], "next": "/2"})
-    api.page("/2", "later", 429, Retry_After="3600")
     source(items="items", mode="streaming")
     reader = reading(ITEMS)
     assert reader.take(1) == items(1)
     wait_until(lambda: "/2" in api.paths(), "the second page")
     reader.kill()
+
+
+def test_a_pause_can_be_killed(api, source, reading):
+    api.page("/2", "later", 429, Retry_After="3600")
+    kill_at_the_second_page(api, source, reading)
 
 
 def test_a_server_that_always_wants_a_pause_is_an_error(api, source, connection):
@@ -185,13 +189,8 @@ def test_without_a_server_it_says_so(stream, connection):
 
 
 def test_a_server_that_is_silent_can_be_killed(api, source, reading):
-    api.page("/1", {"items": [1], "next": "/2"})
     api.page("/2", None)
-    source(items="items", mode="streaming")
-    reader = reading(ITEMS)
-    assert reader.take(1) == items(1)
-    wait_until(lambda: "/2" in api.paths(), "the second page")
-    reader.kill()
+    kill_at_the_second_page(api, source, reading)
 
 
 def test_a_limit_ends_it(api, source, connection):

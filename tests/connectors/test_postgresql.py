@@ -12,7 +12,7 @@ from couatl import _writing
 from couatl.sinks import Columns
 from couatl.testing import rows as rows_of
 from couatl.testing import rows_and_state
-from harness import PATIENCE, create, error, queries, query_running, rows, run, wait_for_text, wait_until
+from harness import PATIENCE, create, error, query_running, rows, run, wait_for_text, wait_until
 from postgresql import PostgresSink, PostgresTable
 
 
@@ -237,7 +237,7 @@ def test_a_source_that_fails_leaves_nothing(database, sink, connection, tmp_path
     assert sold(database) == []
 
 
-def test_an_insert_that_is_killed_leaves_nothing(database, sink, server, connection, tmp_path):
+def test_an_insert_that_is_killed_leaves_nothing(database, sink, connection, tmp_path, inserting):
     """It is killed when its first rows are there."""
     mark = tmp_path / "mark"
     body = f"""
@@ -251,19 +251,9 @@ def test_an_insert_that_is_killed_leaves_nothing(database, sink, server, connect
             time.sleep(0.01)
     """
     create(connection, "slow", "n int64, item string", body)
-    ended = []
-
-    def insert():
-        with server.connect() as other:
-            ended.append(error(other, "INSERT INTO sold SELECT n, item FROM slow"))
-
-    inserting = threading.Thread(target=insert)
-    inserting.start()
+    kill = inserting("INSERT INTO sold SELECT n, item FROM slow")
     wait_for_text(mark, "here")
-    run(connection, f"KILL QUERY '{query_running(connection, 'INSERT INTO sold')}'")
-    inserting.join(PATIENCE)
-    assert "ancel" in ended[0]
-    wait_until(lambda: not queries(connection), "the query's end", 2)
+    kill(PATIENCE)
     assert sold(database) == [] and backends(database) == []
 
 
@@ -302,21 +292,11 @@ def test_a_cancel_ends_a_wait_for_a_lock(database, url, sink, locked):
     assert ended
 
 
-def test_a_kill_ends_an_insert_that_waits_for_a_lock(database, sink, locked, server, connection):
+def test_a_kill_ends_an_insert_that_waits_for_a_lock(database, sink, locked, inserting):
     is_waited_for = locked("sold")
-    ended = []
-
-    def insert():
-        with server.connect() as other:
-            ended.append(error(other, "INSERT INTO sold VALUES (1, 'a')"))
-
-    inserting = threading.Thread(target=insert)
-    inserting.start()
+    kill = inserting("INSERT INTO sold VALUES (1, 'a')")
     wait_until(is_waited_for, "a wait for the lock")
-    run(connection, f"KILL QUERY '{query_running(connection, 'INSERT INTO sold')}'")
-    inserting.join(2)
-    assert "ancel" in ended[0]
-    wait_until(lambda: not queries(connection), "the query's end", 2)
+    kill(2)
 
 
 def test_a_kill_ends_a_source_that_waits_for_a_lock(orders, table, locked, reading):

@@ -45,27 +45,34 @@ def drained(thing, **options):
     return items, error
 
 
+class Stepping:
+    """A part that does these steps: raise, call, or return."""
+
+    def __init__(self, steps, log):
+        self.steps = iter(steps)
+        self.log = log
+
+    def next_batch(self):
+        step = next(self.steps)
+        if isinstance(step, BaseException):
+            raise step
+        return step() if callable(step) else step
+
+    def close(self):
+        if self.log is not None:
+            self.log.append("close")
+
+
 def stateless(lib, steps, log=None):
-    """A dynamic source of one part that does these steps: raise, call, or return."""
+    """A dynamic source of one part that does these steps."""
 
-    class Steps(lib.StatelessSourcePartition):
-        def __init__(self):
-            self.steps = iter(steps)
-
-        def next_batch(self):
-            step = next(self.steps)
-            if isinstance(step, BaseException):
-                raise step
-            return step() if callable(step) else step
-
-        def close(self):
-            if log is not None:
-                log.append("close")
+    class Steps(Stepping, lib.StatelessSourcePartition):
+        pass
 
     class Source(lib.DynamicSource):
         def build(self, step_id, worker_index, worker_count):
             assert (worker_index, worker_count) == (0, 1)
-            return Steps()
+            return Steps(steps, log)
 
     return Source()
 
@@ -73,23 +80,10 @@ def stateless(lib, steps, log=None):
 def stateful(lib, steps, log=None):
     """The same, of one part that has a state."""
 
-    class Steps(lib.StatefulSourcePartition):
-        def __init__(self):
-            self.steps = iter(steps)
-
-        def next_batch(self):
-            step = next(self.steps)
-            if isinstance(step, BaseException):
-                raise step
-            return step() if callable(step) else step
-
+    class Steps(Stepping, lib.StatefulSourcePartition):
         def snapshot(self):
             if log is not None:
                 log.append("snapshot")
-
-        def close(self):
-            if log is not None:
-                log.append("close")
 
     class Source(lib.FixedPartitionedSource):
         def list_parts(self):
@@ -97,7 +91,7 @@ def stateful(lib, steps, log=None):
 
         def build_part(self, step_id, for_part, resume_state):
             assert (for_part, resume_state) == ("only", None)
-            return Steps()
+            return Steps(steps, log)
 
     return Source()
 

@@ -12,32 +12,17 @@ from couatl._reading import reading
 from couatl.compat import pyspark as compat
 from couatl.compat.pyspark import as_source
 from couatl.testing import Columns, rows, write
+from pyspark_shapes import ONE, STRUCT, TWO, datasource, types
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    datasource = pytest.importorskip("pyspark.sql.datasource")
     from pyspark.serializers import read_int
-    from pyspark.sql import types
     from pyspark.sql.datasource_internal import _SimpleStreamReaderWrapper
     from pyspark.sql.streaming.datasource import ReadAllAvailable, ReadMaxRows
     from pyspark.sql.worker import plan_data_source_read
     from pyspark.worker_util import pickleSer
 
 pa = pytest.importorskip("pyarrow")
-
-TWO = Columns(["id", "name"], ["int64", "string"])
-ONE = Columns(["id"], ["int64"])
-STRUCT = types.StructType().add("id", types.LongType()).add("name", types.StringType())
-
-
-@pytest.fixture
-def away(monkeypatch):
-    """A process that is not at home in UTC."""
-    monkeypatch.setenv("TZ", "America/New_York")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 class Numbers(datasource.DataSource):

@@ -1,16 +1,10 @@
 """PySpark's schemas: DDL text without a JVM to parse it, the library's structs, and our columns, both ways."""
 
-import warnings
-
 import pytest
 from couatl.compat._pyspark_types import columns_text, struct_json_of, struct_of
 from couatl.compat.pyspark import as_source
 from couatl.testing import Columns
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    datasource = pytest.importorskip("pyspark.sql.datasource")
-    from pyspark.sql import types
+from pyspark_shapes import datasource, types
 
 
 def schema_of(found):

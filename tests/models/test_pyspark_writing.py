@@ -2,7 +2,6 @@
 
 import io
 import threading
-import time
 import warnings
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,31 +13,16 @@ from couatl._writing import writing
 from couatl.compat import pyspark as compat
 from couatl.compat.pyspark import as_sink
 from couatl.testing import Columns, write
+from pyspark_shapes import ONE, STRUCT, TWO, datasource, types
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    datasource = pytest.importorskip("pyspark.sql.datasource")
     from pyspark.serializers import write_int, write_with_length
-    from pyspark.sql import types
     from pyspark.sql.pandas.types import to_arrow_schema
     from pyspark.sql.worker import write_into_data_source
     from pyspark.worker_util import pickleSer
 
 pa = pytest.importorskip("pyarrow")
-
-TWO = Columns(["id", "name"], ["int64", "string"])
-ONE = Columns(["id"], ["int64"])
-STRUCT = types.StructType().add("id", types.LongType()).add("name", types.StringType())
-
-
-@pytest.fixture
-def away(monkeypatch):
-    """A process that is not at home in UTC."""
-    monkeypatch.setenv("TZ", "America/New_York")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 @dataclass
@@ -166,7 +150,7 @@ def test_no_rows_are_a_task_too(log):
     assert log[1:] == [("commit", [Message(0)])]
 
 
-def test_rows_are_pulled_while_they_are_pushed(log):
+def write_ten_rows():
     sink = writing(Log, {}, ONE)
     sink.open()
     for n in range(10):
@@ -174,6 +158,10 @@ def test_rows_are_pulled_while_they_are_pushed(log):
     sink.flush()
     sink.commit()
     sink.close()
+
+
+def test_rows_are_pulled_while_they_are_pushed(log):
+    write_ten_rows()
     assert log[1:] == [*((n,) for n in range(10)), ("commit", [Message(10)])]
 
 
@@ -216,13 +204,7 @@ def test_a_writer_that_has_enough_is_not_waited_for(monkeypatch, log):
             log.append(next(iterator))
 
     monkeypatch.setattr(Log, "writer", lambda self, schema, overwrite: First(log))
-    sink = writing(Log, {}, ONE)
-    sink.open()
-    for n in range(10):
-        sink.write([n])
-    sink.flush()
-    sink.commit()
-    sink.close()
+    write_ten_rows()
     assert log == [(0,), ("commit", [None])]
 
 

@@ -1,9 +1,7 @@
 """One server for the tests of a file, and the promise that none of them leaves anything running in it."""
 
-import threading
-
 import pytest
-from harness import Server, kill_group, queries, value, wait_until
+from harness import Server, queries, value, wait_until, watched
 
 TEST_LIMIT = 60.0
 
@@ -37,10 +35,7 @@ def shared(tmp_path_factory):
 @pytest.fixture
 def server(shared):
     """The shared server. After the test it answers and runs nothing; a test that hangs loses it, and fails."""
-    server = shared.get()
-    watchdog = threading.Timer(TEST_LIMIT, kill_group, [server.process])
-    watchdog.start()
-    try:
+    with watched(shared.get(), TEST_LIMIT) as server:
         yield server
         assert server.alive(), f"the server died: {server.log.read_text()[-4000:]}"
         with server.connect() as connection:
@@ -51,14 +46,18 @@ def server(shared):
                 shared.end()
                 raise AssertionError(f"left running: {running}") from left
             assert value(connection, "SELECT 1") == 1
-    finally:
-        watchdog.cancel()
 
 
 @pytest.fixture
 def connection(server):
     with server.connect() as connection:
         yield connection
+
+
+@pytest.fixture
+def notes(tmp_path):
+    """The file that Python on a server writes to, to tell what it has done."""
+    return tmp_path / "notes"
 
 
 @pytest.fixture

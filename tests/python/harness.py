@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,44 @@ from adbc_driver_flightsql import dbapi
 
 COUATL = Path(sys.executable).parent / "couatl"
 PATIENCE = 15.0
+NOTES = """
+{imports}
+
+def note(word):
+    with open({path!r}, "a") as file:
+        file.write(word + "\\n")
+
+def init():
+    note("init")
+
+def deinit():
+    note("deinit")
+"""
+
+# What a program loads to read a time of day that is ahead, by the seconds in a file.
+AHEAD = r"""
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile long *ahead;
+
+__attribute__((constructor)) static void begin(void) {
+    int file = open(getenv("SECONDS_AHEAD"), O_RDONLY);
+    void *mapped = mmap(0, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
+    close(file);
+    ahead = mapped == MAP_FAILED ? 0 : mapped;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    int failed = syscall(SYS_clock_gettime, clock, time);
+    if (!failed && clock == CLOCK_REALTIME && ahead) time->tv_sec += *ahead;
+    return failed;
+}
+"""
 
 
 def wait_until(condition, what, patience=PATIENCE):
@@ -70,6 +109,32 @@ class Server:
 
     def connect(self):
         return dbapi.connect(self.uri, autocommit=True)
+
+
+@contextlib.contextmanager
+def watched(server, limit):
+    """A server that is killed when this takes longer: a test that hangs loses it, and fails."""
+    watchdog = threading.Timer(limit, kill_group, [server.process])
+    watchdog.start()
+    try:
+        yield server
+    finally:
+        watchdog.cancel()
+
+
+class Clock:
+    """The time of day of programs on Linux, which can be moved on; whoever waits does so by another clock."""
+
+    def __init__(self, folder):
+        library, self.file = Path(folder) / "ahead.so", Path(folder) / "ahead"
+        subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=AHEAD, check=True, text=True)
+        self.file.write_bytes(struct.pack("l", 0))
+        self.environment = {"LD_PRELOAD": str(library), "SECONDS_AHEAD": str(self.file)}
+
+    def move_on(self, seconds):
+        """From now on it is so much later than it is. The file is mapped, and never without its content."""
+        with self.file.open("r+b") as file:
+            file.write(struct.pack("l", seconds))
 
 
 class Network:
@@ -134,6 +199,16 @@ def create(connection, name, columns, body, **settings):
     run(
         connection, f"CREATE OR REPLACE EXTERNAL STREAM {name} ({columns}) AS $body$\n{body}\n$body$ SETTINGS {written}"
     )
+
+
+def noting(path, imports, body):
+    """A body that imports this, and takes notes in a file of the test, one word a line."""
+    return NOTES.format(path=str(path), imports=imports.strip()) + body
+
+
+def words(notes):
+    """What has been noted."""
+    return notes.read_text().split() if notes.exists() else []
 
 
 def quoted(value):

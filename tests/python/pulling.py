@@ -70,5 +70,30 @@ class Opened(Source):
         self.closes += 1
 
 
+class Batches:
+    """What a partition of these batches does: it gives them, raises what is an error, and ends."""
+
+    end = StopIteration
+
+    def __init__(self, *batches, awake=None):
+        self.batches = list(batches)
+        self.awake = awake
+        self.closes = 0
+
+    def take(self):
+        if not self.batches:
+            raise self.end
+        batch = self.batches.pop(0)
+        if isinstance(batch, BaseException):
+            raise batch
+        return batch
+
+    def next_awake(self):
+        return self.awake
+
+    def snapshot(self):
+        return len(self.batches)
+
+
 def opened(source):
     return reading(source, {}).open("")

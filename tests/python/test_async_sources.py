@@ -14,7 +14,7 @@ from couatl import _awaited, _threads
 from couatl._reading import reading
 from couatl.sources import AsyncPartition, AsyncSource, PushSource
 from couatl.testing import rows
-from pulling import SOON, Elsewhere, Opened, asleep, nothing_left_running, pulled  # noqa: F401
+from pulling import SOON, Batches, Elsewhere, Opened, asleep, nothing_left_running, pulled  # noqa: F401
 
 
 class Awaiting(AsyncSource):
@@ -86,26 +86,12 @@ def test_open_that_gives_nothing_asynchronous():
         rows(Awaiting(lambda: [1]))
 
 
-class AsyncBatched(AsyncPartition):
-    def __init__(self, *batches, awake=None):
-        self.batches = list(batches)
-        self.awake = awake
-        self.closes = 0
+class AsyncBatched(Batches, AsyncPartition):
+    end = StopAsyncIteration
 
     async def next_batch(self):
         await asyncio.sleep(0)
-        if not self.batches:
-            raise StopAsyncIteration
-        batch = self.batches.pop(0)
-        if isinstance(batch, BaseException):
-            raise batch
-        return batch
-
-    def next_awake(self):
-        return self.awake
-
-    def snapshot(self):
-        return len(self.batches)
+        return self.take()
 
     async def close(self):
         await asyncio.sleep(0)

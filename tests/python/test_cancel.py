@@ -14,29 +14,19 @@ from harness import (
     Network,
     create,
     kill_group,
+    noting,
     queries,
     query_running,
     rows,
     run,
     wait_for_text,
     wait_until,
+    words,
 )
 from test_faults import CANCELLED, NOT_CANCELLABLE, Caller, field, fields, sql_message, statement
 
-# What every body below begins with: notes in a file of the test, one word a line.
-NOTES = """
-import builtins, time
-
-def note(word):
-    with open({path!r}, "a") as file:
-        file.write(word + "\\n")
-
-def init():
-    note("init")
-
-def deinit():
-    note("deinit")
-"""
+# What every body below imports.
+IMPORTS = "import builtins, time"
 
 SUSPENDED = """
 def read():
@@ -152,12 +142,7 @@ FUNCTIONS = {"read_function_name": "read", "init_function_name": "init", "deinit
 
 def create_noted(connection, name, path, body, mode="streaming", **settings):
     """Makes a stream of a body that takes notes."""
-    create(connection, name, "n int64", NOTES.format(path=str(path)) + body, mode=mode, **FUNCTIONS, **settings)
-
-
-@pytest.fixture
-def notes(tmp_path):
-    return tmp_path / "notes"
+    create(connection, name, "n int64", noting(path, IMPORTS, body), mode=mode, **FUNCTIONS, **settings)
 
 
 @pytest.fixture
@@ -168,10 +153,6 @@ def stream(connection, notes):
         create_noted(connection, "endless", notes, body, mode, **settings)
 
     return make
-
-
-def words(notes):
-    return notes.read_text().split() if notes.exists() else []
 
 
 def assert_ended(connection, notes, patience=PATIENCE):
@@ -362,9 +343,11 @@ def test_kill_before_the_first_row(server, connection, stream, notes):
 
 
 def test_kill_in_a_sinks_busy_loop(server, connection, notes):
-    body = NOTES.format(path=str(notes)) + (
+    body = noting(
+        notes,
+        IMPORTS,
         "def write(n):\n    note('busy')\n    try:\n        i = 0\n        while True:\n            i += 1\n"
-        "    finally:\n        note('finally')\n"
+        "    finally:\n        note('finally')\n",
     )
     settings = {"write_function_name": "write", "init_function_name": "init", "deinit_function_name": "deinit"}
     create(connection, "sink", "n int64", body, **settings)
@@ -405,7 +388,7 @@ def read():
 
 
 def test_insert_ends_when_its_client_is_killed(server, connection, notes):
-    body = NOTES.format(path=str(notes)) + "def write(n):\n    note('busy')\n    while True: time.sleep(0.01)\n"
+    body = noting(notes, IMPORTS, "def write(n):\n    note('busy')\n    while True: time.sleep(0.01)\n")
     settings = {"write_function_name": "write", "init_function_name": "init", "deinit_function_name": "deinit"}
     create(connection, "sink", "n int64", body, **settings)
     client = subprocess.Popen(
@@ -490,7 +473,7 @@ def test_deinit_follows_the_end_once(connection, stream, notes):
 
 
 def test_no_deinit_after_a_failed_init(connection, notes):
-    body = NOTES.format(path=str(notes)) + "def fail():\n    note('fail')\n    1 / 0\n\ndef read():\n    note('read')\n"
+    body = noting(notes, IMPORTS, "def fail():\n    note('fail')\n    1 / 0\n\ndef read():\n    note('read')\n")
     create(connection, "endless", "n int64", body, **{**FUNCTIONS, "init_function_name": "fail"})
     with pytest.raises(connection.Error, match="ZeroDivisionError"):
         rows(connection, "SELECT n FROM endless")

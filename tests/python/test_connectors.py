@@ -3,29 +3,27 @@
 import threading
 
 import pytest
-from harness import PATIENCE, create, error, queries, query_running, rows, run, value, wait_for_text, wait_until
+from harness import (
+    PATIENCE,
+    create,
+    error,
+    noting,
+    queries,
+    query_running,
+    rows,
+    run,
+    value,
+    wait_for_text,
+    wait_until,
+    words,
+)
 
-NOTES = """
+IMPORTS = """
 import datetime, threading, time
 from couatl.sinks import Sink
 from couatl.sources import AsyncPartition, AsyncSource, Partition, PollingSource, PushSource, Source
-
-def note(word):
-    with open({path!r}, "a") as file:
-        file.write(word + "\\n")
-
-def init():
-    note("init")
-
-def deinit():
-    note("deinit")
 """
 FUNCTIONS = {"init_function_name": "init", "deinit_function_name": "deinit"}
-
-
-@pytest.fixture
-def notes(tmp_path):
-    return tmp_path / "notes"
 
 
 @pytest.fixture
@@ -34,13 +32,9 @@ def stream(connection, notes):
 
     def make(body, columns="n int64", **settings):
         settings = {"mode": "streaming", "read_function_name": "It", **FUNCTIONS, **settings}
-        create(connection, "made", columns, NOTES.format(path=str(notes)) + body, **settings)
+        create(connection, "made", columns, noting(notes, IMPORTS, body), **settings)
 
     return make
-
-
-def words(notes):
-    return notes.read_text().split() if notes.exists() else []
 
 
 PARTS = """

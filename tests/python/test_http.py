@@ -349,6 +349,17 @@ def test_an_answer_without_chunks_is_whole_or_none(server, connection):
     assert b"ValueError: no" in broken
 
 
+def wait_until_ending(server):
+    def is_ending():
+        try:
+            urllib.request.urlopen(f"{server.http}/readyz", timeout=20).close()
+        except urllib.error.HTTPError as error:
+            return error.code == 503
+        return False
+
+    wait_until(is_ending, "readyz says that the server ends")
+
+
 def test_the_end_is_told(own_server):
     server = own_server("--grace", "10")
     with server.connect() as connection:
@@ -359,15 +370,7 @@ def test_the_end_is_told(own_server):
             batches = cursor.fetch_record_batch()
             batches.read_next_batch()
             server.process.terminate()
-
-            def is_ending():
-                try:
-                    urllib.request.urlopen(f"{server.http}/readyz", timeout=20).close()
-                except urllib.error.HTTPError as error:
-                    return error.code == 503
-                return False
-
-            wait_until(is_ending, "readyz says that the server ends")
+            wait_until_ending(server)
             error, _ = refusal(server, "SELECT 1")
             assert (error.code, error.headers["retry-after"]) == (503, "1")
             cursor.adbc_cancel()
@@ -404,15 +407,7 @@ def test_what_is_asked_over_http_alone_is_answered_before_the_end(own_server, tm
 
         wait_until(running, "the queries run")
         server.process.terminate()
-
-        def is_ending():
-            try:
-                urllib.request.urlopen(f"{server.http}/readyz", timeout=20).close()
-            except urllib.error.HTTPError as error:
-                return error.code == 503
-            return False
-
-        wait_until(is_ending, "readyz says that the server ends")
+        wait_until_ending(server)
         go.touch()
         selected, inserted, counted = [answer.result(PATIENCE) for answer in answers]
     assert selected[1] == b"1\n2\n" and counted[1] == b"2\n"

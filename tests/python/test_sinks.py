@@ -16,11 +16,6 @@ def note(*what):
 
 
 @pytest.fixture
-def notes(tmp_path):
-    return tmp_path / "notes"
-
-
-@pytest.fixture
 def sink(connection, notes):
     def make(columns, body, **settings):
         text = NOTES.format(path=str(notes)) + body

@@ -18,6 +18,16 @@ from couatl.testing import write
 from pulling import SOON, Elsewhere, asleep, nothing_left_running  # noqa: F401
 
 TWO = {"id": "int64", "name": "string"}
+FAILURES = pytest.mark.parametrize(
+    ("fails", "order"),
+    [
+        ("open", ["open"]),
+        ("write", ["open", "write", "abort", "close"]),
+        ("flush", ["open", "write", "flush", "abort", "close"]),
+        ("commit", ["open", "write", "flush", "commit", "abort", "close"]),
+        ("close", ["open", "write", "flush", "commit", "close"]),
+    ],
+)
 
 
 class Recorded(Sink):
@@ -73,16 +83,7 @@ def test_no_rows_are_no_block():
     assert sink.order == ["open", "flush", "commit", "close"]
 
 
-@pytest.mark.parametrize(
-    ("fails", "order"),
-    [
-        ("open", ["open"]),
-        ("write", ["open", "write", "abort", "close"]),
-        ("flush", ["open", "write", "flush", "abort", "close"]),
-        ("commit", ["open", "write", "flush", "commit", "abort", "close"]),
-        ("close", ["open", "write", "flush", "commit", "close"]),
-    ],
-)
+@FAILURES
 def test_after_errors(fails, order):
     sink = Recorded(fails)
     with pytest.raises(ValueError, match=f"{fails} fails"):
@@ -399,16 +400,7 @@ def test_an_asynchronous_sink_is_awaited_on_a_loop_of_its_own():
     assert loop.is_closed()
 
 
-@pytest.mark.parametrize(
-    ("fails", "order"),
-    [
-        ("open", ["open"]),
-        ("write", ["open", "write", "abort", "close"]),
-        ("flush", ["open", "write", "flush", "abort", "close"]),
-        ("commit", ["open", "write", "flush", "commit", "abort", "close"]),
-        ("close", ["open", "write", "flush", "commit", "close"]),
-    ],
-)
+@FAILURES
 def test_errors_in_an_asynchronous_sink(fails, order):
     sink = Awaited(fails)
     with pytest.raises(ValueError, match=f"{fails} fails") as raised:

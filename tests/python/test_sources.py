@@ -19,7 +19,7 @@ from couatl._columns import Columns
 from couatl._reading import reading
 from couatl.sources import Partition, PollingSource, Retry, Source
 from couatl.testing import rows, rows_and_state
-from pulling import SOON, Opened, asleep, nothing_left_running, pulled  # noqa: F401
+from pulling import SOON, Batches, Opened, asleep, nothing_left_running, pulled  # noqa: F401
 
 MODULES = [
     module.name for module in pkgutil.iter_modules(couatl.__path__) if module.name not in ("__main__", "_couatl")
@@ -123,27 +123,9 @@ def test_options_are_for_classes():
 # Partitions
 
 
-class Batched(Partition):
-    """Gives these batches; raises what is an error, and ends."""
-
-    def __init__(self, *batches, awake=None):
-        self.batches = list(batches)
-        self.awake = awake
-        self.closes = 0
-
+class Batched(Batches, Partition):
     def next_batch(self):
-        if not self.batches:
-            raise StopIteration
-        batch = self.batches.pop(0)
-        if isinstance(batch, BaseException):
-            raise batch
-        return batch
-
-    def next_awake(self):
-        return self.awake
-
-    def snapshot(self):
-        return len(self.batches)
+        return self.take()
 
     def close(self):
         self.closes += 1

@@ -34,10 +34,9 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, collect};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::into_datafusion;
-use crate::memory::{not_cancelled, with_schema};
+use crate::memory::{are_same_rows, has_subquery, held, not_cancelled, rows_of, with_schema};
 use crate::table::StreamTable;
 
 /// The plan, in which each UPDATE and DELETE changes the rows that it names, and no others.
@@ -124,13 +123,6 @@ fn is_about(names: &[TableReference], filter: &Filter) -> bool {
     !has_subquery(&filter.predicate)
         && !filter.predicate.contains_outer()
         && filter.predicate.column_refs().iter().all(|column| column.relation.as_ref().is_none_or(is_own))
-}
-
-fn has_subquery(expr: &Expr) -> bool {
-    let is_subquery = |expr: &Expr| {
-        Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
-    };
-    expr.exists(is_subquery).unwrap_or(true)
 }
 
 /// The plan whose values have the types of their columns: how wide an expression is, is known once its parts have been
@@ -286,14 +278,14 @@ async fn changed(dml: DmlStatement, state: &SessionState, context: Arc<TaskConte
     let seen = rows_of(table).await;
     let mut copy = copied(table, seen.clone())?;
     let mut counts = run(over(&dml, &copy)?, state, context.clone()).await?;
-    let mut held = held(table).await;
-    if !are_same_rows(&held, &seen) {
-        copy = copied(table, held.iter().map(|batches| batches.to_vec()).collect())?;
+    let mut locked = held(table).await;
+    if !are_same_rows(&locked, &seen) {
+        copy = copied(table, locked.iter().map(|batches| batches.to_vec()).collect())?;
         counts = run(over(&dml, &copy)?, state, context.clone()).await?;
     }
     not_cancelled(&context).await?;
-    for (held, changed) in held.iter_mut().zip(&copy.batches) {
-        **held = changed.read().await.clone();
+    for (rows, changed) in locked.iter_mut().zip(&copy.batches) {
+        **rows = changed.read().await.clone();
     }
     Ok(counts)
 }
@@ -305,38 +297,6 @@ fn copied(table: &MemTable, batches: Vec<Vec<RecordBatch>>) -> Result<Arc<MemTab
     let as_stored = |batches: Vec<RecordBatch>| batches.into_iter().map(|batch| with_schema(batch, &schema)).collect();
     let batches = batches.into_iter().map(as_stored).collect::<Result<_>>()?;
     Ok(Arc::new(MemTable::try_new(schema.clone(), batches)?))
-}
-
-/// The rows of a table as they are, by partition.
-pub(crate) async fn rows_of(table: &MemTable) -> Vec<Vec<RecordBatch>> {
-    let mut rows = Vec::new();
-    for partition in &table.batches {
-        rows.push(partition.read().await.clone());
-    }
-    rows
-}
-
-/// The same, which nobody else reads or writes meanwhile.
-pub(crate) async fn held(table: &MemTable) -> Vec<OwnedRwLockWriteGuard<Vec<RecordBatch>>> {
-    let mut held = Vec::new();
-    for partition in &table.batches {
-        held.push(Arc::clone(partition).write_owned().await);
-    }
-    held
-}
-
-/// Whether what is held are the rows that were seen.
-pub(crate) fn are_same_rows(held: &[OwnedRwLockWriteGuard<Vec<RecordBatch>>], seen: &[Vec<RecordBatch>]) -> bool {
-    held.len() == seen.len() && held.iter().zip(seen).all(|(now, seen)| are_same(now, seen))
-}
-
-/// Whether these are the very same rows.
-fn are_same(now: &[RecordBatch], seen: &[RecordBatch]) -> bool {
-    let same = |(now, seen): (&RecordBatch, &RecordBatch)| {
-        now.num_rows() == seen.num_rows()
-            && now.columns().iter().zip(seen.columns()).all(|(now, seen)| Arc::ptr_eq(now, seen))
-    };
-    now.len() == seen.len() && now.iter().zip(seen).all(same)
 }
 
 /// The statement, about a copy of its table: what is planned reads it as well.

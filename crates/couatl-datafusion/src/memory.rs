@@ -22,11 +22,12 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, collect,
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::query::Query;
 use crate::session::resolved;
 use crate::table::StreamTable;
-use crate::{catalog, changes, from_datafusion, into_datafusion};
+use crate::{catalog, from_datafusion, into_datafusion};
 
 /// Makes the table that a CREATE TABLE describes, of the rows of its query.
 ///
@@ -63,7 +64,7 @@ pub(crate) async fn create(state: SessionState, table: CreateMemoryTable) -> Res
     }
     let replaced = existing.as_ref().and_then(|existing| existing.downcast_ref::<MemTable>());
     let seen = match replaced {
-        Some(replaced) => changes::rows_of(replaced).await,
+        Some(replaced) => rows_of(replaced).await,
         None => Vec::new(),
     };
     let columns = stored(input.schema().as_arrow())?;
@@ -88,11 +89,11 @@ pub(crate) async fn create(state: SessionState, table: CreateMemoryTable) -> Res
         (None, None) => true,
         _ => false,
     };
-    let held = match replaced {
-        Some(replaced) => changes::held(replaced).await,
+    let locked = match replaced {
+        Some(replaced) => held(replaced).await,
         None => Vec::new(),
     };
-    if !is_same || !changes::are_same_rows(&held, &seen) {
+    if !is_same || !are_same_rows(&locked, &seen) {
         return Err(Error::already_exists(format!(
             "'{name}' was made, dropped, replaced or written to meanwhile: nothing has been changed; run the statement again"
         )));
@@ -127,18 +128,47 @@ fn keys(constraints: Constraints) -> Constraints {
 }
 
 fn is_constant(value: &Expr) -> bool {
-    let reads = |expr: &Expr| {
-        Ok(matches!(
-            expr,
-            Expr::ScalarSubquery(_)
-                | Expr::InSubquery(_)
-                | Expr::Exists(_)
-                | Expr::SetComparison(_)
-                | Expr::Column(_)
-                | Expr::OuterReferenceColumn(_, _)
-        ))
+    !has_subquery(value) && !value.contains_outer() && value.column_refs().is_empty()
+}
+
+/// Whether an expression reads rows of its own.
+pub(crate) fn has_subquery(expr: &Expr) -> bool {
+    let is_subquery = |expr: &Expr| {
+        Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
     };
-    !value.exists(reads).unwrap_or(true)
+    expr.exists(is_subquery).unwrap_or(true)
+}
+
+/// The rows of a table as they are, by partition.
+pub(crate) async fn rows_of(table: &MemTable) -> Vec<Vec<RecordBatch>> {
+    let mut rows = Vec::new();
+    for partition in &table.batches {
+        rows.push(partition.read().await.clone());
+    }
+    rows
+}
+
+/// The same, which nobody else reads or writes meanwhile.
+pub(crate) async fn held(table: &MemTable) -> Vec<OwnedRwLockWriteGuard<Vec<RecordBatch>>> {
+    let mut held = Vec::new();
+    for partition in &table.batches {
+        held.push(Arc::clone(partition).write_owned().await);
+    }
+    held
+}
+
+/// Whether what is held are the rows that were seen.
+pub(crate) fn are_same_rows(held: &[OwnedRwLockWriteGuard<Vec<RecordBatch>>], seen: &[Vec<RecordBatch>]) -> bool {
+    held.len() == seen.len() && held.iter().zip(seen).all(|(now, seen)| are_same(now, seen))
+}
+
+/// Whether these are the very same rows.
+fn are_same(now: &[RecordBatch], seen: &[RecordBatch]) -> bool {
+    let same = |(now, seen): (&RecordBatch, &RecordBatch)| {
+        now.num_rows() == seen.num_rows()
+            && now.columns().iter().zip(seen.columns()).all(|(now, seen)| Arc::ptr_eq(now, seen))
+    };
+    now.len() == seen.len() && now.iter().zip(seen).all(same)
 }
 
 /// The same rows as those of a table, which says more of its columns, or less, than a query does: names, whether there may

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::RecordBatch;
 use couatl_core::{Credentials, Error, ErrorKind, Finish, Metrics, OpenContext};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::StreamExt;
@@ -178,8 +178,16 @@ impl Query {
         Opening { context, finish: Some(finish) }
     }
 
+    /// An error on its way to whoever asks, as [`disclosed`](Self::disclosed) to them where there is a query.
+    pub(crate) fn told(query: Option<&Arc<Self>>, error: Error, creators: &[Arc<str>]) -> DataFusionError {
+        into_datafusion(match query {
+            Some(query) => query.disclosed(error, creators),
+            None => error,
+        })
+    }
+
     /// An error as its caller may see it, of the code of a stream that these have created: a traceback shows its lines.
-    pub(crate) fn disclosed(&self, error: Error, creators: &[Arc<str>]) -> Error {
+    fn disclosed(&self, error: Error, creators: &[Arc<str>]) -> Error {
         if self.caller.principals().all(|user| user.role == Role::Admin || creators.contains(&user.name)) {
             return error;
         }

@@ -20,7 +20,6 @@ use datafusion::physical_plan::{
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use crate::into_datafusion;
 use crate::order::Order;
 use crate::query::{Opening, Query};
 use crate::statistics::Access;
@@ -173,12 +172,7 @@ impl ExecutionPlan for StreamScanExec {
             .map_ok(|partitions| stream::select_all(partitions.into_iter().map(|partition| Box::pin(rows(partition)))))
             .try_flatten();
         let (owners, asking) = (self.owners.clone(), query.clone());
-        let batches = batches.map_err(move |error| {
-            into_datafusion(match &asking {
-                Some(query) => query.disclosed(error, &owners),
-                None => error,
-            })
-        });
+        let batches = batches.map_err(move |error| Query::told(asking.as_ref(), error, &owners));
         let name = self.source.name().to_owned();
         let batches = batches.inspect_err(move |error| {
             if let Some(query) = &query {

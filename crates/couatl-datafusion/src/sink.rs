@@ -13,10 +13,10 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
 use futures::StreamExt;
 
+use crate::from_datafusion;
 use crate::query::{Opening, Query};
 use crate::statistics::Access;
 use crate::store::{Misfit, not_null, store};
-use crate::{from_datafusion, into_datafusion};
 
 /// Hands the rows of an INSERT to a sink, at most so many at once.
 #[derive(Debug)]
@@ -89,12 +89,7 @@ impl DataSink for StreamSink {
                 query.failed(self.sink.name(), Access::Write, error.kind());
             }
         };
-        let told = |error: Error| {
-            into_datafusion(match &query {
-                Some(query) => query.disclosed(error, &self.owners),
-                None => error,
-            })
-        };
+        let told = |error| Query::told(query.as_ref(), error, &self.owners);
         let mut writer = self.sink.open(request).await.inspect_err(failed).map_err(told)?;
         let written = match self.write(&mut *writer, &mut data, query.as_deref()).await {
             Ok(()) => writer.commit().await,

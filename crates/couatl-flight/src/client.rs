@@ -16,7 +16,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use http::{Extensions, HeaderMap, HeaderValue};
-use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -24,6 +23,7 @@ use tonic::body::Body;
 use tower::Service;
 use tracing::debug;
 
+use crate::answer::Answer;
 use crate::auth::{Callers, bearer};
 use crate::handle::{HandleLimits, Handles, Weigh};
 use crate::statement::Statement;
@@ -234,12 +234,7 @@ where
             let cookie = (!is_known).then(|| set_cookie(&client.id)).flatten();
             request.extensions_mut().insert(client);
             let call = calls.token();
-            let mut response = put_in(inner.call(request).await?).map(|body| {
-                Body::new(body.map_frame(move |frame| {
-                    let _ = &call;
-                    frame
-                }))
-            });
+            let mut response = put_in(inner.call(request).await?).map(|body| Body::new(Answer::new(body, call)));
             if let Some(cookie) = cookie {
                 response.headers_mut().append(SET_COOKIE, cookie);
             }

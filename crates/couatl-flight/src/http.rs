@@ -5,9 +5,7 @@
 
 use std::error::Error as _;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -29,9 +27,9 @@ use http_body_util::LengthLimitError;
 use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, warn};
 
+use crate::answer::Answer;
 use crate::auth::{Callers, bearer};
 use crate::connection::Connection;
 use crate::format::Format;
@@ -255,36 +253,10 @@ async fn ready(State(http): State<Http>) -> (StatusCode, &'static str) {
     }
 }
 
-/// The body of an answer, which is on its way until it is dropped.
-struct Answer {
-    body: Body,
-    _call: TaskTrackerToken,
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<http_body::Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
-}
-
 async fn answer(State(http): State<Http>, request: Request) -> Response {
     let call = http.calls.token();
     let response = http.run(request).await.unwrap_or_else(|error| refusal(&error));
-    response.map(|body| Body::new(Answer { body, _call: call }))
+    response.map(|body| Body::new(Answer::new(body, call)))
 }
 
 /// The token goes where those of Flight go.

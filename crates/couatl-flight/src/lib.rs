@@ -19,6 +19,7 @@
 //! query.
 
 mod action;
+mod answer;
 mod auth;
 mod client;
 mod column;
