@@ -2,6 +2,7 @@
 //!
 //! A definition is complete on its own: it can be kept, compared, printed as a statement and sent to another process.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,47 @@ pub struct StreamDefinition {
     /// The columns by which rows come in ascending order, NULLs last: the first is the most significant. None where
     /// nothing is promised.
     pub order_by: Vec<String>,
+    /// What it is the code of.
+    pub purpose: Purpose,
+}
+
+/// What messages call the owner of some code: `stream 'users'`, `function 'half'`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    kind: &'static str,
+    name: String,
+}
+
+impl Subject {
+    /// A stream.
+    pub fn stream(name: impl Into<String>) -> Self {
+        Self { kind: "stream", name: name.into() }
+    }
+
+    /// An error that is about it, which its message need not say.
+    #[must_use]
+    pub fn mark(&self, error: Error) -> Error {
+        error.with_context(self.kind, &self.name)
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} '{}'", self.kind, self.name)
+    }
+}
+
+/// What a definition is the code of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// A stream of its own.
+    #[default]
+    Stream,
+    /// A function, which is called with so many arguments.
+    Function {
+        /// How many.
+        arguments: usize,
+    },
 }
 
 impl StreamDefinition {
@@ -55,7 +97,17 @@ impl StreamDefinition {
             linger: Self::DEFAULT_LINGER,
             write_format: WriteFormat::default(),
             order_by: Vec::new(),
+            purpose: Purpose::default(),
         }
+    }
+
+    /// What messages call it.
+    pub fn subject(&self) -> Subject {
+        let kind = match self.purpose {
+            Purpose::Stream => "stream",
+            Purpose::Function { .. } => "function",
+        };
+        Subject { kind, name: self.name.clone() }
     }
 
     /// The name of the function that reads: as set, else the stream's name.

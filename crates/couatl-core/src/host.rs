@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::{Error, OpenContext, Result, Sink, Source, StreamDefinition};
+use crate::{Error, Function, FunctionDefinition, OpenContext, Result, Sink, Source, StreamDefinition};
 
 /// An implementation of the contracts: the embedded interpreter, a worker process, or a test's own.
 pub trait Host: Debug + Send + Sync {
@@ -17,6 +17,16 @@ pub trait Host: Debug + Send + Sync {
     /// `invalid-definition` where the body does not compile, where it does not bind the functions that the definition
     /// names, or where one of them cannot be called as it must be.
     fn stream(&self, definition: Arc<StreamDefinition>) -> Result<Stream>;
+
+    /// Checks a function without running its body, and gives it. Called once per `CREATE FUNCTION`, like
+    /// [`stream`](Self::stream).
+    ///
+    /// # Errors
+    /// `invalid-definition` where the body does not compile, or does not bind what is to be called.
+    fn function(&self, definition: Arc<FunctionDefinition>) -> Result<Function> {
+        let name = &definition.name;
+        Err(Error::unsupported(format!("function '{name}': this host knows no functions")))
+    }
 
     /// The columns that the class of a connector gives, for a statement without any. Called like
     /// [`stream`](Self::stream), and before it.

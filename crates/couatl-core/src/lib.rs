@@ -15,6 +15,7 @@
 mod context;
 mod definition;
 mod error;
+mod function;
 mod host;
 mod metrics;
 mod sink;
@@ -22,8 +23,14 @@ mod source;
 mod spelling;
 
 pub use context::{Credentials, OpenContext, Secrets, check_secret_references, is_secret_reference};
-pub use definition::{Body, Connector, Functions, Init, Mode, OptionValue, StreamDefinition, WriteFormat};
+pub use definition::{
+    Body, Connector, Functions, Init, Mode, OptionValue, Purpose, StreamDefinition, Subject, WriteFormat,
+};
 pub use error::{Error, ErrorKind, Result};
+pub use function::{
+    ArgumentFormat, Call, CallRequest, Calls, Function, FunctionDefinition, Input, InputEvent, Parameter, Returns,
+    TableFunction, ValueFunction, Volatility,
+};
 pub use host::{Columns, Host, Registered, Stream};
 pub use metrics::{Metrics, MetricsSnapshot};
 pub use sink::{Sink, SinkWriter, WriteRequest};

@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
-use crate::{Metrics, Mode, OpenContext, Result};
+use crate::{Input, Metrics, Mode, OpenContext, Result};
 
 /// Something that can be read any number of times, also at once: each [`open`](Self::open) is independent.
 #[async_trait]
@@ -52,6 +52,8 @@ pub struct ScanRequest {
     pub metrics: Arc<Metrics>,
     /// Told once that the scan, cleanup included, is over.
     pub finish: Finish,
+    /// What it reads itself, where the source is a call of a function that reads a table.
+    pub input: Option<Input>,
 }
 
 /// One independently readable part of a source, open for one scan.

@@ -22,6 +22,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use futures::FutureExt;
 use parking_lot::RwLock;
 
+use crate::functions::Functions;
 use crate::queries::Queries;
 use crate::query::Query;
 use crate::show;
@@ -35,21 +36,26 @@ pub(crate) const SCHEMA: &str = "public";
 /// The schema that describes what runs.
 pub(crate) const SYSTEM: &str = "system";
 
-/// A session's own state, as its catalog reaches it: the state owns the catalog, so the way back is weak.
-pub(crate) type StateRef = Arc<RwLock<Option<Weak<RwLock<SessionState>>>>>;
+/// What the schemas of a session, and of those that share its streams, have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Home {
+    /// The session that reads views: its state owns the catalog, so the way back is weak.
+    pub(crate) state: RwLock<Option<Weak<RwLock<SessionState>>>>,
+    pub(crate) functions: Functions,
+}
 
 /// The catalog of a new session.
-pub(crate) fn new_catalog(queries: Arc<Queries>, state: StateRef) -> Result<Arc<dyn CatalogProvider>> {
+pub(crate) fn new_catalog(queries: Arc<Queries>, home: Arc<Home>) -> Result<Arc<dyn CatalogProvider>> {
     let catalog = Arc::new(MemoryCatalogProvider::new());
-    catalog.register_schema(SCHEMA, new_schema(CATALOG, SCHEMA, &state))?;
+    catalog.register_schema(SCHEMA, new_schema(CATALOG, SCHEMA, &home))?;
     catalog.register_schema(SYSTEM, Arc::new(SystemSchema { queries }))?;
     Ok(catalog)
 }
 
 /// A schema whose views are read by that session.
-pub(crate) fn new_schema(catalog: &str, schema: &str, state: &StateRef) -> Arc<dyn SchemaProvider> {
+pub(crate) fn new_schema(catalog: &str, schema: &str, home: &Arc<Home>) -> Arc<dyn SchemaProvider> {
     let place = (catalog.to_owned(), schema.to_owned());
-    Arc::new(ManagedSchema { place, tables: RwLock::default(), state: Arc::clone(state) })
+    Arc::new(ManagedSchema { place, tables: RwLock::default(), home: Arc::clone(home) })
 }
 
 /// The stream of a name, if there is one and it lives in a schema of ours.
@@ -150,7 +156,7 @@ pub(crate) fn put(
 pub(crate) struct ManagedSchema {
     place: (String, String),
     tables: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
-    state: StateRef,
+    home: Arc<Home>,
 }
 
 impl ManagedSchema {
@@ -160,8 +166,9 @@ impl ManagedSchema {
     }
 
     fn state(&self) -> Option<SessionState> {
-        let state = self.state.read().as_ref().and_then(Weak::upgrade)?;
-        let state = state.read().clone();
+        let state = self.home.state.read().as_ref().and_then(Weak::upgrade)?;
+        let mut state = state.read().clone();
+        self.home.functions.install(&mut state);
         Some(state)
     }
 }
@@ -180,7 +187,7 @@ impl SchemaProvider for ManagedSchema {
             && let Some(definition) = view.definition()
             && let Some(state) = self.state()
         {
-            return view::current(&place, &table, definition, &state).await.map(Some);
+            return view::current(&place, &table, definition, &state, &self.home).await.map(Some);
         }
         Ok(Some(table))
     }

@@ -35,9 +35,10 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::into_datafusion;
 use crate::memory::{are_same_rows, has_subquery, held, not_cancelled, rows_of, with_schema};
+use crate::query::Query;
 use crate::table::StreamTable;
+use crate::{calling, into_datafusion};
 
 /// The plan, in which each UPDATE and DELETE changes the rows that it names, and no others.
 ///
@@ -312,7 +313,11 @@ fn over(dml: &DmlStatement, copy: &Arc<MemTable>) -> Result<DmlStatement> {
 }
 
 async fn run(dml: DmlStatement, state: &SessionState, context: Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
-    let plan = DefaultPhysicalPlanner::default().create_physical_plan(&LogicalPlan::Dml(dml), state).await?;
+    let (plan, run) = calling::bound(LogicalPlan::Dml(dml))?;
+    if let Some((run, query)) = run.zip(Query::of(&context)) {
+        run.begin(&query).map_err(into_datafusion)?;
+    }
+    let plan = DefaultPhysicalPlanner::default().create_physical_plan(&plan, state).await?;
     collect(plan, context).await
 }
 

@@ -92,7 +92,7 @@ impl Session {
         let provider = state.catalog_list().catalog(catalog);
         let provider = provider.ok_or_else(|| Error::not_found(format!("there is no catalog '{catalog}'")))?;
         if provider.schema(schema).is_none() {
-            let made = catalog::new_schema(catalog, schema, self.views());
+            let made = catalog::new_schema(catalog, schema, self.home());
             return provider.register_schema(schema, made).map(drop).map_err(from_datafusion);
         }
         if create.if_not_exists {

@@ -12,9 +12,11 @@
 //! It knows sources and sinks by their contracts alone: never Python, never the network.
 
 mod access;
+mod aggregate;
 mod analyze;
 mod band;
 mod caller;
+mod calling;
 mod catalog;
 mod changes;
 mod ddl;
@@ -24,6 +26,7 @@ mod endless;
 mod error;
 mod expansion;
 mod filter;
+mod functions;
 mod ingest;
 mod insert;
 mod join;
@@ -42,6 +45,7 @@ mod prompt;
 mod queries;
 mod query;
 mod root;
+mod scalar;
 mod scan;
 mod secrets;
 mod session;
@@ -52,6 +56,7 @@ mod statistics;
 mod store;
 mod streams;
 mod table;
+mod table_function;
 mod uuid_text;
 mod view;
 mod wire;

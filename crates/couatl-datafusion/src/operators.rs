@@ -47,6 +47,10 @@ const OPERATORS: &[(&str, Standing)] = &[
     ("SortMergeJoinExec", KeepsBack("gathers rows into full batches")),
     ("SortPreservingMergeExec", KeepsBack("waits for a row of every input, and gathers rows into full batches")),
     ("SymmetricHashJoinExec", KeepsBack("reads its sides in turns, so that one that is silent holds up the other")),
+    (
+        "TableFunctionExec",
+        Prompt("its Python takes batches as they come, and what it yields leaves as a stream's rows do"),
+    ),
     ("TimeBoxExec", Prompt("passes batches on")),
     ("UnionExec", Prompt("its partitions are those of its inputs")),
     ("UnnestExec", Prompt("computes batch by batch")),
@@ -99,7 +103,8 @@ mod tests {
             let count = lists.iter().filter(|list| **list).count();
             assert_eq!(count, 1, "{name} is an operator in {count} of the lists: what does it do with a single row?");
         }
-        let ours = ["BandJoinExec", "PromptFilterExec", "PromptJoinExec", "QueryExec", "TimeBoxExec"];
+        let ours =
+            ["BandJoinExec", "PromptFilterExec", "PromptJoinExec", "QueryExec", "TableFunctionExec", "TimeBoxExec"];
         for name in OPERATORS.iter().map(|(name, _)| name).chain(LEAVES).chain(TESTS) {
             assert!(operators.contains(*name) || ours.contains(name), "there is no operator {name} any more");
         }

@@ -36,7 +36,8 @@ use crate::prompt::{BOUND_LIMITS, PARTIAL_SORTS, PROMPT_FILTERS, PROMPT_JOINS, P
 use crate::queries::Queries;
 use crate::root::QueryExec;
 use crate::table::StreamTable;
-use crate::{changes, depth, memory};
+use crate::table_function::{TableCall, TableCallPlanner};
+use crate::{calling, changes, depth, memory};
 
 /// How long `EXPLAIN ANALYZE` watches a stream.
 const ANALYZE_TIME: Duration = Duration::from_secs(5);
@@ -109,14 +110,18 @@ impl QueryPlanner for Planner {
             return Err(DataFusionError::Internal("the session has no SessionState".into()));
         };
         let logical_plan = changes::checked(with_current_streams(logical_plan, state)?)?;
-        let is_metadata = is_metadata(&logical_plan)?;
+        let (logical_plan, run) = calling::bound(logical_plan)?;
+        let is_metadata = run.is_none() && is_metadata(&logical_plan)?;
         let streaming = reads_streams(&logical_plan)?;
         let adjusted = match streaming {
             true => Some(streaming_state(state)),
             false => writes_stream(&logical_plan).then(|| in_order(state)),
         };
         let state = adjusted.as_ref().unwrap_or(state);
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(changes::ChangePlanner)]);
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![
+            Arc::new(changes::ChangePlanner),
+            Arc::new(TableCallPlanner),
+        ]);
         if streaming && let LogicalPlan::Explain(explain) = &logical_plan {
             // EXPLAIN shows a plan that cannot be made as one that is not there; this says why.
             planner.create_physical_plan(&explain.plan, state).await?;
@@ -133,7 +138,7 @@ impl QueryPlanner for Planner {
             1 => plan,
             _ => Arc::new(CoalescePartitionsExec::new(plan)),
         };
-        Ok(Arc::new(QueryExec::new(plan, queries.clone(), statement, is_metadata)))
+        Ok(Arc::new(QueryExec::new(plan, queries.clone(), statement, is_metadata, run)))
     }
 }
 
@@ -184,6 +189,12 @@ pub(crate) fn reads_streams(plan: &LogicalPlan) -> Result<bool> {
             && let Ok(provider) = source_as_provider(&scan.source)
             && let Some(table) = provider.downcast_ref::<StreamTable>()
             && table.definition().mode != Mode::Batch
+        {
+            found = true;
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        if let LogicalPlan::Extension(extension) = node
+            && extension.node.as_any().downcast_ref::<TableCall>().is_some_and(TableCall::is_stream)
         {
             found = true;
             return Ok(TreeNodeRecursion::Stop);

@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::RecordBatch;
-use couatl_core::{Credentials, Error, ErrorKind, Finish, Metrics, OpenContext};
+use couatl_core::{CallRequest, Calls, Credentials, Error, ErrorKind, Finish, Function, Metrics, OpenContext};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::SendableRecordBatchStream;
@@ -25,6 +25,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::access::Role;
 use crate::caller::Caller;
+use crate::calling::Defined;
 use crate::into_datafusion;
 use crate::limits::Turn;
 use crate::planner::StatementText;
@@ -60,6 +61,8 @@ pub(crate) struct Query {
     late: Mutex<Option<Error>>,
     /// What its streams were told, and who created them.
     told: Mutex<Vec<Told>>,
+    /// The functions that it calls, while it does.
+    functions: Mutex<Option<Vec<(Arc<Defined>, Arc<dyn Calls>)>>>,
     entry: OnceLock<Weak<Entry>>,
     queries: Weak<Queries>,
 }
@@ -107,6 +110,7 @@ impl Query {
             patience: OnceLock::new(),
             late: Mutex::new(None),
             told: Mutex::default(),
+            functions: Mutex::new(Some(Vec::new())),
             entry: OnceLock::new(),
             queries: Arc::downgrade(queries),
         }
@@ -178,6 +182,35 @@ impl Query {
         Opening { context, finish: Some(finish) }
     }
 
+    /// Its use of a function, which begins with the first call.
+    pub(crate) fn calls(self: &Arc<Self>, defined: &Arc<Defined>) -> couatl_core::Result<Arc<dyn Calls>> {
+        let Function::Value(function) = &defined.function else {
+            return Err(Error::internal("a function that gives rows is called for a value"));
+        };
+        let mut functions = self.functions.lock();
+        let Some(open) = functions.as_mut() else { return Err(self.cancelled_error()) };
+        if let Some((_, calls)) = open.iter().find(|(known, _)| Arc::ptr_eq(known, defined)) {
+            return Ok(Arc::clone(calls));
+        }
+        let metrics = Arc::new(Metrics::default());
+        let opening = self.open(&defined.definition.name, Access::Call, &metrics, &defined.owners);
+        let finish = opening.finish.unwrap_or_else(Finish::ignore);
+        let calls = function.open(CallRequest { context: opening.context, metrics, finish })?;
+        open.push((Arc::clone(defined), Arc::clone(&calls)));
+        Ok(calls)
+    }
+
+    /// Whether functions are in use.
+    pub(crate) fn calls_functions(&self) -> bool {
+        self.functions.lock().as_ref().is_some_and(|functions| !functions.is_empty())
+    }
+
+    /// Ends its uses of functions; none begins after it.
+    fn end_functions(&self) {
+        let functions = self.functions.lock().take();
+        functions.into_iter().flatten().for_each(|(_, calls)| calls.cancel());
+    }
+
     /// An error on its way to whoever asks, as [`disclosed`](Self::disclosed) to them where there is a query.
     pub(crate) fn told(query: Option<&Arc<Self>>, error: Error, creators: &[Arc<str>]) -> DataFusionError {
         into_datafusion(match query {
@@ -236,6 +269,7 @@ impl Query {
     pub(crate) fn cancel(&self) {
         self.ending();
         self.cancelled.cancel();
+        self.end_functions();
         // Whoever holds it looks for the cancel after letting it go.
         let held = self.held.try_lock().and_then(|mut held| held.take());
         if held.is_some() {
@@ -268,6 +302,7 @@ impl Query {
 
     /// Gives up what it executes, and its turn.
     pub(crate) fn let_go(&self) {
+        self.end_functions();
         let held = self.held.lock().take();
         drop(held);
         self.end_asked();

@@ -24,6 +24,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, stream};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::calling::Run;
 use crate::limits::{Turn, UserLimits};
 use crate::planner::StatementText;
 use crate::queries::{Entry, Queries};
@@ -31,13 +32,15 @@ use crate::{from_datafusion, into_datafusion};
 
 /// The root of every plan of a session: it books the query, waits for its turn, counts its rows, hears its cancel, and
 /// lets its last message leave only after the cleanup.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct QueryExec {
     input: Arc<dyn ExecutionPlan>,
     queries: Arc<Queries>,
     statement: Arc<StatementText>,
     /// Whether it takes no turn: it is about what there is, and what runs.
     is_metadata: bool,
+    /// What its functions of Python are told by.
+    run: Option<Arc<Run>>,
 }
 
 impl QueryExec {
@@ -47,14 +50,19 @@ impl QueryExec {
         queries: Arc<Queries>,
         statement: Arc<StatementText>,
         is_metadata: bool,
+        run: Option<Arc<Run>>,
     ) -> Self {
-        Self { input, queries, statement, is_metadata }
+        Self { input, queries, statement, is_metadata, run }
     }
 
     /// The same query before its partitions are brought together.
+    /// None where there is one, and where functions of Python would have to be called for several queries at once.
     pub(crate) fn uncoalesced(&self) -> Option<Arc<dyn ExecutionPlan>> {
+        if self.run.is_some() {
+            return None;
+        }
         let input = Arc::clone(self.input.downcast_ref::<CoalescePartitionsExec>()?.input());
-        Some(Arc::new(Self::new(input, self.queries.clone(), self.statement.clone(), self.is_metadata)))
+        Some(Arc::new(Self { input, ..self.clone() }))
     }
 }
 
@@ -90,12 +98,15 @@ impl ExecutionPlan for QueryExec {
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.swap_remove(0);
-        Ok(Arc::new(Self::new(input, self.queries.clone(), self.statement.clone(), self.is_metadata)))
+        Ok(Arc::new(Self { input, ..Self::clone(&self) }))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let entry = self.queries.register(&self.statement).map_err(into_datafusion)?;
         let query = Arc::clone(&entry.query);
+        if let Some(run) = &self.run {
+            run.begin(&query).map_err(into_datafusion)?;
+        }
         let config = context.session_config().clone().with_extension(Arc::clone(&query));
         let context = Arc::new(TaskContext::new(
             context.task_id(),

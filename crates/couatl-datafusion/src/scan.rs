@@ -165,12 +165,9 @@ impl ExecutionPlan for StreamScanExec {
             context: opening.context,
             metrics: self.metrics.clone(),
             finish: opening.finish.unwrap_or_else(Finish::ignore),
+            input: None,
         };
-        let source = self.source.clone();
-        let partitions = stream::once(async move { source.open(request).await });
-        let batches = partitions
-            .map_ok(|partitions| stream::select_all(partitions.into_iter().map(|partition| Box::pin(rows(partition)))))
-            .try_flatten();
+        let batches = rows_of(self.source.clone(), request);
         let (owners, asking) = (self.owners.clone(), query.clone());
         let batches = batches.map_err(move |error| Query::told(asking.as_ref(), error, &owners));
         let name = self.source.name().to_owned();
@@ -183,6 +180,16 @@ impl ExecutionPlan for StreamScanExec {
         let batches = self.order.clone().checked(self.source.name().to_owned(), limited(batches, self.fetch));
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))))
     }
+}
+
+/// What all partitions of a scan give, as it comes.
+pub(crate) fn rows_of(
+    source: Arc<dyn Source>,
+    request: ScanRequest,
+) -> impl futures::Stream<Item = couatl_core::Result<RecordBatch>> + Send {
+    stream::once(async move { source.open(request).await })
+        .map_ok(|partitions| stream::select_all(partitions.into_iter().map(|partition| Box::pin(rows(partition)))))
+        .try_flatten()
 }
 
 /// What a partition gives, its cleanup before its end.

@@ -19,11 +19,11 @@ use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::TryStreamExt;
-use parking_lot::RwLock;
 
 use crate::access::{Deeds, Directory, Grants, Role};
 use crate::caller::Caller;
-use crate::catalog::{self, CATALOG, SCHEMA, StateRef};
+use crate::catalog::{self, CATALOG, Home, SCHEMA};
+use crate::functions::Functions;
 use crate::limits::Limits;
 use crate::options::WireOptions;
 use crate::planner::{StatementText, install_session, reads_streams};
@@ -31,6 +31,7 @@ use crate::prepared::{self, PreparedStatements, Verb};
 use crate::secrets::{no_login, no_shown_secrets, without_secrets};
 use crate::statement::{self, Description, Outcome, Prepared, parse};
 use crate::streams::table_of;
+use crate::table_function::TableFunctions;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
 use crate::{Queries, depth, from_datafusion, lineage, options, parameters, row_values, show};
@@ -57,8 +58,7 @@ pub struct SessionSettings {
 
 struct Inner {
     context: SessionContext,
-    /// The session that reads views.
-    views: StateRef,
+    home: Arc<Home>,
     host: Arc<dyn Host>,
     queries: Arc<Queries>,
     grants: Arc<Grants>,
@@ -91,6 +91,7 @@ impl Session {
         let limited = |bytes| RuntimeEnvBuilder::new().with_memory_limit(bytes, 1.0);
         let runtime = memory_limit.map_or(runtime, limited).build_arc().map_err(from_datafusion)?;
         let queries = Arc::new(Queries::new(limits, secrets));
+        let home = Arc::new(Home::default());
         let mut rules: Vec<_> = vec![Arc::new(TextUuids) as _];
         rules.extend(Analyzer::new().rules);
         let builder = SessionStateBuilder::new()
@@ -98,24 +99,19 @@ impl Session {
             .with_runtime_env(runtime)
             .with_default_features()
             .with_analyzer_rules(rules)
-            .with_type_planner(Arc::new(UuidType));
+            .with_type_planner(Arc::new(UuidType))
+            .with_relation_planners(vec![Arc::new(TableFunctions(Arc::clone(&home)))]);
         let mut state = install_session(builder, queries.clone()).build();
         datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(CompareUuids))
             .map_err(from_datafusion)?;
         let context = SessionContext::new_with_state(state);
         context.register_udf(uuid_text::to_uuid());
         context.register_udf(uuid_text::uuid_to_text());
-        let state = Arc::new(RwLock::new(Some(context.state_weak_ref())));
-        let catalog = catalog::new_catalog(queries.clone(), Arc::clone(&state)).map_err(from_datafusion)?;
+        *home.state.write() = Some(context.state_weak_ref());
+        let catalog = catalog::new_catalog(queries.clone(), Arc::clone(&home)).map_err(from_datafusion)?;
         context.register_catalog(CATALOG, catalog);
-        let inner = Inner {
-            context,
-            views: state,
-            host,
-            queries,
-            grants: Arc::default(),
-            prepared: PreparedStatements::default(),
-        };
+        let inner =
+            Inner { context, home, host, queries, grants: Arc::default(), prepared: PreparedStatements::default() };
         Ok(Self { inner: Arc::new(inner), caller: Caller::default() })
     }
 
@@ -134,10 +130,10 @@ impl Session {
 
     /// The same streams and queries, seen from another context.
     pub(crate) fn with_context(&self, context: SessionContext) -> Self {
-        let Inner { views, host, queries, grants, .. } = &*self.inner;
-        let (views, host) = (Arc::clone(views), Arc::clone(host));
+        let Inner { home, host, queries, grants, .. } = &*self.inner;
+        let (home, host) = (Arc::clone(home), Arc::clone(host));
         let (queries, grants) = (Arc::clone(queries), Arc::clone(grants));
-        let inner = Inner { context, views, host, queries, grants, prepared: PreparedStatements::default() };
+        let inner = Inner { context, home, host, queries, grants, prepared: PreparedStatements::default() };
         Self { inner: Arc::new(inner), caller: self.caller.clone() }
     }
 
@@ -355,6 +351,15 @@ impl Session {
                 }
                 return self.nothing();
             }
+            StatementKind::CreateFunction(create) => {
+                self.create_function(create).await?;
+                return self.nothing();
+            }
+            StatementKind::DropFunction { name, if_exists } => {
+                self.drop_function(name, *if_exists)?;
+                return self.nothing();
+            }
+            StatementKind::ShowCreateFunction(name) => show::statement(&self.function_statement(name)?)?,
             StatementKind::ShowStreams => show::streams(&self.streams().await)?,
             StatementKind::ShowConnectors => {
                 let host = self.host();
@@ -464,6 +469,7 @@ impl Session {
     /// The session's state for a plan that is to know its statement.
     pub(crate) fn state(&self, statement: &Statement) -> SessionState {
         let mut state = self.inner.context.state();
+        self.functions().install(&mut state);
         state.config_mut().set_extension(Arc::new(StatementText::of(statement, self.caller.clone())));
         state
     }
@@ -484,9 +490,13 @@ impl Session {
         plan.with_param_values(values).map_err(from_datafusion)
     }
 
-    /// The session that reads views.
-    pub(crate) fn views(&self) -> &StateRef {
-        &self.inner.views
+    /// What it shares with others.
+    pub(crate) fn home(&self) -> &Arc<Home> {
+        &self.inner.home
+    }
+
+    pub(crate) fn functions(&self) -> &Functions {
+        &self.inner.home.functions
     }
 
     pub(crate) fn prepared_statements(&self) -> &PreparedStatements {
@@ -500,7 +510,7 @@ impl Session {
         tokens: Vec<TokenWithSpan>,
         types: &[DataType],
     ) -> Result<LogicalPlan> {
-        let plan = statement::plan(state, tokens, types).await.map_err(from_datafusion)?;
+        let plan = statement::plan(state, self.home(), tokens, types).await.map_err(from_datafusion)?;
         self.allow(&plan, state)?;
         match &plan {
             LogicalPlan::Statement(PlanStatement::SetVariable(set)) => options::check_value(&set.variable, &set.value)?,
@@ -522,6 +532,10 @@ impl Session {
             StatementKind::ShowStreams => return rows(show::streams_schema()),
             StatementKind::ShowConnectors => return rows(show::connectors_schema()),
             StatementKind::ShowQueries => return rows(show::queries_schema()),
+            StatementKind::ShowCreateFunction(name) => {
+                self.function_statement(name)?;
+                return rows(show::statement_schema());
+            }
             StatementKind::ShowCreateStream(name) => {
                 self.stream(name).await?;
                 return rows(show::statement_schema());

@@ -14,8 +14,9 @@ use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use crate::catalog::is_managed;
+use crate::catalog::{Home, is_managed};
 use crate::session::resolved;
+use crate::table_function::with_queries;
 use crate::{depth, expansion, from_datafusion, insert, into_datafusion, view};
 
 /// A text that has been parsed and planned, and not run. It keeps the statements: each execution plans them anew, so
@@ -157,9 +158,15 @@ pub(crate) fn datafusion_statement(text: &str) -> Result<DataFusionStatement> {
 
 /// The plan of a statement whose parameters have these types, where they are known. A view reads no parameters and not
 /// itself, and what is planned must not be too deep.
-pub(crate) async fn plan(state: &SessionState, tokens: Vec<TokenWithSpan>, types: &[DataType]) -> Result<LogicalPlan> {
+pub(crate) async fn plan(
+    state: &SessionState,
+    home: &Home,
+    tokens: Vec<TokenWithSpan>,
+    types: &[DataType],
+) -> Result<LogicalPlan> {
     let has_parameters = tokens.iter().any(|token| matches!(token.token, Token::Placeholder(_)));
-    let statement = parse_tokens(tokens)?;
+    let mut statement = parse_tokens(tokens)?;
+    with_queries(home, &mut statement);
     expansion::check(state, &statement)?;
     no_enforced_keys(&statement)?;
     let plan = match created_view(&statement) {

@@ -29,13 +29,15 @@ pub struct Statistics {
     pub streams: BTreeMap<(Arc<str>, Access), Usage>,
 }
 
-/// How a stream is used.
+/// How a stream, or a function, is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
     /// A query reads it.
     Read,
     /// An INSERT writes it.
     Write,
+    /// A query calls it: it is a function.
+    Call,
 }
 
 /// What was read from a stream, or written to it.

@@ -17,8 +17,9 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::{DdlStatement, Expr, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 
-use crate::catalog::{CATALOG, SCHEMA};
+use crate::catalog::{CATALOG, Home, SCHEMA};
 use crate::statement::datafusion_statement;
+use crate::table_function::with_queries;
 use crate::{depth, into_datafusion};
 
 /// How many views may stand on each other.
@@ -103,13 +104,14 @@ pub(crate) async fn current(
     view: &Arc<dyn TableProvider>,
     definition: &str,
     state: &SessionState,
+    home: &Home,
 ) -> Result<Arc<dyn TableProvider>> {
     let outer = Reading::now();
     let name = &title(name);
     outer.check(name)?;
     let reading = outer.clone().and(name);
     let refused = reading.refused.clone();
-    let planned = depth::planned(READING.scope(reading, planned_anew(definition, state))).await;
+    let planned = depth::planned(READING.scope(reading, planned_anew(definition, state, home))).await;
     match (refused.get(), planned) {
         // Who is refused is not there for another view; but it is for those who list it, or drop it.
         (Some(why), _) if !outer.views.is_empty() => Err(refusal(why)),
@@ -128,8 +130,10 @@ pub(crate) async fn current(
     }
 }
 
-async fn planned_anew(definition: &str, state: &SessionState) -> Result<Option<Arc<dyn TableProvider>>> {
-    let plan = state.statement_to_plan(datafusion_statement(definition)?).await?;
+async fn planned_anew(definition: &str, state: &SessionState, home: &Home) -> Result<Option<Arc<dyn TableProvider>>> {
+    let mut statement = datafusion_statement(definition)?;
+    with_queries(home, &mut statement);
+    let plan = state.statement_to_plan(statement).await?;
     let LogicalPlan::Ddl(DdlStatement::CreateView(view)) = plan else { return Ok(None) };
     if let Err(error) = depth::check(&view.input) {
         READING.with(|reading| reading.refused.get_or_init(|| crate::from_datafusion(error).to_string()).clone());

@@ -108,6 +108,7 @@ impl Collector for Numbers {
             let access = match access {
                 Access::Read => "read",
                 Access::Write => "write",
+                Access::Call => "call",
             };
             [("stream", Cow::Owned(escaped(stream))), ("access", Cow::Borrowed(access))]
         };

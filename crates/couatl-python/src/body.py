@@ -25,11 +25,10 @@ class Refused(Exception):
 class Body:
     """A compiled body. `first_line` is the line of the statement on which it begins, so that lines count from there."""
 
-    def __init__(self, stream, text, first_line):
-        self.stream = stream
-        self.file_name = f"<stream {stream}>"
-        word = re.sub(r"\W", "_", stream)
-        self.module_prefix = f"couatl_stream_{word}_"
+    def __init__(self, kind, name, text, first_line):
+        self.file_name = f"<{kind} {name}>"
+        word = re.sub(r"\W", "_", name)
+        self.module_prefix = f"couatl_{kind}_{word}_"
         self.text = "\n" * (first_line - 1) + text
         try:
             self.tree = ast.parse(self.text, self.file_name)
@@ -70,6 +69,25 @@ class Body:
             definitions = self.bindings.get(name, ())
             if definitions and all(isinstance(node, ast.AsyncFunctionDef) for node in definitions):
                 raise Refused(f"{role} function '{name}' {ASYNC}")
+
+    def check_function(self, role, name, arguments):
+        """Checks what a function of SQL calls."""
+        is_aggregate = role == "aggregate"
+        if not self.open and name not in self.bindings:
+            raise Refused(f"the body does not define '{name}'{self.hint(name)}")
+        definitions = self.bindings.get(name, ())
+        kinds = {type(node) for node in definitions}
+        if is_aggregate and kinds == {ast.FunctionDef}:
+            raise Refused(f"'{name}' is a function; an aggregate is a class with process(), merge() and finalize()")
+        if kinds == {ast.ClassDef}:
+            members = {member for node in definitions for member in top_level_bindings(node)[0]}
+            if not is_aggregate and {"process", "finalize"} <= members:
+                raise Refused(f"class '{name}' is an aggregate; say CREATE AGGREGATE FUNCTION")
+            if not is_aggregate:
+                return
+        problem = misfit(definitions, arguments, role)
+        if problem:
+            raise Refused(f"'{name}' {problem}")
 
     def hint(self, name):
         names = sorted(self.bindings)
@@ -256,6 +274,8 @@ def columns(count):
     return f"one for each of the {count} columns" if count != 1 else "one for the only column"
 
 
+PARAMETERS = {0: "there are no parameters", 1: "one for the only parameter"}
+
 WHY = {
     "read": lambda count: "a read function receives no arguments; configuration comes through the init function",
     "write": columns,
@@ -263,6 +283,9 @@ WHY = {
         "init_function_parameters is its only argument" if count else "init_function_parameters is not set, or empty"
     ),
     "deinit": lambda count: "a deinit function receives no arguments",
+    "scalar": lambda count: PARAMETERS.get(count, f"one for each of the {count} parameters"),
+    "table": lambda count: PARAMETERS.get(count, f"one for each of the {count} parameters"),
+    "aggregate": lambda count: "one is made for each group, without arguments",
 }
 
 
@@ -274,13 +297,13 @@ def entry_point(module, name, role, arguments):
         near = difflib.get_close_matches(name, names, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise Refused(f"the body has run and does not define the {role} function '{name}'{hint}")
-    if role in CONNECTOR_ROLES and is_connector(function, role):
+    if role == "aggregate" or (role in CONNECTOR_ROLES and is_connector(function, role)):
         return function
     return callable_with(function, name, role, arguments)
 
 
 # What a connector is called in the role of a function.
-CONNECTOR_ROLES = {"read": "source", "write": "sink"}
+CONNECTOR_ROLES = {"read": "source", "write": "sink", "scalar": "function", "table": "transform"}
 
 # What is none, and may be asked about often.
 PLAIN = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.GeneratorType, functools.partial, list)
@@ -303,7 +326,7 @@ def callable_with(function, name, role, arguments):
         raise Refused(f"{role} function '{name}' is not callable: it is of type {type(function).__name__}")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise Refused(f"{role} function '{name}' {ASYNC}")
-    if role != "read" and inspect.isgeneratorfunction(function):
+    if role not in ("read", "table") and inspect.isgeneratorfunction(function):
         raise Refused(
             f"{role} function '{name}' is a generator (there is a yield in it): calling it would run nothing; "
             "make it a function without yield"

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use couatl_core::{Credentials, Error, Init, Result, StreamDefinition};
+use couatl_core::{Credentials, Error, FunctionDefinition, Init, Result, Returns, StreamDefinition, Subject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule};
 use pyo3::{ffi::c_str, intern};
 
-use crate::exception::{raised, with_traceback};
+use crate::exception::{self, raised, with_traceback};
 
 /// A function of the body, and how it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,15 +18,31 @@ pub(crate) enum Role {
     Write,
     Init,
     Deinit,
+    /// Those of SQL.
+    Scalar,
+    Aggregate,
+    Table,
 }
 
 impl Role {
+    /// That of what a function of SQL calls.
+    pub(crate) fn of(definition: &FunctionDefinition) -> Self {
+        match definition.returns {
+            Returns::Table(_) => Self::Table,
+            Returns::Value(_) if definition.is_aggregate => Self::Aggregate,
+            Returns::Value(_) => Self::Scalar,
+        }
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Role::Read => "read",
             Role::Write => "write",
             Role::Init => "init",
             Role::Deinit => "deinit",
+            Role::Scalar => "scalar",
+            Role::Aggregate => "aggregate",
+            Role::Table => "table",
         }
     }
 }
@@ -42,9 +58,8 @@ pub(crate) struct Body {
 impl Body {
     /// Compiles the body and checks the functions that the definition names, without running any of it.
     pub(crate) fn check(py: Python<'_>, definition: Arc<StreamDefinition>) -> Result<Self> {
-        let refused = |error: PyErr| refused(py, &definition.name, error);
-        let text = (&definition.name, &*definition.body.text, definition.body.first_line);
-        let object = support(py).and_then(|support| support.getattr("Body")?.call1(text)).map_err(refused)?;
+        let refused = |error: PyErr| refused(py, &definition.subject(), error);
+        let object = compiled(py, "stream", &definition)?;
         let functions = &definition.functions;
         let columns = definition.schema.fields().len();
         let mut roles = vec![
@@ -61,11 +76,32 @@ impl Body {
         Ok(Self { object: object.unbind(), definition })
     }
 
+    /// The same for the body of a function.
+    pub(crate) fn check_function(
+        py: Python<'_>,
+        program: Arc<StreamDefinition>,
+        definition: &FunctionDefinition,
+    ) -> Result<Self> {
+        let object = compiled(py, "function", &program)?;
+        let role = Role::of(definition);
+        let arguments = if role == Role::Aggregate { 0 } else { definition.parameters.len() };
+        let check = (role.as_str(), definition.entry(), arguments);
+        object.call_method1("check_function", check).map_err(|error| refused(py, &program.subject(), error))?;
+        Ok(Self { object: object.unbind(), definition: program })
+    }
+
     /// The traceback of an exception, with the body's lines.
     pub(crate) fn format(&self, py: Python<'_>, exception: &PyErr) -> Option<String> {
         let text = self.object.bind(py).call_method1(intern!(py, "format"), (with_traceback(py, exception),)).ok()?;
         Some(text.str().ok()?.to_string_lossy().into_owned())
     }
+}
+
+fn compiled<'py>(py: Python<'py>, kind: &str, definition: &StreamDefinition) -> Result<Bound<'py, PyAny>> {
+    let text = (kind, &definition.name, &*definition.body.text, definition.body.first_line);
+    support(py)
+        .and_then(|support| support.getattr("Body")?.call1(text))
+        .map_err(|error| refused(py, &definition.subject(), error))
 }
 
 fn init_arguments(init: &Init) -> usize {
@@ -90,7 +126,7 @@ impl Module {
         });
         match named {
             Ok((name, module)) => Ok(Self { body, name, module }),
-            Err(error) => Err(raised(py, Some(&body), &body.definition.name, "the interpreter", error)),
+            Err(error) => Err(raised(py, Some(&body), &body.definition.subject(), "the interpreter", error)),
         }
     }
 
@@ -101,7 +137,7 @@ impl Module {
             globals.set_item(format!("__{system}_local_api_user"), &credentials.user)?;
             globals.set_item(format!("__{system}_local_api_password"), &credentials.password)
         });
-        told.map_err(|error| raised(py, Some(&self.body), &self.body.definition.name, "the interpreter", error))
+        told.map_err(|error| raised(py, Some(&self.body), &self.body.definition.subject(), "the interpreter", error))
     }
 
     /// Runs the body. User code.
@@ -124,7 +160,7 @@ impl Module {
         let entry = (self.module.bind(py), name, role.as_str(), arguments);
         support(py)
             .and_then(|support| support.getattr(intern!(py, "entry_point"))?.call1(entry))
-            .map_err(|error| refused(py, &self.body.definition.name, error))
+            .map_err(|error| refused(py, &self.body.definition.subject(), error))
     }
 
     /// The init function with its arguments, if the definition has one.
@@ -144,7 +180,7 @@ impl Module {
 /// A callable that is no body's, checked like one.
 pub(crate) fn check_callable<'py>(
     py: Python<'py>,
-    stream: &str,
+    subject: &Subject,
     function: &Bound<'py, PyAny>,
     role: Role,
     arguments: usize,
@@ -152,7 +188,7 @@ pub(crate) fn check_callable<'py>(
     let name = function.getattr(intern!(py, "__name__")).map_or_else(|_| "?".to_owned(), |name| name.to_string());
     support(py)
         .and_then(|support| support.call_method1("callable_with", (function, name, role.as_str(), arguments)))
-        .map_err(|error| refused(py, stream, error))?;
+        .map_err(|error| refused(py, subject, error))?;
     Ok(())
 }
 
@@ -166,13 +202,8 @@ pub(crate) fn support(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     Ok(module.bind(py))
 }
 
-/// The error for what `body.py` raised: a refusal is the user's to mend, all else is ours.
-fn refused(py: Python<'_>, stream: &str, error: PyErr) -> Error {
-    let ours =
-        support(py).and_then(|support| support.getattr("Refused")).is_ok_and(|class| error.is_instance(py, &class));
-    if ours {
-        Error::invalid_definition(format!("stream '{stream}': {}", error.value(py))).with_context("stream", stream)
-    } else {
-        raised(py, None, stream, "the check of the body", error)
-    }
+/// The error for what `body.py` raised.
+fn refused(py: Python<'_>, subject: &Subject, error: PyErr) -> Error {
+    let refusal = support(py).and_then(|support| support.getattr("Refused"));
+    exception::refused(py, refusal, subject, "the check of the body", error)
 }

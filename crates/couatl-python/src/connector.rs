@@ -6,7 +6,8 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use couatl_core::{
-    Columns, Connector, Error, ErrorKind, OpenContext, OptionValue, Registered, Result, StreamDefinition, type_spelling,
+    Columns, Connector, Error, ErrorKind, OpenContext, OptionValue, Registered, Result, StreamDefinition, Subject,
+    type_spelling,
 };
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -14,7 +15,7 @@ use pyo3::types::{PyDict, PyInt};
 
 use crate::body::{Role, support};
 use crate::convert::import_schema;
-use crate::exception::raised;
+use crate::exception::{self, raised};
 use crate::interrupt::Control;
 use crate::program::{spawn, user};
 
@@ -29,15 +30,20 @@ pub(crate) fn is_connector(thing: &Bound<'_, PyAny>, role: Role) -> PyResult<boo
 
 /// The class that a definition names.
 pub(crate) fn class<'py>(py: Python<'py>, connector: &Connector, role: Role) -> PyResult<Bound<'py, PyAny>> {
-    let role = if role == Role::Write { "sink" } else { "source" };
-    py.import("couatl._connectors")?.call_method1("required", (&connector.class, role))
+    let (module, role) = match role {
+        Role::Scalar | Role::Aggregate => ("couatl._functions", "function"),
+        Role::Table => ("couatl._functions", "transform"),
+        Role::Write => ("couatl._connectors", "sink"),
+        _ => ("couatl._connectors", "source"),
+    };
+    py.import(module)?.call_method1("required", (&connector.class, role))
 }
 
 /// The connectors that are installed.
 pub(crate) fn listed() -> Result<Vec<Registered>> {
     on_a_thread("connectors", |py, _| {
         let listed = || py.import("couatl._connectors")?.call_method0("listed")?.extract::<Vec<[String; 6]>>();
-        let listed = listed().map_err(|error| raised(py, None, "connectors", "the list", error))?;
+        let listed = listed().map_err(|error| raised(py, None, &Subject::stream("connectors"), "the list", error))?;
         let registered = |[name, kind, distribution, version, state, options]: [String; 6]| Registered {
             name,
             kind,
@@ -50,16 +56,23 @@ pub(crate) fn listed() -> Result<Vec<Registered>> {
     })
 }
 
+/// A connector with the values of the secrets that its options name.
+pub(crate) fn resolved(connector: &Connector, context: &OpenContext) -> Result<Connector> {
+    let mut resolved = connector.clone();
+    for (_, option) in &mut resolved.options {
+        if let OptionValue::Text(text) = option {
+            *text = context.resolve(text)?.into_owned();
+        }
+    }
+    Ok(resolved)
+}
+
 /// What a class is made with.
-pub(crate) fn options<'py>(
-    py: Python<'py>,
-    connector: &Connector,
-    value: impl Fn(&str) -> Result<String>,
-) -> Result<Bound<'py, PyDict>> {
+pub(crate) fn options<'py>(py: Python<'py>, connector: &Connector) -> Result<Bound<'py, PyDict>> {
     let options = PyDict::new(py);
     for (name, option) in &connector.options {
         let set = match option {
-            OptionValue::Text(text) => options.set_item(name, value(text)?),
+            OptionValue::Text(text) => options.set_item(name, text),
             OptionValue::Number(number) => match number.parse::<i64>() {
                 Ok(number) => options.set_item(name, number),
                 // Python's own have any size.
@@ -78,27 +91,18 @@ pub(crate) fn options<'py>(
 pub(crate) fn check(definition: &Arc<StreamDefinition>, connector: &Connector) -> Result<()> {
     let (definition, connector) = (definition.clone(), connector.clone());
     on_a_thread(&definition.name.clone(), move |py, control| {
-        let options = options(py, &connector, |text| Ok(text.to_owned()))?;
+        let options = options(py, &connector)?;
         let check = || py.import("couatl._connectors")?.call_method1("check", (&connector.class, options));
-        user(py, control, check).map(drop).map_err(|error| refused(py, &definition.name, error))
+        user(py, control, check).map(drop).map_err(|error| refused(py, &definition.subject(), error))
     })
 }
 
 /// The columns of the class of a definition.
 pub(crate) fn columns(definition: &StreamDefinition, connector: &Connector, context: &OpenContext) -> Result<Columns> {
-    let (name, connector) = (definition.name.clone(), connector.clone());
     // Secrets are read here, where the context is.
-    let resolve = |(name, value): &(String, OptionValue)| {
-        let value = match value {
-            OptionValue::Text(text) => OptionValue::Text(context.resolve(text)?.into_owned()),
-            number => number.clone(),
-        };
-        Ok((name.clone(), value))
-    };
-    let options = connector.options.iter().map(resolve).collect::<Result<_>>()?;
-    let connector = Connector { options, ..connector };
+    let (subject, connector) = (definition.subject(), resolved(connector, context)?);
     let columns = on_a_thread(&definition.name, move |py, control| {
-        let options = self::options(py, &connector, |text| Ok(text.to_owned()))?;
+        let options = options(py, &connector)?;
         let ask = || {
             let columns = py.import("couatl._connectors")?.call_method1("columns", (&connector.class, options))?;
             match columns.extract::<String>() {
@@ -106,24 +110,16 @@ pub(crate) fn columns(definition: &StreamDefinition, connector: &Connector, cont
                 Err(_) => Ok(import_schema(&columns)?.map(|schema| Ok(Columns::Schema(Arc::new(schema?))))),
             }
         };
-        let columns = user(py, control, ask).map_err(|error| refused(py, &name, error))?;
+        let columns = user(py, control, ask).map_err(|error| refused(py, &subject, error))?;
         columns.unwrap_or_else(|| Err(Error::internal("columns that are neither text nor Arrow's")))
     });
     columns.map_err(|error| context.hide(error))
 }
 
 /// The error for what the SDK or the package raised while a definition was checked.
-fn refused(py: Python<'_>, stream: &str, error: PyErr) -> Error {
-    let ours = py
-        .import("couatl._connectors")
-        .and_then(|module| module.getattr("Refused"))
-        .is_ok_and(|refused| error.is_instance(py, &refused));
-    match ours {
-        true => {
-            Error::invalid_definition(format!("stream '{stream}': {}", error.value(py))).with_context("stream", stream)
-        }
-        false => raised(py, None, stream, "its connector", error),
-    }
+fn refused(py: Python<'_>, subject: &Subject, error: PyErr) -> Error {
+    let refusal = py.import("couatl._connectors").and_then(|module| module.getattr("Refused"));
+    exception::refused(py, refusal, subject, "its connector", error)
 }
 
 /// Runs user code at the definition of a stream: on a thread of its own, for so long.

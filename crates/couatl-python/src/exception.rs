@@ -1,6 +1,6 @@
 //! Python exceptions as Couatl errors: with their traceback, and with themselves inside.
 
-use couatl_core::{Error, ErrorKind};
+use couatl_core::{Error, ErrorKind, Subject};
 use pyo3::prelude::*;
 
 use crate::body::Body;
@@ -9,21 +9,42 @@ use crate::body::Body;
 const TRACEBACK_BYTES: usize = 16 * 1024;
 
 /// The error for an exception of the user's code: `what` says whose (`read function 'users'`).
-pub(crate) fn raised(py: Python<'_>, body: Option<&Body>, stream: &str, what: &str, exception: PyErr) -> Error {
+pub(crate) fn raised(py: Python<'_>, body: Option<&Body>, subject: &Subject, what: &str, exception: PyErr) -> Error {
     if is_misuse(py, &exception) {
-        let message = format!("stream '{stream}': {}", exception.value(py));
-        return Error::type_mismatch(message).with_context("stream", stream).with_source(exception);
+        let message = format!("{subject}: {}", exception.value(py));
+        return subject.mark(Error::type_mismatch(message)).with_source(exception);
     }
-    let message = format!("stream '{stream}': {what} raised {}", one_line(py, &exception));
+    let message = format!("{subject}: {what} raised {}", one_line(py, &exception));
     let traceback = match body {
         Some(body) => body.format(py, &exception),
         None => format_plain(py, &exception),
     };
-    let error = Error::new(ErrorKind::PythonException, message).with_context("stream", stream).with_source(exception);
+    let error = subject.mark(Error::new(ErrorKind::PythonException, message)).with_source(exception);
     match traceback {
         Some(traceback) => error.with_traceback(shorten(&traceback, TRACEBACK_BYTES)),
         None => error,
     }
+}
+
+/// The error for what a check of ours raised: a refusal, which is of this class, is the user's to mend; all else is of
+/// `what`.
+pub(crate) fn refused(
+    py: Python<'_>,
+    refusal: PyResult<Bound<'_, PyAny>>,
+    subject: &Subject,
+    what: &str,
+    exception: PyErr,
+) -> Error {
+    if refusal.is_ok_and(|class| exception.is_instance(py, &class)) {
+        let message = format!("{subject}: {}", exception.value(py));
+        return subject.mark(Error::invalid_definition(message));
+    }
+    raised(py, None, subject, what, exception)
+}
+
+/// The error for what went wrong in Python that is no user's.
+pub(crate) fn internal(error: PyErr) -> Error {
+    Error::internal(error.to_string())
 }
 
 /// Whether the SDK says what its user is to mend, in a sentence that says all.

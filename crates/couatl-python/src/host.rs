@@ -6,16 +6,17 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use couatl_core::{
-    Columns, Error, Host, Mode, OpenContext, Partition, Registered, Result, ScanRequest, Sink, SinkWriter, Source,
-    Stream, StreamDefinition, WriteRequest,
+    Columns, Error, Function, FunctionDefinition, Host, Mode, OpenContext, Partition, Registered, Result, ScanRequest,
+    Sink, SinkWriter, Source, Stream, StreamDefinition, WriteRequest,
 };
 use pyo3::prelude::*;
 
 use crate::body::Body;
 use crate::connector;
+use crate::function::TableCall;
 use crate::interpreter::{attach, start};
 use crate::program::{Code, Program};
-use crate::{scan, write};
+use crate::{function, scan, write};
 
 /// The interpreter of this process, in the user's environment.
 ///
@@ -57,6 +58,10 @@ impl Host for PythonHost {
             None => Code::Body(Arc::new(attach(|py| Body::check(py, definition.clone()))?)),
         };
         Ok(stream(definition, code))
+    }
+
+    fn function(&self, definition: Arc<FunctionDefinition>) -> Result<Function> {
+        function::function(definition)
     }
 
     fn connectors(&self) -> Result<Vec<Registered>> {
@@ -133,29 +138,34 @@ pub fn stream_of_callables(
 
 fn stream(definition: Arc<StreamDefinition>, code: Code) -> Stream {
     let program = Arc::new(Program { definition: definition.clone(), code });
-    let (source, sink) = (Arc::new(PythonSource(program.clone())), Arc::new(PythonSink(program)));
+    let source = Arc::new(PythonSource { program: program.clone(), call: None });
+    let sink = Arc::new(PythonSink(program));
     Stream { definition, source, sink }
 }
 
 #[derive(Debug)]
-struct PythonSource(Arc<Program>);
+pub(crate) struct PythonSource {
+    pub(crate) program: Arc<Program>,
+    /// What its function is called with, where it is one of SQL.
+    pub(crate) call: Option<Arc<TableCall>>,
+}
 
 #[async_trait]
 impl Source for PythonSource {
     fn name(&self) -> &str {
-        &self.0.definition.name
+        &self.program.definition.name
     }
 
     fn schema(&self) -> SchemaRef {
-        self.0.definition.schema.clone()
+        self.program.definition.schema.clone()
     }
 
     fn mode(&self) -> Mode {
-        self.0.definition.mode
+        self.program.definition.mode
     }
 
     async fn open(&self, request: ScanRequest) -> Result<Vec<Box<dyn Partition>>> {
-        let partitions = scan::open(self.0.clone(), request).await?;
+        let partitions = scan::open(self.program.clone(), self.call.clone(), request).await?;
         Ok(partitions.into_iter().map(|partition| Box::new(partition) as _).collect())
     }
 }

@@ -10,11 +10,13 @@
 //! contracts of `couatl-core`; no type of pyo3 is in a signature, but for the conversion into a [`Callable`].
 
 mod body;
+mod call;
 mod clock;
 mod connector;
 mod convert;
 mod delivery;
 mod exception;
+mod function;
 mod host;
 mod interpreter;
 mod interrupt;

@@ -4,12 +4,11 @@
 //!   Program --open--> import, init --function--> calls … --close--> deinit, unload
 //! ```
 
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use couatl_core::{Connector, Error, Metrics, OpenContext, Result, StreamDefinition};
+use couatl_core::{Connector, Error, Metrics, OpenContext, Purpose, Result, StreamDefinition, Subject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
@@ -52,9 +51,9 @@ impl Program {
     /// The error for what a function raised; a cancelled thread's is the cancel.
     pub(crate) fn raised(&self, py: Python<'_>, control: &Control, what: &str, exception: PyErr) -> Error {
         if control.is_cancelled() {
-            return cancelled(&self.definition.name);
+            return cancelled(&self.definition.subject());
         }
-        raised(py, self.body(), &self.definition.name, what, exception)
+        raised(py, self.body(), &self.definition.subject(), what, exception)
     }
 
     /// The name of the function in a role.
@@ -64,6 +63,7 @@ impl Program {
             Role::Write => self.definition.write_function(),
             Role::Init => self.definition.functions.init.as_ref().map_or("", |init| &init.function),
             Role::Deinit => self.definition.functions.deinit.as_deref().unwrap_or(""),
+            Role::Scalar | Role::Aggregate | Role::Table => self.definition.read_function(),
         }
     }
 
@@ -73,12 +73,15 @@ impl Program {
             let kind = if connector.is_registered() { "connector" } else { "class" };
             return format!("{kind} '{}'", connector.class);
         }
-        format!("{} function '{}'", role.as_str(), self.function_name(role))
+        match self.definition.purpose {
+            Purpose::Stream => format!("{} function '{}'", role.as_str(), self.function_name(role)),
+            Purpose::Function { .. } => format!("'{}'", self.function_name(role)),
+        }
     }
 }
 
-pub(crate) fn cancelled(stream: &str) -> Error {
-    Error::cancelled(format!("stream '{stream}': cancelled")).with_context("stream", stream)
+pub(crate) fn cancelled(subject: &Subject) -> Error {
+    subject.mark(Error::cancelled(format!("{subject}: cancelled")))
 }
 
 /// Runs user code: interrupts may come while the closure runs, and only then.
@@ -125,8 +128,7 @@ impl<'a> Opened<'a> {
         };
         let options = match &program.code {
             Code::Connector(connector) => {
-                let resolve = |text: &str| context.resolve(text).map(Cow::into_owned);
-                Some(connector::options(py, connector, resolve)?.unbind())
+                Some(connector::options(py, &connector::resolved(connector, context)?)?.unbind())
             }
             _ => None,
         };
@@ -146,7 +148,7 @@ impl<'a> Opened<'a> {
         user(py, self.control, || module.run(py))
             .map_err(|error| self.program.raised(py, self.control, "importing the body", error))?;
         if self.control.is_cancelled() {
-            return Err(cancelled(&self.program.definition.name));
+            return Err(cancelled(&self.program.definition.subject()));
         }
         if let Some((init, parameters)) = module.init(py)? {
             let parameters = parameters.map(|parameters| context.resolve(parameters)).transpose()?;
@@ -169,12 +171,12 @@ impl<'a> Opened<'a> {
                 .map_err(|error| self.program.raised(py, self.control, &self.program.what(role), error)),
             (Code::Callables { read, write }, _) => {
                 let function = if role == Role::Read { read } else { write };
-                let stream = &self.program.definition.name;
+                let subject = &self.program.definition.subject();
                 let Some(function) = function else {
-                    return Err(Error::unsupported(format!("stream '{stream}' has no {} function", role.as_str())));
+                    return Err(Error::unsupported(format!("{subject} has no {} function", role.as_str())));
                 };
                 let function = function.bind(py);
-                check_callable(py, stream, function, role, arguments)?;
+                check_callable(py, subject, function, role, arguments)?;
                 Ok(function.clone())
             }
             (Code::Body(_), None) => Err(Error::internal("a body without a module")),
@@ -191,8 +193,8 @@ impl<'a> Opened<'a> {
         let outcome = match (&self.program.definition.functions.deinit, &self.module) {
             (Some(name), Some(module)) => module.function(py, Role::Deinit, name, 0).and_then(|deinit| {
                 let what = self.program.what(Role::Deinit);
-                let stream = &self.program.definition.name;
-                deinit.call0().map(drop).map_err(|error| raised(py, self.program.body(), stream, &what, error))
+                let subject = &self.program.definition.subject();
+                deinit.call0().map(drop).map_err(|error| raised(py, self.program.body(), subject, &what, error))
             }),
             _ => Ok(()),
         };

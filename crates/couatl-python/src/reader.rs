@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use couatl_core::{Error, Mode, Result};
+use couatl_core::{Error, Input, Mode, Parameter, Result};
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple};
 use pyo3::{ffi, intern};
 
 use crate::body::Role;
+use crate::call;
 use crate::clock::{Clock, Samples};
 use crate::connector::{Reading, is_connector};
 use crate::convert::{ArrowBatches, Layout, Recast, Rows, describe, import, is_arrow};
 use crate::delivery::Delivery;
+use crate::function::{self, TableCall};
 use crate::interrupt::Control;
 use crate::program::{Opened, Program, cancelled, user};
 use crate::scan::Parcel;
@@ -110,6 +112,26 @@ impl<'a, 'py> Reader<'a, 'py> {
         Ok(connector.map_or_else(|| Returned::Rows(returned), Returned::Connector))
     }
 
+    /// Calls a function of SQL, which is given its arguments.
+    pub(crate) fn call_table(
+        &self,
+        thread: &Opened<'_>,
+        call: &TableCall,
+        input: Option<Input>,
+    ) -> Result<Returned<'py>> {
+        if self.fetch == 0 {
+            return Ok(Returned::Nothing);
+        }
+        let arguments = call.arguments(self.py, input)?;
+        let function = thread.function(self.py, Role::Table, arguments.len())?;
+        let names: Vec<_> = call.definition.parameters.iter().map(Parameter::name).collect();
+        let is_transform = call.definition.input().is_some();
+        let returned = user(self.py, self.control, || {
+            function::support(self.py)?.call_method1("table", (function, is_transform, names, arguments))
+        });
+        returned.map(Returned::Rows).map_err(|error| call::refused(self.py, self.program, self.control, error))
+    }
+
     fn connector(&self, thing: &Bound<'py, PyAny>, thread: &Opened<'_>) -> Result<Option<Reading>> {
         let reading = user(self.py, self.control, || match is_connector(thing, Role::Read)? {
             true => Reading::new(thing, &self.program.definition, thread.options(self.py)).map(Some),
@@ -153,7 +175,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     fn delivering(&mut self, read: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         // Values have code of their own, which a cancel interrupts: what it raises then is no misfit.
         let read = read(self).map_err(|error| match self.control.is_cancelled() {
-            true => cancelled(&self.layout.stream),
+            true => cancelled(&self.layout.subject),
             false => error,
         });
         self.flush();
@@ -206,7 +228,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     #[inline]
     fn next(&mut self, iterator: &Bound<'py, PyIterator>) -> Result<Option<Bound<'py, PyAny>>> {
         if self.control.is_cancelled() {
-            return Err(cancelled(&self.layout.stream));
+            return Err(cancelled(&self.layout.subject));
         }
         self.publish();
         let object = iterator.as_ptr();
@@ -363,7 +385,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             self.full();
         }
         if self.control.is_cancelled() {
-            return Err(cancelled(&self.layout.stream));
+            return Err(cancelled(&self.layout.subject));
         }
         Ok(fit)
     }
@@ -395,7 +417,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     #[inline(never)]
     fn sample(&mut self, row: &Bound<'py, PyAny>) -> Result<()> {
         if self.control.is_cancelled() {
-            return Err(cancelled(&self.layout.stream));
+            return Err(cancelled(&self.layout.subject));
         }
         let (py, control, number) = (self.py, self.control, self.count + 1);
         let start = Instant::now();
@@ -436,7 +458,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             // Its callbacks may be user code.
             let next = user(self.py, self.control, || batches.next(self.py, only.as_deref()));
             if self.control.is_cancelled() {
-                return Err(cancelled(&self.layout.stream));
+                return Err(cancelled(&self.layout.subject));
             }
             let next = next.map_err(|error| self.raised(error))?;
             let Some(batch) = next.map_err(|error| self.located(&error))? else { break };
@@ -456,7 +478,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     fn located(&self, error: &Error) -> Error {
-        Error::new(error.kind(), format!("stream '{}': {error}", self.layout.stream))
+        Error::new(error.kind(), format!("{}: {error}", self.layout.subject))
     }
 
     /// Delivers the rows that wait, at once.
@@ -483,7 +505,7 @@ impl<'a, 'py> Reader<'a, 'py> {
         };
         closed.map_err(|error| {
             let what = format!("closing {}", self.program.what(Role::Read));
-            crate::exception::raised(self.py, self.program.body(), &self.layout.stream, &what, error)
+            crate::exception::raised(self.py, self.program.body(), &self.layout.subject, &what, error)
         })
     }
 
@@ -494,7 +516,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     #[cold]
     fn wrong_shape(&self, returned: &Bound<'py, PyAny>) -> Error {
         let has = |name| returned.hasattr(name).unwrap_or(false);
-        let (stream, what) = (&self.layout.stream, self.program.what(Role::Read));
+        let (subject, what) = (&self.layout.subject, self.program.what(Role::Read));
         let mode = self.program.definition.mode;
         let class = returned.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
         let found = if has("__await__") {
@@ -519,7 +541,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             Mode::Streaming => "a generator or another iterator, as mode 'streaming' says",
             Mode::Auto => "a generator or another iterator, a list of rows, or an Arrow object",
         };
-        Error::type_mismatch(format!("stream '{stream}': expected {what} to return {expected}, got {found}"))
+        Error::type_mismatch(format!("{subject}: expected {what} to return {expected}, got {found}"))
     }
 }
 

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::connector::Reading;
 use crate::convert::{Layout, Rows};
 use crate::delivery::{Delivery, Linger};
+use crate::function::TableCall;
 use crate::interrupt::Control;
 use crate::program::{Opened, Program, settle, spawn};
 use crate::reader::{Reader, Returned};
@@ -96,12 +97,16 @@ impl Lane {
 }
 
 /// Starts a scan on a thread of its own; resolves when init has run, and it is known what there is to read.
-pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<Vec<PythonPartition>> {
-    let ScanRequest { projection, fetch, context, metrics, finish } = request;
+pub(crate) async fn open(
+    program: Arc<Program>,
+    call: Option<Arc<TableCall>>,
+    request: ScanRequest,
+) -> Result<Vec<PythonPartition>> {
+    let ScanRequest { projection, fetch, context, metrics, finish, input } = request;
     let definition = program.definition.clone();
     let schema = Arc::new(definition.schema.project(&projection)?);
     let layout = Arc::new(Layout {
-        stream: definition.name.clone(),
+        subject: definition.subject(),
         declared: definition.schema.clone(),
         projection,
         schema,
@@ -128,7 +133,10 @@ pub(crate) async fn open(program: Arc<Program>, request: ScanRequest) -> Result<
                     return Ok(());
                 }
             };
-            let returned = reader.call(&thread);
+            let returned = match call {
+                Some(call) => reader.call_table(&thread, &call, input),
+                None => reader.call(&thread),
+            };
             let outcome = match returned {
                 Ok(Returned::Connector(reading)) => read_all(py, &scan, &lane, &mut reader, &reading, &others, opened),
                 returned => {

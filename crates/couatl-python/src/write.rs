@@ -14,7 +14,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::Field;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
 use async_trait::async_trait;
-use couatl_core::{Error, Metrics, Result, SinkWriter, WriteFormat, WriteRequest};
+use couatl_core::{Error, Metrics, Result, SinkWriter, Subject, WriteFormat, WriteRequest};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
@@ -122,7 +122,7 @@ impl SinkWriter for PythonWriter {
         let outcome = match outcome {
             Some(outcome) => outcome,
             // The thread is gone, and may have said why.
-            None => Err(self.over().await.err().unwrap_or_else(|| cancelled(&self.stream))),
+            None => Err(self.over().await.err().unwrap_or_else(|| cancelled(&Subject::stream(&self.stream)))),
         };
         match outcome {
             Ok(()) => {
@@ -202,8 +202,8 @@ fn end_connector(
     // Cleaning up is not what was cancelled.
     let cleanup = |done: PyResult<()>| {
         let what = format!("closing {}", program.what(Role::Write));
-        let name = &program.definition.name;
-        done.map_err(|error| crate::exception::raised(py, program.body(), name, &what, error))
+        let subject = program.definition.subject();
+        done.map_err(|error| crate::exception::raised(py, program.body(), &subject, &what, error))
     };
     let committed = match is_whole && !control.is_cancelled() {
         true => user(py, control, || writing.commit()).map_err(raised).map(|()| true),
@@ -251,12 +251,12 @@ fn write_batch(
     rows_before: u64,
 ) -> Result<()> {
     if control.is_cancelled() {
-        return Err(cancelled(&program.definition.name));
+        return Err(cancelled(&program.definition.subject()));
     }
     let start = Instant::now();
     let mut arguments = Vec::with_capacity(batch.num_columns());
     for (array, field) in batch.columns().iter().zip(program.definition.schema.fields()) {
-        check_json(py, &program.definition.name, array, field, rows_before)?;
+        check_json(py, &program.definition.subject(), array, field, rows_before)?;
         let converted = match program.definition.write_format {
             WriteFormat::List => to_list(py, array, field).map(Bound::into_any),
             WriteFormat::Arrow => to_pyarrow(py, array, field),
@@ -313,7 +313,7 @@ impl ArrowColumn {
     }
 }
 
-fn to_pyarrow<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn to_pyarrow<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> PyResult<Bound<'py, PyAny>> {
     let column = ArrowColumn { array: array.clone(), field: field.clone() };
     py.import("pyarrow")?.getattr("array")?.call1((Bound::new(py, column)?,))
 }

@@ -98,7 +98,7 @@ pub fn parse_columns(text: &str) -> Result<Schema> {
     Ok(schema)
 }
 
-fn columns(tokens: &mut Tokens<'_>) -> Result<Schema> {
+pub(crate) fn columns(tokens: &mut Tokens<'_>) -> Result<Schema> {
     let mut fields: Vec<Field> = Vec::new();
     let mut names = HashSet::new();
     loop {
@@ -132,7 +132,7 @@ fn column(tokens: &mut Tokens<'_>) -> Result<Field> {
     Ok(parsed.into_field(name, !not_null))
 }
 
-fn body(tokens: &mut Tokens<'_>) -> Result<Body> {
+pub(crate) fn body(tokens: &mut Tokens<'_>) -> Result<Body> {
     let line = tokens.location().line;
     let Some(Token::DollarQuotedString(quoted)) = tokens.peek(0) else {
         return Err(tokens.expected("the body between $$ and $$"));

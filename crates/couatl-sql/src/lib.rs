@@ -37,6 +37,7 @@
 
 mod create;
 mod depth;
+mod function;
 mod lexer;
 mod name;
 mod parameters;
@@ -49,6 +50,7 @@ mod tokens;
 mod types;
 
 pub use create::{CreateStream, parse_columns};
+pub use function::{CreateFunction, create_function_statement};
 pub use name::StreamName;
 pub use print::create_statement;
 pub use statement::{Place, Privilege, Statement, StatementKind, parse};

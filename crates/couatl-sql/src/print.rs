@@ -101,7 +101,7 @@ fn unless_default<T: Default + PartialEq>(value: T) -> Option<T> {
 
 /// The first of `$$`, `$body$`, `$body1$`, … that ends where the body does. That the body does not hold the quote is
 /// not enough: a body that ends in `$` would close `$$` one character early.
-fn dollar_quote(body: &str) -> String {
+pub(crate) fn dollar_quote(body: &str) -> String {
     let ends_it = |quote: &&str| format!("{body}{quote}").find(quote) == Some(body.len());
     if let Some(quote) = ["$$", "$body$"].into_iter().find(ends_it) {
         return quote.to_owned();

@@ -10,6 +10,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::create::CreateStream;
 use crate::depth;
+use crate::function::{self, CreateFunction};
 use crate::lexer::{self, Lexed};
 use crate::name::StreamName;
 use crate::placeholders;
@@ -78,6 +79,17 @@ pub enum StatementKind {
         /// Whether it is no error that there is none.
         if_exists: bool,
     },
+    /// `CREATE FUNCTION`
+    CreateFunction(Box<CreateFunction>),
+    /// `DROP FUNCTION`
+    DropFunction {
+        /// The function to drop.
+        name: String,
+        /// Whether it is no error that there is none.
+        if_exists: bool,
+    },
+    /// `SHOW CREATE FUNCTION`
+    ShowCreateFunction(String),
     /// `SHOW STREAMS`
     ShowStreams,
     /// `SHOW CONNECTORS`
@@ -158,6 +170,9 @@ fn ours(all: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
     if creates_external && !creates_table {
         return CreateStream::parse(tokens).map(|create| Some(StatementKind::CreateStream(Box::new(create))));
     }
+    if CreateFunction::is_next(tokens) {
+        return CreateFunction::parse(tokens).map(|create| Some(StatementKind::CreateFunction(Box::new(create))));
+    }
     if starts(&["create", "stream"]) || starts(&["create", "or", "replace", "stream"]) {
         return Err(error_at(Error::invalid_syntax, tokens.location(), |at| {
             format!(
@@ -175,6 +190,11 @@ fn ours(all: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
     let kind = if tokens.eat_words(&["drop", "stream"]) {
         let if_exists = tokens.eat_words(&["if", "exists"]);
         StatementKind::DropStream { name: StreamName::parse(tokens)?, if_exists }
+    } else if tokens.eat_words(&["drop", "function"]) || tokens.eat_words(&["drop", "aggregate", "function"]) {
+        let if_exists = tokens.eat_words(&["if", "exists"]);
+        StatementKind::DropFunction { name: function::name(tokens)?, if_exists }
+    } else if tokens.eat_words(&["show", "create", "function"]) {
+        StatementKind::ShowCreateFunction(function::name(tokens)?)
     } else if tokens.eat_words(&["show", "streams"]) {
         StatementKind::ShowStreams
     } else if tokens.eat_words(&["show", "connectors"]) {

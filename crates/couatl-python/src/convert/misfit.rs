@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use arrow::datatypes::Field;
-use couatl_core::{Error, type_spelling};
+use couatl_core::{Error, Subject, type_spelling};
 use pyo3::prelude::*;
 
 use crate::exception::shorten;
@@ -69,23 +69,22 @@ impl Misfit {
     }
 
     /// The error for the user. `value` is what the row holds for the column.
-    pub(crate) fn into_error(self, stream: &str, row: u64, field: &Field, value: &Bound<'_, PyAny>) -> Error {
+    pub(crate) fn into_error(self, subject: &Subject, row: u64, field: &Field, value: &Bound<'_, PyAny>) -> Error {
         let shown = describe(self.0.value.as_ref().map_or(value, |inner| inner.bind(value.py())));
-        self.worded(stream, &row.to_string(), field, &shown)
+        self.worded(subject, &row.to_string(), field, &shown)
     }
 
     /// The error for the user, of a value that is no Python object.
-    pub(crate) fn worded(self, stream: &str, row: &str, field: &Field, shown: &str) -> Error {
+    pub(crate) fn worded(self, subject: &Subject, row: &str, field: &Field, shown: &str) -> Error {
         let path: String = self.0.path.iter().rev().map(String::as_str).collect();
-        let mut message =
-            format!("stream '{stream}', row {row}, column '{}{path}' ({}): ", field.name(), type_spelling(field));
+        let mut message = format!("{subject}, row {row}, column '{}{path}' ({}): ", field.name(), type_spelling(field));
         let _ = match &self.0.reason {
             Reason::Plain => write!(message, "cannot store {shown}"),
             Reason::Null => write!(message, "cannot store None: the column is NOT NULL"),
             Reason::Because(reason) => write!(message, "cannot store {shown}: {reason}"),
             Reason::Raised(error) => write!(message, "cannot store {shown}: {error}"),
         };
-        let error = Error::type_mismatch(message).with_context("stream", stream).with_context("column", field.name());
+        let error = subject.mark(Error::type_mismatch(message)).with_context("column", field.name());
         match self.0.reason {
             Reason::Raised(source) => error.with_source(source),
             _ => error,

@@ -15,7 +15,7 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{self, kernels::cmp};
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int16Type, Int64Type, TimeUnit};
 use arrow::error::ArrowError;
-use couatl_core::{Error, Result, enum_codes, is_json, is_uuid};
+use couatl_core::{Error, Result, Subject, enum_codes, is_json, is_uuid};
 use pyo3::prelude::*;
 
 use super::rows::{Layout, null_error};
@@ -29,7 +29,7 @@ pub(crate) struct Recast<'a> {
 impl Recast<'_> {
     /// The batch with the scan's columns. `rows_before` is how many rows the scan has had, for messages.
     pub(crate) fn batch(&self, py: Python<'_>, batch: &RecordBatch, rows_before: u64) -> Result<RecordBatch> {
-        let Layout { stream, declared, projection, schema, .. } = self.layout;
+        let Layout { subject, declared, projection, schema, .. } = self.layout;
         let found = batch.schema();
         let missing: Vec<_> = declared
             .fields()
@@ -49,7 +49,7 @@ impl Recast<'_> {
             };
             let expected: Vec<_> = declared.fields().iter().map(|field| field.name().as_str()).collect();
             return Err(Error::type_mismatch(format!(
-                "stream '{stream}': expected an Arrow object with the columns {}{}{}",
+                "{subject}: expected an Arrow object with the columns {}{}{}",
                 expected.join(", "),
                 list("missing:", &missing),
                 list("unknown:", &extra)
@@ -58,12 +58,12 @@ impl Recast<'_> {
         let mut arrays = Vec::with_capacity(projection.len());
         for (&position, field) in projection.iter().zip(schema.fields()) {
             let array = batch.column(found.index_of(declared.field(position).name())?);
-            let array = recast(array, field).map_err(|unfit| unfit.into_error(py, stream, rows_before, "", field))?;
+            let array = recast(array, field).map_err(|unfit| unfit.into_error(py, subject, rows_before, "", field))?;
             if !field.is_nullable()
                 && let Some(nulls) = array.logical_nulls()
                 && let Some(row) = (0..array.len()).find(|row| nulls.is_null(*row))
             {
-                return Err(null_error(stream, rows_before + row as u64 + 1, field));
+                return Err(null_error(subject, rows_before + row as u64 + 1, field));
             }
             arrays.push(array);
         }
@@ -76,7 +76,7 @@ impl Recast<'_> {
 /// rows came before, for messages.
 pub(crate) fn check_json(
     py: Python<'_>,
-    stream: &str,
+    subject: &Subject,
     array: &ArrayRef,
     field: &Field,
     rows_before: u64,
@@ -84,7 +84,7 @@ pub(crate) fn check_json(
     if !holds_json(field) {
         return Ok(());
     }
-    let told = |unfit: Unfit| unfit.into_error(py, stream, rows_before, " of the INSERT", field);
+    let told = |unfit: Unfit| unfit.into_error(py, subject, rows_before, " of the INSERT", field);
     recast(array, field).map(drop).map_err(told)
 }
 

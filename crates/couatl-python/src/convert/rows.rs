@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, SchemaRef};
-use couatl_core::{Error, Result, type_spelling};
+use couatl_core::{Error, Result, Subject, type_spelling};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
@@ -24,8 +24,8 @@ const AHEAD: usize = 8;
 /// What a scan wants of its rows; shared by all the batches of the scan.
 #[derive(Debug)]
 pub(crate) struct Layout {
-    /// The stream, for messages.
-    pub(crate) stream: String,
+    /// Whose rows they are, for messages.
+    pub(crate) subject: Subject,
     /// Every declared column: the width of a row.
     pub(crate) declared: SchemaRef,
     /// The columns to convert, as positions in `declared`.
@@ -72,7 +72,7 @@ impl Layout {
 
     #[cold]
     fn misfit(&self, misfit: Misfit, number: u64, position: usize, value: &Bound<'_, PyAny>) -> Error {
-        misfit.into_error(&self.stream, number, self.declared.field(position), value)
+        misfit.into_error(&self.subject, number, self.declared.field(position), value)
     }
 }
 
@@ -120,6 +120,11 @@ impl Rows {
             }
             &rows[row].as_slice()[position]
         })
+    }
+
+    /// Appends values of the only column until one does not fit, or the batch is full; gives how many.
+    pub(crate) fn values(&mut self, values: &[Bound<'_, PyAny>], number: u64) -> (usize, Result<()>) {
+        self.append(values.len(), number, |row, _| &values[row])
     }
 
     /// Appends rows, column by column: `value` gives the value of a row at a position.
@@ -207,8 +212,8 @@ impl Rows {
             let expected =
                 format!("a tuple of {width} values, a dict by column name, a list of rows, or an Arrow object");
             return Err(Error::type_mismatch(format!(
-                "stream '{}', row {number}: expected {expected}, got {}",
-                layout.stream,
+                "{}, row {number}: expected {expected}, got {}",
+                layout.subject,
                 describe(row)
             )));
         }
@@ -223,13 +228,13 @@ impl Rows {
         for name in names() {
             let value = found.get(name).map_err(|error| {
                 // A key compares itself with the name.
-                let message = format!("stream '{}', row {number}: a key of the dict raised {error}", layout.stream);
+                let message = format!("{}, row {number}: a key of the dict raised {error}", layout.subject);
                 Error::type_mismatch(message).with_source(error)
             })?;
             let Some(value) = value else {
                 return Err(Error::type_mismatch(format!(
-                    "stream '{}', row {number}: the dict has no '{name}'; expected the columns {}",
-                    layout.stream,
+                    "{}, row {number}: the dict has no '{name}'; expected the columns {}",
+                    layout.subject,
                     names().collect::<Vec<_>>().join(", ")
                 )));
             };
@@ -242,8 +247,8 @@ impl Rows {
             let extra = row.keys().iter().find(|key| !known(key));
             let extra = extra.map_or_else(String::new, |key| describe(&key));
             return Err(Error::type_mismatch(format!(
-                "stream '{}', row {number}: the dict has the key {extra}, which is no column; expected the columns {}",
-                layout.stream,
+                "{}, row {number}: the dict has the key {extra}, which is no column; expected the columns {}",
+                layout.subject,
                 names().collect::<Vec<_>>().join(", ")
             )));
         }
@@ -255,8 +260,8 @@ impl Rows {
         let names: Vec<_> = self.layout.declared.fields().iter().map(|field| field.name().as_str()).collect();
         let plural = if found == 1 { "" } else { "s" };
         Error::type_mismatch(format!(
-            "stream '{}', row {number}: expected {} value{} ({}), got {found} value{plural}: {}",
-            self.layout.stream,
+            "{}, row {number}: expected {} value{} ({}), got {found} value{plural}: {}",
+            self.layout.subject,
             names.len(),
             if names.len() == 1 { "" } else { "s" },
             names.join(", "),
@@ -275,10 +280,10 @@ impl Rows {
 }
 
 /// The error for a null in a NOT NULL column, found in a batch.
-pub(super) fn null_error(stream: &str, row: u64, field: &Field) -> Error {
+pub(super) fn null_error(subject: &Subject, row: u64, field: &Field) -> Error {
     let (column, data_type) = (field.name(), type_spelling(field));
     Error::type_mismatch(format!(
-        "stream '{stream}', row {row}, column '{column}' ({data_type}): cannot store a null: the column is NOT NULL"
+        "{subject}, row {row}, column '{column}' ({data_type}): cannot store a null: the column is NOT NULL"
     ))
 }
 

@@ -5,7 +5,7 @@
 use arrow::array::{Array, ArrayRef};
 use arrow::compute;
 use arrow::datatypes::{DataType, Field};
-use couatl_core::{Error, value_text};
+use couatl_core::{Error, Subject, value_text};
 use pyo3::prelude::*;
 
 use super::misfit::{Misfit, VALUE_BYTES, describe, place_of};
@@ -52,11 +52,18 @@ impl Unfit {
     }
 
     /// The error for the user. `rows_before` is how many rows came before the array's, `of` says of what.
-    pub(super) fn into_error(self, py: Python<'_>, stream: &str, rows_before: u64, of: &str, field: &Field) -> Error {
+    pub(super) fn into_error(
+        self,
+        py: Python<'_>,
+        subject: &Subject,
+        rows_before: u64,
+        of: &str,
+        field: &Field,
+    ) -> Error {
         let row = format!("{}{of}", rows_before + self.row as u64 + 1);
         let misfit = self.reason.map_or_else(Misfit::plain, Misfit::because);
         let misfit = self.path.iter().fold(misfit, |misfit, place| misfit.at(place.show(py)));
-        misfit.worded(stream, &row, field, &show(py, &self.value))
+        misfit.worded(subject, &row, field, &show(py, &self.value))
     }
 }
 

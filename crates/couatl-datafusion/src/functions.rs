@@ -1,0 +1,126 @@
+//! The functions of a session, and of all that share its streams: made, dropped, found by their names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use couatl_core::{Error, Function, FunctionDefinition, Result};
+use couatl_sql::{CreateFunction, create_function_statement};
+use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use parking_lot::RwLock;
+
+use crate::access::Role;
+use crate::aggregate::PythonAggregate;
+use crate::calling::{Callee, Defined};
+use crate::scalar::PythonScalar;
+use crate::session::Session;
+
+/// Functions by name.
+#[derive(Debug, Default)]
+pub(crate) struct Functions(RwLock<BTreeMap<String, Arc<Defined>>>);
+
+impl Functions {
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Defined>> {
+        self.0.read().get(name).cloned()
+    }
+
+    /// Lets statements that are planned in a state call them.
+    pub(crate) fn install(&self, state: &mut SessionState) {
+        for function in self.0.read().values() {
+            let callee = Callee::new(Arc::clone(function));
+            let installed = match (&function.function, function.definition.is_aggregate) {
+                (Function::Value(_), false) => {
+                    state.register_udf(Arc::new(ScalarUDF::from(PythonScalar::new(callee)))).map(drop)
+                }
+                (Function::Value(_), true) => {
+                    state.register_udaf(Arc::new(AggregateUDF::from(PythonAggregate::new(callee)))).map(drop)
+                }
+                (Function::Table(_), _) => Ok(()),
+            };
+            // A state takes any function.
+            debug_assert!(installed.is_ok(), "{installed:?}");
+        }
+    }
+}
+
+impl Session {
+    pub(crate) async fn create_function(&self, create: &CreateFunction) -> Result<()> {
+        self.needs(Role::Developer, "create functions: their Python runs on the server")?;
+        let name = &create.definition.name;
+        if self.is_built_in(name) {
+            return Err(Error::already_exists(format!("'{name}' is a function of SQL; choose another name")));
+        }
+        if let Some(existing) = self.functions().get(name) {
+            if create.if_not_exists {
+                return Ok(());
+            }
+            if !create.or_replace {
+                return Err(Error::already_exists(format!(
+                    "a function named '{name}' exists already; use CREATE OR REPLACE, or drop it first"
+                )));
+            }
+            self.owns(&existing)?;
+        }
+        let (host, definition) = (self.host(), Arc::new(create.definition.clone()));
+        let checked = {
+            let definition = Arc::clone(&definition);
+            tokio::task::spawn_blocking(move || host.function(definition)).await
+        };
+        let function = checked.map_err(|error| Error::internal(error.to_string()))??;
+        self.register_function(definition, function);
+        Ok(())
+    }
+
+    /// Gives a function its name, in the place of one that has it.
+    fn register_function(&self, definition: Arc<FunctionDefinition>, function: Function) {
+        let owners = self.caller().principals().map(|user| Arc::clone(&user.name)).collect();
+        let name = definition.name.clone();
+        self.functions().0.write().insert(name, Arc::new(Defined { definition, function, owners }));
+    }
+
+    pub(crate) fn drop_function(&self, name: &str, if_exists: bool) -> Result<()> {
+        self.needs(Role::Developer, "drop functions")?;
+        let Some(existing) = self.functions().get(name) else {
+            return match (if_exists, self.is_built_in(name)) {
+                (_, true) => Err(Error::invalid_argument(format!("'{name}' is a function of SQL, and stays"))),
+                (true, false) => Ok(()),
+                (false, false) => Err(no_function(name)),
+            };
+        };
+        self.owns(&existing)?;
+        self.functions().0.write().remove(name);
+        Ok(())
+    }
+
+    /// A statement that makes the function; its body is for those who created it, and for admins.
+    pub(crate) fn function_statement(&self, name: &str) -> Result<String> {
+        let function = self.functions().get(name).ok_or_else(|| no_function(name))?;
+        let mut definition = FunctionDefinition::clone(&function.definition);
+        let is_disclosed = |user: &crate::User| user.role == Role::Admin || function.owners.contains(&user.name);
+        if !self.caller().principals().all(is_disclosed) {
+            definition.body.text = Arc::from("\n# hidden: its creator and admins see it\n");
+        }
+        Ok(create_function_statement(&definition))
+    }
+
+    /// Refuses what only its creator may do with a function.
+    fn owns(&self, function: &Defined) -> Result<()> {
+        let name = &function.definition.name;
+        self.caller().principals().try_for_each(|user| match function.owners.contains(&user.name) {
+            true => Ok(()),
+            false => user.needs(Role::Admin, &format!("replace or drop the function '{name}' of somebody else")),
+        })
+    }
+
+    fn is_built_in(&self, name: &str) -> bool {
+        let state = self.context().state();
+        state.scalar_functions().contains_key(name)
+            || state.aggregate_functions().contains_key(name)
+            || state.window_functions().contains_key(name)
+            || state.table_functions().contains_key(name)
+    }
+}
+
+fn no_function(name: &str) -> Error {
+    Error::not_found(format!("there is no function '{name}' in Python"))
+}

@@ -1,0 +1,535 @@
+//! Functions of Python that give rows: a relation in SQL, a node in the plan, and what runs them over the rows of a table.
+//!
+//! ```text
+//!   FROM repeat(clock, n => 2)        couatl-sql's and DataFusion's parser: arguments, and (SELECT * FROM clock)
+//!     TableFunctions                  the planner of such relations
+//!       Call(n => 2)                  logical; its input is the plan of the table
+//!         TableFunctionExec           hands the input's rows to the Python, and gives what that yields
+//!         StreamScanExec              where there is no input
+//! ```
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use couatl_core::{
+    Error, Finish, Function, FunctionDefinition, Input, InputEvent, Metrics, Mode, Parameter, Returns, ScanRequest,
+    Source, TableFunction, type_spelling,
+};
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, DFSchemaRef, TableReference};
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore,
+};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::coop::make_cooperative;
+use datafusion::physical_plan::execution_plan::{EmissionType, SchedulingType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
+};
+use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
+use datafusion::sql::sqlparser::ast::{
+    self, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, TableFactor, VisitMut, VisitorMut,
+};
+use futures::SinkExt;
+use futures::channel::mpsc::{self, Sender};
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use crate::calling::Defined;
+use crate::catalog::Home;
+use crate::query::{Opening, Query};
+use crate::scan::{StreamScanExec, rows_of};
+use crate::statistics::Access;
+use crate::store::{can_store, store};
+use crate::{from_datafusion, into_datafusion};
+
+/// Writes the tables that functions read as queries, so that they are found as every other table is.
+pub(crate) fn with_queries(home: &Home, statement: &mut datafusion::sql::parser::Statement) {
+    use datafusion::sql::parser::{CopyToSource, Statement};
+    let mut tables = Tables { home };
+    let _ = match statement {
+        Statement::Statement(statement) => VisitMut::visit(&mut **statement, &mut tables),
+        Statement::Explain(explain) => return with_queries(home, &mut explain.statement),
+        Statement::CopyTo(copy) => match &mut copy.source {
+            CopyToSource::Query(query) => VisitMut::visit(&mut **query, &mut tables),
+            CopyToSource::Relation(_) => ControlFlow::Continue(()),
+        },
+        _ => ControlFlow::Continue(()),
+    };
+}
+
+struct Tables<'a> {
+    home: &'a Home,
+}
+
+impl VisitorMut for Tables<'_> {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        let Some((function, arguments)) = called(self.home, factor) else { return ControlFlow::Continue(()) };
+        let Some((place, (table, _))) = place_of_rows(&function.definition).zip(function.definition.input()) else {
+            return ControlFlow::Continue(());
+        };
+        let mut positions = 0..;
+        for argument in arguments {
+            let (is_rows, value) = match argument {
+                FunctionArg::Unnamed(value) => (positions.next() == Some(place), value),
+                FunctionArg::Named { name, arg, .. } => (folded(name) == table, arg),
+                FunctionArg::ExprNamed { .. } => continue,
+            };
+            if is_rows && let FunctionArgExpr::Expr(expr) = value {
+                query_of(expr);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The function that a relation calls, and with what.
+fn called<'f>(home: &Home, factor: &'f mut TableFactor) -> Option<(Arc<Defined>, &'f mut Vec<FunctionArg>)> {
+    let TableFactor::Table { name, args: Some(arguments), .. } = factor else { return None };
+    let [ObjectNamePart::Identifier(name)] = &name.0[..] else { return None };
+    let function =
+        home.functions.get(&folded(name)).filter(|function| matches!(function.function, Function::Table(_)))?;
+    Some((function, &mut arguments.args))
+}
+
+fn folded(name: &ast::Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_ascii_lowercase() }
+}
+
+/// Which of the parameters is a table.
+fn place_of_rows(definition: &FunctionDefinition) -> Option<usize> {
+    definition.parameters.iter().position(|parameter| matches!(parameter, Parameter::Rows { .. }))
+}
+
+/// `name`, and `TABLE(name)`, as a query of all its rows.
+fn query_of(expr: &mut ast::Expr) {
+    let name = match expr {
+        ast::Expr::Identifier(name) => vec![name.clone()],
+        ast::Expr::CompoundIdentifier(names) => names.clone(),
+        ast::Expr::Nested(inner) => {
+            *expr = std::mem::replace(&mut **inner, ast::Expr::value(ast::Value::Null));
+            return query_of(expr);
+        }
+        ast::Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("table") => {
+            let inner = match &mut function.args {
+                FunctionArguments::List(list) => match &mut list.args[..] {
+                    [FunctionArg::Unnamed(FunctionArgExpr::Expr(inner))] => Some(inner.clone()),
+                    _ => None,
+                },
+                FunctionArguments::Subquery(query) => Some(ast::Expr::Subquery(query.clone())),
+                FunctionArguments::None => None,
+            };
+            if let Some(inner) = inner {
+                *expr = inner;
+                query_of(expr);
+            }
+            return;
+        }
+        _ => return,
+    };
+    let name: Vec<_> = name.iter().map(ToString::to_string).collect();
+    let query = format!("SELECT * FROM {}", name.join("."));
+    let parsed = datafusion::sql::parser::DFParser::parse_sql(&query).ok();
+    if let Some(datafusion::sql::parser::Statement::Statement(statement)) =
+        parsed.and_then(|mut found| found.pop_front())
+        && let ast::Statement::Query(query) = *statement
+    {
+        *expr = ast::Expr::Subquery(query);
+    }
+}
+
+/// Plans relations that are calls of functions.
+#[derive(Debug)]
+pub(crate) struct TableFunctions(pub(crate) Arc<Home>);
+
+impl RelationPlanner for TableFunctions {
+    fn plan_relation(
+        &self,
+        mut relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
+        let Some((defined, arguments)) = called(&self.0, &mut relation) else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        let arguments = std::mem::take(arguments);
+        let TableFactor::Table { alias, .. } = relation else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        let given = matched(&defined.definition, arguments, context)?;
+        let mut values = Vec::new();
+        let mut input = None;
+        for (parameter, expr) in defined.definition.parameters.iter().zip(given) {
+            match (parameter, expr) {
+                (Parameter::Value(field), expr) => {
+                    let expr = context.sql_to_expr(expr, &DFSchema::empty())?;
+                    values.push(match expr {
+                        // What a client gives is of the parameter's type.
+                        Expr::Placeholder(Placeholder { id, field: None }) => {
+                            Expr::Placeholder(Placeholder { id, field: Some(Arc::clone(field)) })
+                        }
+                        expr => expr,
+                    });
+                }
+                (Parameter::Rows { .. }, ast::Expr::Subquery(subquery)) => {
+                    let derived = TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
+                    input = Some(context.plan(derived)?);
+                }
+                (Parameter::Rows { name, .. }, found) => {
+                    return Err(invalid(
+                        &defined.definition,
+                        &format!("expected a table, or a query in parentheses, for '{name}', found {found}"),
+                    ));
+                }
+            }
+        }
+        let plan = LogicalPlan::Extension(Extension { node: Arc::new(TableCall::new(defined, values, input)?) });
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation { plan, alias })))
+    }
+}
+
+fn invalid(definition: &FunctionDefinition, message: &str) -> datafusion::error::DataFusionError {
+    into_datafusion(Error::invalid_argument(format!("function '{}': {message}", definition.name)))
+}
+
+/// The arguments of a call, in the order of the parameters.
+fn matched(
+    definition: &FunctionDefinition,
+    arguments: Vec<FunctionArg>,
+    context: &dyn RelationPlannerContext,
+) -> Result<Vec<ast::Expr>> {
+    let parameters = &definition.parameters;
+    let mut given: Vec<Option<ast::Expr>> = vec![None; parameters.len()];
+    let mut next = 0;
+    for argument in arguments {
+        let (place, value) = match argument {
+            FunctionArg::Unnamed(value) => {
+                next += 1;
+                (Some(next - 1).filter(|place| *place < parameters.len()), value)
+            }
+            FunctionArg::Named { name, arg, .. } => {
+                let name = context.normalize_ident(name);
+                let place = parameters.iter().position(|parameter| parameter.name() == name);
+                if place.is_none() {
+                    return Err(invalid(
+                        definition,
+                        &format!("there is no parameter '{name}'; it takes {}", shown(definition)),
+                    ));
+                }
+                (place, arg)
+            }
+            FunctionArg::ExprNamed { name, .. } => {
+                return Err(invalid(definition, &format!("expected the name of a parameter, found {name}")));
+            }
+        };
+        let (Some(place), FunctionArgExpr::Expr(value)) = (place, value) else {
+            return Err(invalid(definition, &format!("it takes {}", shown(definition))));
+        };
+        if given[place].replace(value).is_some() {
+            let name = parameters[place].name();
+            return Err(invalid(definition, &format!("'{name}' is given twice")));
+        }
+    }
+    let whole = given.into_iter().zip(parameters).map(|(value, parameter)| {
+        value.ok_or_else(|| {
+            invalid(definition, &format!("'{}' is missing; it takes {}", parameter.name(), shown(definition)))
+        })
+    });
+    whole.collect()
+}
+
+/// `(input TABLE, n int32)`
+fn shown(definition: &FunctionDefinition) -> String {
+    let parameters = definition.parameters.iter().map(|parameter| match parameter {
+        Parameter::Value(field) => format!("{} {}", field.name(), type_spelling(field)),
+        Parameter::Rows { name, .. } => format!("{name} TABLE"),
+    });
+    format!("({})", parameters.collect::<Vec<_>>().join(", "))
+}
+
+/// A call in a logical plan.
+#[derive(Debug, Clone)]
+pub(crate) struct TableCall {
+    defined: Arc<Defined>,
+    values: Vec<Expr>,
+    input: Option<Arc<LogicalPlan>>,
+    schema: DFSchemaRef,
+}
+
+impl TableCall {
+    fn new(defined: Arc<Defined>, values: Vec<Expr>, input: Option<LogicalPlan>) -> Result<Self> {
+        let name = TableReference::bare(defined.definition.name.as_str());
+        let schema = Arc::new(DFSchema::try_from_qualified_schema(name, &columns(&defined.definition))?);
+        Ok(Self { defined, values, input: input.map(Arc::new), schema })
+    }
+
+    /// Whether it makes rows by itself, which may come slowly.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.input.is_none() && self.defined.definition.mode != Mode::Batch
+    }
+}
+
+fn columns(definition: &FunctionDefinition) -> SchemaRef {
+    match &definition.returns {
+        Returns::Table(schema) => Arc::clone(schema),
+        Returns::Value(_) => Arc::new(Schema::empty()),
+    }
+}
+
+impl PartialEq for TableCall {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.defined, &other.defined) && self.values == other.values && self.input == other.input
+    }
+}
+
+impl Eq for TableCall {}
+
+impl Hash for TableCall {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.defined.definition.name, &self.values, &self.input).hash(state);
+    }
+}
+
+impl PartialOrd for TableCall {
+    fn partial_cmp(&self, _other: &Self) -> Option<Ordering> {
+        None
+    }
+}
+
+impl UserDefinedLogicalNodeCore for TableCall {
+    fn name(&self) -> &'static str {
+        "TableFunction"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        self.input.iter().map(|input| &**input).collect()
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        self.values.clone()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values: Vec<_> = self.values.iter().map(ToString::to_string).collect();
+        write!(f, "TableFunction: {}({})", self.defined.definition.name, values.join(", "))
+    }
+
+    fn with_exprs_and_inputs(&self, values: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(Self { values, input: inputs.pop().map(Arc::new), ..self.clone() })
+    }
+}
+
+/// Plans [`TableCall`]s.
+#[derive(Debug)]
+pub(crate) struct TableCallPlanner;
+
+#[async_trait]
+impl ExtensionPlanner for TableCallPlanner {
+    async fn plan_extension(
+        &self,
+        planner: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        _logical_inputs: &[&LogicalPlan],
+        physical_inputs: &[Arc<dyn ExecutionPlan>],
+        session: &dyn Session,
+        context: &PhysicalPlanningContext,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(call) = node.as_any().downcast_ref::<TableCall>() else { return Ok(None) };
+        let Some(state) = session.as_any().downcast_ref::<SessionState>() else { return Ok(None) };
+        let definition = &call.defined.definition;
+        let Function::Table(function) = &call.defined.function else { return Ok(None) };
+        let mut values = Vec::new();
+        for (expr, field) in call.values.iter().zip(definition.values()) {
+            let evaluated = constant(planner, expr, state, context);
+            let value = evaluated.map_err(|error| {
+                let error = from_datafusion(error);
+                invalid(definition, &format!("expected a constant for '{}': {error}", field.name()))
+            })?;
+            let misfit = |reason: &str| {
+                let (name, to) = (field.name(), type_spelling(field));
+                invalid(definition, &format!("argument '{name}' ({to}): cannot take {reason}"))
+            };
+            if !can_store(value.data_type(), field) {
+                let found = type_spelling(&arrow::datatypes::Field::new("", value.data_type().clone(), true));
+                return Err(misfit(&format!("a value of {found}")));
+            }
+            values.push(store(&value, field).map_err(|found| misfit(&found.reason))?);
+        }
+        let source = function.source(values.clone());
+        let Some(input) = physical_inputs.first() else {
+            let all = (0..source.schema().fields().len()).collect();
+            let scan = StreamScanExec::try_new(source, all, None, Vec::new(), call.defined.owners.clone())?;
+            return Ok(Some(Arc::new(scan)));
+        };
+        let function = Arc::clone(function);
+        Ok(Some(Arc::new(TableFunctionExec::new(call.defined.clone(), function, values, Arc::clone(input)))))
+    }
+}
+
+/// The value of an expression that reads nothing, as an array of one.
+fn constant(
+    planner: &dyn PhysicalPlanner,
+    expr: &Expr,
+    state: &SessionState,
+    context: &PhysicalPlanningContext,
+) -> Result<ArrayRef> {
+    let schema = DFSchema::empty();
+    let _ = expr.get_type(&schema)?;
+    let expr = planner.create_physical_expr(expr, &schema, state, context)?;
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
+    let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?;
+    expr.evaluate(&row)?.into_array(1)
+}
+
+/// Hands the rows of its input to a function, and gives those that it yields.
+#[derive(Debug)]
+pub(crate) struct TableFunctionExec {
+    defined: Arc<Defined>,
+    function: Arc<dyn TableFunction>,
+    values: Vec<ArrayRef>,
+    input: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+    metrics: Arc<Metrics>,
+}
+
+impl TableFunctionExec {
+    fn new(
+        defined: Arc<Defined>,
+        function: Arc<dyn TableFunction>,
+        values: Vec<ArrayRef>,
+        input: Arc<dyn ExecutionPlan>,
+    ) -> Self {
+        let partitions = input.output_partitioning().partition_count();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(columns(&defined.definition)),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Incremental,
+            input.boundedness(),
+        );
+        let properties = Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative));
+        Self { defined, function, values, input, properties, metrics: Arc::default() }
+    }
+
+    fn is_apart(&self) -> bool {
+        self.defined.definition.input().is_some_and(|(_, apart)| apart)
+    }
+}
+
+impl DisplayAs for TableFunctionExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TableFunctionExec: function={}", self.defined.definition.name)
+    }
+}
+
+impl ExecutionPlan for TableFunctionExec {
+    fn name(&self) -> &'static str {
+        "TableFunctionExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![if self.is_apart() { Distribution::UnspecifiedDistribution } else { Distribution::SinglePartition }]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![self.is_apart()]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = children.swap_remove(0);
+        Ok(Arc::new(Self::new(self.defined.clone(), self.function.clone(), self.values.clone(), input)))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let name = self.defined.definition.name.clone();
+        let owners = self.defined.owners.clone();
+        let query = Query::of(&context);
+        let opening = query
+            .as_ref()
+            .map_or_else(Opening::default, |query| query.open(&name, Access::Call, &self.metrics, &owners));
+        let input = self.input.execute(partition, context)?;
+        let (sender, events) = mpsc::channel(0);
+        let source: Arc<dyn Source> = self.function.source(self.values.clone());
+        let request = ScanRequest {
+            projection: (0..source.schema().fields().len()).collect(),
+            fetch: None,
+            context: opening.context,
+            metrics: self.metrics.clone(),
+            finish: opening.finish.unwrap_or_else(Finish::ignore),
+            input: Some(Input { schema: input.schema(), events }),
+        };
+        let asking = query.clone();
+        let rows = rows_of(source, request).map_err(move |error| {
+            if let Some(query) = &asking {
+                query.failed(&name, Access::Call, error.kind());
+            }
+            Query::told(asking.as_ref(), error, &owners)
+        });
+        let fed = fed(Box::pin(rows), Box::pin(feed(input, sender)));
+        Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(self.schema(), fed))))
+    }
+}
+
+/// Hands rows over until there are no more, or nobody takes them.
+async fn feed(mut input: SendableRecordBatchStream, mut sender: Sender<InputEvent>) -> Result<()> {
+    while let Some(batch) = input.try_next().await? {
+        if batch.num_rows() > 0 && sender.send(InputEvent::Batch(batch)).await.is_err() {
+            return Ok(());
+        }
+    }
+    let _ = sender.send(InputEvent::End).await;
+    Ok(())
+}
+
+/// The rows, while what they are made of is handed over. An error there is one here.
+fn fed(
+    rows: impl futures::Stream<Item = Result<RecordBatch>> + Send + Unpin + 'static,
+    feeding: impl Future<Output = Result<()>> + Send + Unpin + 'static,
+) -> impl futures::Stream<Item = Result<RecordBatch>> + Send {
+    stream::try_unfold((rows, Some(feeding)), |(mut rows, mut feeding)| async move {
+        loop {
+            let Some(handing) = &mut feeding else {
+                return Ok(rows.try_next().await?.map(|batch| (batch, (rows, None))));
+            };
+            tokio::select! {
+                biased;
+                row = rows.next() => return Ok(row.transpose()?.map(|batch| (batch, (rows, feeding)))),
+                handed = handing => {
+                    feeding = None;
+                    handed?;
+                }
+            }
+        }
+    })
+}

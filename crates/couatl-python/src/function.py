@@ -1,0 +1,236 @@
+"""What Couatl does with functions in Python itself: calls for each row, aggregates, and rows for those who read them.
+
+It is Python because it is calls of Python, one after the other; the host calls it through its C API.
+"""
+
+import collections
+import importlib
+import inspect
+import itertools
+
+
+class Refused(Exception):
+    """The function does not hold together; the message is for the user."""
+
+
+def scalar(thing, is_called_by_row):
+    """What is called with the number of rows and a list, or an array, for each column."""
+    function = adapted(thing, False)
+
+    def by_row(rows, *columns):
+        return list(map(function, *columns)) if columns else [function() for _ in range(rows)]
+
+    def by_column(rows, *columns):
+        return function(*columns)
+
+    # Functions of other systems take values.
+    return by_row if is_called_by_row or function is not thing else by_column
+
+
+def as_numpy(array):
+    """A NumPy array of the values of a pyarrow array; a masked one where there are NULLs."""
+    if not array.null_count:
+        return array.to_numpy(zero_copy_only=False)
+    import numpy
+    import pyarrow
+
+    mask = array.is_null().to_numpy(zero_copy_only=False)
+    is_filled = pyarrow.types.is_primitive(array.type) and not pyarrow.types.is_temporal(array.type)
+    filled = array.fill_null(0 if not pyarrow.types.is_boolean(array.type) else False) if is_filled else array
+    return numpy.ma.MaskedArray(filled.to_numpy(zero_copy_only=False), mask)
+
+
+def from_numpy(values):
+    """What a function gave, as a pyarrow array where it is one of NumPy."""
+    if not type(values).__module__.partition(".")[0] == "numpy" or not getattr(values, "ndim", 0):
+        return values
+    import numpy
+    import pyarrow
+
+    if values.ndim != 1:
+        raise Refused(f"expected an array of one dimension, got one of shape {values.shape}")
+    mask = numpy.ma.getmaskarray(values) if isinstance(values, numpy.ma.MaskedArray) else None
+    return pyarrow.array(numpy.asarray(values), mask=mask, from_pandas=False)
+
+
+def adapted(thing, is_aggregate):
+    """What a body names: itself, or what stands for it where it is a function of another system."""
+    model = adapter_of(thing, "function")
+    if model is None:
+        return thing
+    function = model.as_function(thing)
+    if function.is_aggregate != is_aggregate:
+        kind, words = ("one", "CREATE AGGREGATE FUNCTION") if function.is_aggregate else ("none", "CREATE FUNCTION")
+        raise Refused(f"its is_aggregate() says that it is {kind}: say {words}")
+    return (lambda: Whole(function)) if is_aggregate else function
+
+
+def adapter_of(thing, role):
+    """The module that adapts what follows the model of another system; None where it does not."""
+    if inspect.isroutine(thing):
+        return None
+    try:
+        from couatl import _models
+    except ImportError:
+        # A program that embeds the engine need not have the package.
+        return None
+    if not _models.is_connector(thing, role):
+        return None
+    return importlib.import_module(f"couatl.compat.{_models.recognise(thing, role).module}")
+
+
+class Whole:
+    """The group of a function that wants all of its values at once."""
+
+    def __init__(self, function):
+        self.function = function
+        self.columns = None
+
+    def process(self, *columns):
+        self.columns = self.columns or [[] for _ in columns]
+        for all_values, values in zip(self.columns, columns):
+            all_values.extend(values)
+
+    def merge(self, other):
+        self.process(*(other.columns or ()))
+
+    def finalize(self):
+        return self.function(*(self.columns or ()))
+
+
+def aggregator(make):
+    """What makes the object of a group: one that can be merged, whether or not its class can."""
+    one = make()
+    missing = [method for method in ("process", "finalize") if not callable(getattr(one, method, None))]
+    if missing:
+        raise Refused(f"{type(one).__name__} has no {' and no '.join(f'{method}()' for method in missing)}, which an aggregate has")
+    if callable(getattr(one, "merge", None)):
+        return make
+
+    def all_at_once(*columns):
+        group = make()
+        if columns:
+            group.process(*columns)
+        return group.finalize()
+
+    return lambda: Whole(all_at_once)
+
+
+class Aggregations:
+    """The aggregations of one use of a function, by number, and the states that are on their way between them."""
+
+    def __init__(self, make, calls_by_row, unwraps):
+        self.make = aggregator(adapted(make, True))
+        self.calls_by_row = calls_by_row
+        #: Whether a list of one value is that value.
+        self.unwraps = unwraps
+        self.groups = {}
+        self.moving = {}
+        self.numbers = itertools.count()
+
+    def of(self, aggregation, count):
+        groups = self.groups.setdefault(aggregation, [])
+        groups.extend([None] * (count - len(groups)))
+        return groups
+
+    def group(self, groups, index):
+        if groups[index] is None:
+            groups[index] = self.make()
+        return groups[index]
+
+    def process(self, aggregation, indices, count, *columns):
+        groups = self.of(aggregation, count)
+        if not indices:
+            return
+        if count == 1:
+            return self.take(self.group(groups, 0), columns)
+        rows = collections.defaultdict(list)
+        for row, index in enumerate(indices):
+            rows[index].append(row)
+        for index, of_group in rows.items():
+            self.take(self.group(groups, index), [[column[row] for row in of_group] for column in columns])
+
+    def take(self, group, columns):
+        if self.calls_by_row:
+            for row in zip(*columns):
+                group.process(*row)
+        else:
+            group.process(*columns)
+
+    def merge(self, aggregation, indices, count, states):
+        groups = self.of(aggregation, count)
+        for index, state in zip(indices, states):
+            other = self.arrived(state)
+            if groups[index] is None:
+                groups[index] = other
+            else:
+                groups[index].merge(other)
+
+    def states(self, aggregation, first):
+        groups = self.of(aggregation, first)
+        leaving, groups[:first] = groups[:first], []
+        return [self.leaving(group or self.make()) for group in leaving]
+
+    def leaving(self, group):
+        """The state of a group as bytes: its own, else the number by which it is found again."""
+        if callable(getattr(group, "serialize", None)) and callable(getattr(group, "deserialize", None)):
+            state = group.serialize()
+            if not isinstance(state, bytes):
+                raise Refused(f"expected {type(group).__name__}.serialize() to give bytes, got {type(state).__name__}")
+            return b"s" + state
+        number = next(self.numbers)
+        self.moving[number] = group
+        return b"n%d" % number
+
+    def arrived(self, state):
+        if state[:1] == b"n":
+            return self.moving.pop(int(state[1:]))
+        group = self.make()
+        group.deserialize(state[1:])
+        return group
+
+    def values(self, aggregation, first, keeps):
+        groups = self.of(aggregation, first)
+        values = [self.value(self.group(groups, index)) for index in range(first)]
+        if not keeps:
+            del groups[:first]
+        return values
+
+    def value(self, group):
+        value = group.finalize()
+        return value[0] if self.unwraps and isinstance(value, list) and len(value) == 1 else value
+
+    def forget(self, aggregation):
+        self.groups.pop(aggregation, None)
+
+
+def rows_of(feed, names):
+    """The rows of what gives lists of columns: named tuples, whose names are those of the columns where these can be."""
+    row = collections.namedtuple("Row", names, rename=True)._make
+    for rows, columns in feed:
+        yield from map(row, zip(*columns)) if columns else itertools.repeat(row(()), rows)
+
+
+def columns_of(feed):
+    """A tuple with a list, or an array, for each column, again and again."""
+    for _, columns in feed:
+        yield columns
+
+
+def batches_of(feed, names):
+    """Record batches of pyarrow."""
+    import pyarrow
+
+    for _, columns in feed:
+        yield pyarrow.RecordBatch.from_arrays(list(columns), names=names)
+
+
+def table(thing, is_transform, names, arguments):
+    """What a function that gives rows returns."""
+    model = adapter_of(thing, "transform") if is_transform else None
+    if model is None:
+        return thing(*arguments)
+    given = dict(zip(names, arguments))
+    # The rows are what it reads; the values are its options.
+    rows = next(name for name, argument in given.items() if inspect.isgenerator(argument))
+    return model.as_transform(thing, {name: value for name, value in given.items() if name != rows})(given[rows])
