@@ -19,6 +19,11 @@ CLIENTS := adbc-driver-flightsql adbc-driver-manager pyarrow pandas polars
 RIVALS  := pyarrow polars duckdb bytewax streamz chdb shillelagh pysail pyspark-client pathway
 EXAMPLES := clock join_parquet session_context sink
 MODELS  := bytewax pathway streamz pyspark-client ekuiper pynng
+# Published connectors, and what they import. They are installed without what they ask for: a whole pyspark would be put
+# over pyspark-client, and the rest is large (sentence-transformers, azure's clients, mkdocs). One that this Python cannot
+# have is left out, and its tests say so.
+PUBLISHED := pyspark-data-sources pysparkformat cyber-spark-data-connectors spark-fuse spark-rest-api-reader
+IMPORTED := faker requests tenacity azure-monitor-ingestion
 DRIVERS := redis paho-mqtt nats-py psycopg[binary] httpx
 SERVERS := redis-server mosquitto nats-server postgresql
 CONNECTORS := $(CURDIR)/.venv-connectors
@@ -81,7 +86,8 @@ $(CONNECTORS)/wheel: $(VENV)/wheel-dev $(CONNECTORS)/ready
 
 $(CONNECTORS)/ready: Makefile
 	test -x $(CONNECTORS)/bin/python || $(PYTHON) -m venv $(CONNECTORS)
-	$(CONNECTORS)/bin/pip install --quiet --disable-pip-version-check pytest trustme $(CLIENTS) $(MODELS) $(DRIVERS)
+	$(CONNECTORS)/bin/pip install --quiet --disable-pip-version-check pytest trustme $(CLIENTS) $(MODELS) $(IMPORTED) $(DRIVERS)
+	for package in $(PUBLISHED); do $(CONNECTORS)/bin/pip install --quiet --disable-pip-version-check --no-deps $$package || true; done
 	touch $@
 
 # What the tests of connectors start, each on a port of its own. Where one is missing, it is installed if that may be.

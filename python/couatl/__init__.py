@@ -7,10 +7,10 @@ beside it.
 import atexit
 
 from couatl import exceptions
-from couatl._couatl import __version__, cancel_all
+from couatl._couatl import PythonTable, __version__, cancel_all
 from couatl.session import Result, Session
 
-__all__ = ["Result", "Session", "__version__", "cancel_all", "exceptions"]
+__all__ = ["PythonTable", "Result", "Session", "__version__", "cancel_all", "exceptions"]
 
 # Before the interpreter goes away, no thread may run user code in it any more.
 atexit.register(cancel_all, 5.0)

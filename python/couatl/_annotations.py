@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from couatl._columns import quoted
 from couatl._errors import Misuse
 
 SCALARS: dict[Any, str] = {
@@ -36,8 +37,7 @@ def row_of(function: Callable[..., Any]) -> type | None:
 
 def columns_of(row: type | None, of: str) -> str:
     """The columns of rows of a class: a dataclass, or a NamedTuple."""
-    is_row = row is not None and (dataclasses.is_dataclass(row) or hasattr(row, "_fields"))
-    if row is None or not is_row:
+    if row is None or not (dataclasses.is_dataclass(row) or hasattr(row, "_fields")):
         raise Misuse(
             f'{of}: expected columns, as in "tick int64, label string", or a return annotation such as Iterator[Row], '
             "where Row is a dataclass or a NamedTuple"
@@ -64,6 +64,32 @@ def in_tuples(function: Callable[[], Any], row: type | None) -> Callable[[], Any
         return [as_tuple(item) for item in items] if isinstance(items, list) else items
 
     return rows if inspect.isgeneratorfunction(function) else listed
+
+
+def signature_of(function: Callable[..., Any], name: str) -> tuple[str, str]:
+    """The parameters and the type of a function, as ``CREATE FUNCTION`` has them, and its format; of an aggregate, by its
+    methods. What takes lists takes whole columns.
+    """
+    takes = getattr(function, "process") if isinstance(function, type) else function
+    gives = getattr(function, "finalize") if isinstance(function, type) else function
+    hints = typing.get_type_hints(takes)
+    found = [parameter for parameter in inspect.signature(takes).parameters if parameter != "self"]
+    missing = [parameter for parameter in found if parameter not in hints]
+    if missing or "return" not in typing.get_type_hints(gives):
+        what = f"the parameter '{missing[0]}'" if missing else "what it returns"
+        raise Misuse(
+            f'{name}: expected parameters and returns, as in ("a int64, b string", "string"), or annotations; there is none '
+            f"for {what}"
+        )
+    is_whole = isinstance(function, type) and all(typing.get_origin(hints[each]) is list for each in found)
+    values = {each: typing.get_args(hints[each])[0] if is_whole else hints[each] for each in found}
+    columns = ", ".join(f"{quoted(each)} {_nullable(hint, f'{name}.{each}')}" for each, hint in values.items())
+    head = f"({columns}) RETURNS {_type(typing.get_type_hints(gives)['return'], name)}"
+    return head, "list" if is_whole else "row"
+
+
+def _nullable(hint: Any, of: str) -> str:
+    return _type(hint, of).removesuffix(" NOT NULL")
 
 
 def _type(hint: Any, of: str) -> str:

@@ -15,10 +15,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from couatl import _errors
+from couatl import _clock, _errors
 from couatl._errors import class_name, misuse
 from couatl._loop import Loop, settled
-from couatl._pull import Clock
+from couatl._pull import Schedule
 from couatl._push import Queued, Rows
 from couatl.sources import AsyncPartition
 
@@ -35,6 +35,9 @@ class Awaited(Queued):
         self._of = of
         self._opened = opened
         self._reader: Any = None
+        self._schedule: Schedule | None = None
+        # Also set where that failed.
+        self._is_open = asyncio.Event()
         self._room = asyncio.Event()
         self._wanted = asyncio.Event()
         self._rows.on_room = lambda: loop.call(self._room.set)
@@ -47,16 +50,19 @@ class Awaited(Queued):
         try:
             reader = await settled(self._opened())
             if isinstance(reader, AsyncPartition):
-                self._reader = reader
-                await self._ask(reader)
+                self._reader, self._schedule = reader, Schedule(reader)
+                self._is_open.set()
+                await self._ask(reader, self._schedule)
             elif hasattr(reader, "__aiter__"):
                 self._reader = aiter(reader)
+                self._is_open.set()
                 await self._iterate(self._reader)
             else:
                 raise misuse(self._of, "open", reader, "an AsyncPartition, or an asynchronous iterator of rows")
         except BaseException as error:
             if not (self._stopping and isinstance(error, asyncio.CancelledError)):
                 self._failed(error)
+        self._is_open.set()
         self._rows.end()
 
     async def _iterate(self, items: Any) -> None:
@@ -72,18 +78,17 @@ class Awaited(Queued):
             else:
                 self._rows.put_whole(item)
 
-    async def _ask(self, partition: AsyncPartition) -> None:
-        clock = Clock(partition)
+    async def _ask(self, partition: AsyncPartition, schedule: Schedule) -> None:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            while (left := clock.left()) > 0:
-                await asyncio.sleep(left)
+            while (left := schedule.left()) > 0:
+                await _clock.sleep(left)
             try:
                 batch = await settled(partition.next_batch())
             except StopAsyncIteration:
                 return
-            self._rows.put_whole(clock.asked(_errors.batch(partition, "next_batch", batch)))
+            self._rows.put_whole(schedule.asked(_errors.batch(partition, "next_batch", batch)))
 
     def __next__(self) -> Any:
         self._loop.call(self._wanted.set)
@@ -98,6 +103,13 @@ class Awaited(Queued):
             self._stopping = True
             # Soon: a task that is cancelled before its first step would not close what has been opened.
             asyncio.get_running_loop().call_soon(self._task.cancel)
+
+    def is_due(self) -> bool:
+        async def due() -> bool:
+            await self._is_open.wait()
+            return self._schedule is None or self._schedule.is_due()
+
+        return bool(self._loop.start(due()).result())
 
     def snapshot(self) -> Any:
         async def taken() -> Any:

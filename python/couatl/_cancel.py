@@ -48,7 +48,5 @@ class CancelHook:
         """Its time is over. One that runs is waited for: it must not hit what comes after."""
         with self._lock:
             self._over = True
-        if self._thread is not None and not self._thread.join(_threads.PATIENCE):
-            self._thread.interrupt()
-            if not self._thread.join():
-                self._thread.leave(f"{class_name(self._of)}.cancel()")
+        if self._thread is not None:
+            self._thread.end(f"{class_name(self._of)}.cancel()", _threads.PATIENCE)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+_PLAIN = re.compile("[a-z_][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,8 @@ class Columns:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Pairs of name and type."""
         return iter(zip(self.names, self.types))
+
+
+def quoted(name: str) -> str:
+    """A column's name as a statement has it: words that are not quoted are folded to lower case."""
+    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'

@@ -29,11 +29,27 @@ def load(name: str, role: _models.Role) -> type | None:
     What the import of a package raises is raised as it is.
     """
     if ":" in name:
-        return _at(name)
+        return _of_plugin(name, role) if _names_plugin(name) else _at(name)
     found = _registry.find(name, role)
     try:
         return None if found is None else found.load()
     except _registry.Unloadable as error:
+        raise Refused(str(error)) from error.__cause__
+
+
+def _names_plugin(path: str) -> bool:
+    """Whether it is a part of an eKuiper plugin, by the file or the folder that this is packaged in."""
+    location = path.rpartition(":")[0]
+    return location.endswith((".json", ".zip")) or "/" in location
+
+
+def _of_plugin(path: str, role: _models.Role) -> type:
+    from couatl.compat import ekuiper
+
+    location, _, name = path.rpartition(":")
+    try:
+        return ekuiper.packaged(location, role, name)
+    except (OSError, LookupError, ValueError) as error:
         raise Refused(str(error)) from error.__cause__
 
 

@@ -183,10 +183,6 @@ def _day(value: Any) -> date:
     return value if isinstance(value, date) else date.fromisoformat(value)
 
 
-def _path(value: Any) -> Path:
-    return Path(value)
-
-
 def _bytes(value: Any) -> bytes:
     return value if isinstance(value, bytes) else _text(value).encode()
 
@@ -206,8 +202,8 @@ _SCALARS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     timedelta: ("a duration such as '5s', '100ms', '1m' or a number of seconds", _duration),
     datetime: ("a time such as '2025-01-31T10:00:00'", _moment),
     date: ("a day such as '2025-01-31'", _day),
-    Path: ("a path", _path),
-    PurePath: ("a path", _path),
+    Path: ("a path", Path),
+    PurePath: ("a path", Path),
     type(None): ("none", _nothing),
 }
 _COLLECTIONS: dict[Any, Callable[[Iterable[Any]], Any]] = {

@@ -33,6 +33,39 @@ class Session:
     def register(self, name: str, columns: str, mode: str, read: object | None, write: object | None) -> None:
         """Make a stream of callables, in the place of what has the name."""
 
+    def register_function(self, statement: str, function: object) -> None:
+        """Make a function of a callable, as a statement describes it."""
+
+@final
+class PythonTable:
+    """Python functions as a table of a ``datafusion.SessionContext``.
+
+    `columns` are those of a statement, as in ``"a int64, b string"``. `read` gives rows, as a stream's function does; or is
+    a class of ``couatl.sources``. `write` takes a list for each column; or is a class of ``couatl.sinks``. `mode` is
+    ``batch``, ``streaming`` or ``auto``; `name` stands in messages.
+
+    >>> import datafusion
+    >>> from couatl import PythonTable
+    >>> context = datafusion.SessionContext()
+    >>> context.register_table("squares", PythonTable("n int64, square int64", read=lambda: [(2, 4), (3, 9)]))
+    >>> context.sql("SELECT sum(square) AS sum FROM squares").to_pydict()
+    {'sum': [13]}
+
+    Raises :mod:`couatl.exceptions` where the columns or the mode are not what they must be.
+    """
+
+    def __new__(
+        cls,
+        columns: str,
+        *,
+        read: object | None = None,
+        write: object | None = None,
+        mode: str = "auto",
+        name: str | None = None,
+    ) -> PythonTable: ...
+    def __datafusion_table_provider__(self, session: object) -> object:
+        """The table, for DataFusion."""
+
 @final
 class Rows:
     """The rows of a query, as they come. Who lets go of it cancels the query."""

@@ -36,20 +36,21 @@ class Loop:
                 ready.set_exception(error)
 
         self._thread = UserThread(f"couatl-loop:{name}", run)
-        self._loop = ready.result()
+        #: The loop itself.
+        self.loop = ready.result()
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call it on the loop, soon; nothing happens when that is closed. Never blocks; from any thread."""
         try:
-            self._loop.call_soon_threadsafe(function, *arguments)
+            self.loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
-            if not self._loop.is_closed():
+            if not self.loop.is_closed():
                 raise
 
     def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Begin it; where the loop has ended, it is cancelled."""
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
+            return asyncio.run_coroutine_threadsafe(work, self.loop)
         except RuntimeError:
             # It has been interrupted in what was nobody's wait.
             work.close()

@@ -158,12 +158,12 @@ def is_connector(thing: object, role: Role) -> bool:
 
 def _by_name(cls: type) -> Iterator[tuple[Model, set[str]]]:
     """The models whose base classes it derives from, each with the roles of the most derived ones."""
-    known = [(base, model) for base in cls.__mro__ for model in MODELS if model.roles_of(_qualified(base))]
+    known = [(base, model) for base in cls.__mro__ for model in MODELS if model.roles_of(qualified(base))]
     for model in MODELS:
         roles: set[str] = set()
         for base, of in known:
             if of is model and not any(other is not base and issubclass(other, base) for other, _ in known):
-                roles |= model.roles_of(_qualified(base))
+                roles |= model.roles_of(qualified(base))
         if roles:
             yield model, roles
 
@@ -193,7 +193,8 @@ def _article(model: Model) -> str:
     return f"{'an' if model.name[0] in 'aeiou' else 'a'} {model.name}"
 
 
-def _qualified(cls: type) -> str:
+def qualified(cls: type) -> str:
+    """The name of a class with its module, as the table has it."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 

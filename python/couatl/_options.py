@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from couatl._conversion import Unfit, convert
 from couatl._errors import Misuse, class_name, shown
 
-__all__ = ["Option", "check", "convert", "instance", "make", "options_of"]
+__all__ = ["Option", "check", "instance", "make", "options_of"]
 
 T = TypeVar("T")
 

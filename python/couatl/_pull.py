@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
-from math import inf
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from couatl import _errors
+from couatl import _clock, _errors
 from couatl._cancel import CancelHook
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
 #: How long to wait where there is nothing to read now, and nobody said for how long, in seconds.
 IDLE = 0.001
-#: The longest wait before the clock, which may have been set meanwhile, is looked at again, in seconds.
-LOOK = 30.0
 
 
 class Pull:
@@ -39,6 +36,10 @@ class Pull:
     def cancel(self) -> None:
         """End what waits. Never blocks; comes from any thread."""
         self.cancelled.set()
+
+    def is_due(self) -> bool:
+        """Whether the next pull asks at once, rather than at a time that was said."""
+        return True
 
     def snapshot(self) -> Any:
         """From where to go on after what was given."""
@@ -79,21 +80,24 @@ class Batches(Pull):
     def __init__(self, partition: Partition, hook: CancelHook) -> None:
         super().__init__()
         self._partition = partition
-        self._clock = Clock(partition)
+        self._schedule = Schedule(partition)
         self._hook = hook
 
     def __next__(self) -> Any:
-        while (left := self._clock.left()) > 0 and not self.cancelled.wait(left):
+        while (left := self._schedule.left()) > 0 and not _clock.wait(left, self.cancelled):
             pass
         if self.cancelled.is_set():
             raise StopIteration
         # The StopIteration of a partition that has ended is ours.
         batch = self._partition.next_batch()
-        return self._clock.asked(_errors.batch(self._partition, "next_batch", batch))
+        return self._schedule.asked(_errors.batch(self._partition, "next_batch", batch))
 
     def cancel(self) -> None:
         super().cancel()
         self._hook.call()
+
+    def is_due(self) -> bool:
+        return self._schedule.is_due()
 
     def snapshot(self) -> Any:
         return self._partition.snapshot()
@@ -104,7 +108,7 @@ class Batches(Pull):
         _errors.synchronous(self._partition, "close", close())
 
 
-class Clock:
+class Schedule:
     """When a partition is to be asked for its next batch: what its ``next_awake`` says."""
 
     def __init__(self, partition: Any) -> None:
@@ -122,22 +126,17 @@ class Clock:
                 return IDLE if idle else 0
             if not isinstance(self._awake, datetime):
                 raise _errors.misuse(self._partition, "next_awake", self._awake, "a datetime, or None for at once")
-        return 0 if self._awake is None else min(seconds_until(self._awake), LOOK)
+        return 0 if self._awake is None else _clock.seconds_until(self._awake)
+
+    def is_due(self) -> bool:
+        """Whether there is no time to wait for."""
+        return self.left() <= 0 or self._awake is None
 
     def asked(self, batch: Any) -> Any:
         """It has been asked, and gave this."""
         self._known = False
         self._idle = batch is None or (isinstance(batch, (list, tuple)) and not batch)
         return batch
-
-
-def seconds_until(moment: datetime) -> float:
-    """How long it is until then; a time without a zone is local."""
-    try:
-        return (moment.astimezone(timezone.utc) - datetime.now(timezone.utc)).total_seconds()
-    except (OverflowError, ValueError, OSError):
-        # So near to the first or the last year that its instant cannot be told in UTC.
-        return inf if moment.year > 1 else -inf
 
 
 def is_arrow(value: Any) -> bool:

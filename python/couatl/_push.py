@@ -188,9 +188,7 @@ class Pushed(Queued):
             # This may be what ends run(): it disconnects a client that waits.
             self._source.on_stop()
         finally:
-            if not ended and not self._thread.join():
-                self._thread.interrupt()
-                if not self._thread.join():
-                    self._thread.leave(self._what)
+            if not ended:
+                self._thread.end(self._what)
         if not self.cancelled.is_set():
             self._raise()

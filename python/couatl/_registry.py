@@ -100,8 +100,9 @@ def registered() -> list[Registered]:
 
 def _registered() -> Iterator[Registered]:
     # Packages may have been installed meanwhile; what was loaded is remembered.
+    points = entry_points()
     for group, role in GROUPS.items():
-        found = (Registered(point.name, role, point) for point in entry_points(group=group))
+        found = (Registered(point.name, role, point) for point in points.select(group=group))
         for each in sorted(found, key=lambda each: (each.name, each.distribution, each.point.value)):
             key = (group, each.name, each.point.value, each.distribution)
             yield _found.setdefault(key, each)
@@ -109,6 +110,10 @@ def _registered() -> Iterator[Registered]:
 
 def find(name: str, role: _models.Role) -> Registered | None:
     """The one that has a name in a role."""
+    # Each query asks for it: what is loaded need not be looked for.
+    loaded = (each for each in _found.values() if each.cls is not None and (each.name, each.role) == (name, role))
+    if (known := next(loaded, None)) is not None:
+        return known
     of = (each for each in registered() if (each.name, each.role) == (name, role))
     return next(of, None)
 

@@ -15,6 +15,8 @@ from collections.abc import Callable
 GRACE = 1.0
 #: How long a cleanup may take that waits for something, in seconds.
 PATIENCE = 3.0
+#: How long a thread waits before it looks whether it is to be interrupted, in seconds.
+TICK = 0.1
 
 log = logging.getLogger("couatl")
 
@@ -55,6 +57,13 @@ class UserThread:
             if self._running and self._thread.ident is not None:
                 ident, error = ctypes.c_ulong(self._thread.ident), ctypes.py_object(KeyboardInterrupt)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, error)
+
+    def end(self, what: str, timeout: float | None = None) -> None:
+        """Wait for it, as `join` does; then interrupt it, and at last leave it behind. `what` runs there."""
+        if not self.join(timeout):
+            self.interrupt()
+            if not self.join():
+                self.leave(what)
 
     def leave(self, what: str) -> None:
         """Say that it is left behind."""

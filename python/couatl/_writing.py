@@ -193,16 +193,15 @@ class AwaitedWriting(Writing):
 
 def _takes(sink: Any, columns: Columns) -> bool:
     """Whether ``write`` takes these columns by name; Misuse where it does not take them at all."""
-    write: Callable[..., Any] = sink.write
-    parameters = inspect.signature(write).parameters.values()
-    by_name = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    signature = inspect.signature(sink.write)
+    by_name = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if sorted(by_name) == sorted(columns.names):
         return True
     try:
-        inspect.signature(write).bind(*columns.names)
+        signature.bind(*columns.names)
     except TypeError as error:
         raise Misuse(
-            f"{class_name(sink)}.write{inspect.signature(write)} cannot be called with one list for each of the "
+            f"{class_name(sink)}.write{signature} cannot be called with one list for each of the "
             f"columns {', '.join(columns.names)} ({error})"
         ) from None
     return False

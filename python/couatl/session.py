@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from couatl import _couatl
-from couatl._annotations import columns_of, in_tuples, row_of
+from couatl._annotations import columns_of, in_tuples, row_of, signature_of
+from couatl._columns import quoted
 from couatl.exceptions import InterfaceError
 
 __all__ = ["Result", "Session"]
@@ -61,6 +62,49 @@ class Session:
 
         def register(function: F) -> F:
             self._session.register(name or function.__name__, columns, "auto", None, function)
+            return function
+
+        return register
+
+    def function(
+        self,
+        parameters: str | None = None,
+        returns: str | None = None,
+        *,
+        name: str | None = None,
+        format: str | None = None,
+        volatility: str = "volatile",
+        strict: bool = False,
+    ) -> Callable[[F], F]:
+        """Make a function of SQL of the one below, in the place of one of that name; of a class, an aggregate.
+
+        `parameters` and `returns` are those of ``CREATE FUNCTION``: ``"a int64, b string"`` and ``"string"``, or
+        ``"input TABLE, n int"`` and ``"TABLE (a int64)"``. Without them, they are what the function is annotated with, and it
+        is called for each row. `format` is ``list``, ``row``, ``arrow`` or ``numpy``; `volatility` is ``volatile``,
+        ``stable`` or ``immutable``; one that is `strict` gives NULL where an argument is NULL.
+
+        >>> import couatl
+        >>> session = couatl.Session()
+        >>> @session.function()
+        ... def initials(first: str, last: str) -> str:
+        ...     return first[0] + last[0]
+        >>> session.sql("SELECT initials('Ada', 'Lovelace') AS initials").to_arrow().to_pydict()
+        {'initials': ['AL']}
+        """
+
+        def register(function: F) -> F:
+            told = name or function.__name__
+            if parameters is None:
+                head, by = signature_of(function, told)
+            else:
+                head, by = f"({parameters}) RETURNS {returns}", None
+            by = format or by
+            clauses = (
+                [volatility.upper()] + (["STRICT"] if strict else []) + ([f"OPTIONS (format '{by}')"] if by else [])
+            )
+            kind = "AGGREGATE FUNCTION" if isinstance(function, type) else "FUNCTION"
+            statement = f"CREATE {kind} {quoted(told)}{head} LANGUAGE PYTHON {' '.join(clauses)} AS $$$$"
+            self._session.register_function(statement, function)
             return function
 
         return register
@@ -151,17 +195,15 @@ class Result:
             return html.escape(repr(self))
         names: list[str] = []
         shown: list[list[Any]] = []
-        is_whole = True
         with self:
             for batch in self:
                 names = batch.schema.names
                 columns = [column.to_pylist() for column in batch.slice(0, SHOWN_ROWS + 1 - len(shown)).columns]
                 shown += [list(row) for row in zip(*columns)]
                 if len(shown) > SHOWN_ROWS:
-                    is_whole = False
                     break
         head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
         cells = ["".join(f"<td>{html.escape(str(value))}</td>" for value in row) for row in shown[:SHOWN_ROWS]]
         body = "".join(f"<tr>{row}</tr>" for row in cells)
-        rest = "" if is_whole else f"<p>the first {SHOWN_ROWS} rows</p>"
+        rest = f"<p>the first {SHOWN_ROWS} rows</p>" if len(shown) > SHOWN_ROWS else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"

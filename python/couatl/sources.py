@@ -32,11 +32,12 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from couatl import _errors
+from couatl._clock import now
 from couatl._columns import Columns
 from couatl._pull import is_arrow
 from couatl._push import Rows
 
-__all__ = ["AsyncPartition", "AsyncSource", "Partition", "PollingSource", "PushSource", "Retry", "Source"]
+__all__ = ["AsyncPartition", "AsyncSource", "Partition", "PollingSource", "PushSource", "Retry", "Source", "now"]
 
 
 class Source:
@@ -118,7 +119,8 @@ class Partition:
     def next_awake(self) -> datetime | None:
         """When to ask for the next rows, asked before each time. A time without a zone is local.
 
-        None is at once, or a millisecond after there were no rows.
+        None is at once, or a millisecond after there were no rows. What counts from :func:`now` can be tested without
+        waiting, see :func:`couatl.testing.clock`.
         """
         return None
 
@@ -258,8 +260,8 @@ class _Polling(Partition):
         self.source.cancel()
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
+#: What ticks are counted by.
+_now = now
 
 
 class PushSource(Source):

@@ -3,6 +3,7 @@
 //! It is the edge between Python and the engine, and holds no logic: arguments in, exit codes out.
 
 mod session;
+mod table;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -43,5 +44,6 @@ fn _couatl(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cancel_all, module)?)?;
     module.add_class::<session::Session>()?;
     module.add_class::<session::Rows>()?;
-    module.add_class::<session::Batch>()
+    module.add_class::<session::Batch>()?;
+    module.add_class::<table::PythonTable>()
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arrow::array::{Array, RecordBatch, StructArray};
 use arrow::datatypes::SchemaRef;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
-use couatl::{Callable, Engine, Error, Mode, Outcome, PythonTable};
+use couatl::{Callable, Engine, Error, Mode, Outcome, PythonFunction, PythonTable};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use pyo3::exceptions::PyRuntimeError;
@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The runtime of this process's queries.
-fn runtime() -> PyResult<&'static Runtime> {
+pub(crate) fn runtime() -> PyResult<&'static Runtime> {
     static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
     let made = RUNTIME.get_or_init(|| {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -59,12 +59,21 @@ fn wait<T: Send + 'static>(
 }
 
 /// The exception for an error: what user code raised, as itself; else the one of its kind.
-fn raised(py: Python<'_>, error: &Error) -> PyErr {
+pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
     if let Some(own) = error.source().and_then(|source| source.downcast_ref::<PyErr>()) {
         return own.clone_ref(py);
     }
     let made = || py.import("couatl.exceptions")?.call_method1("of_kind", (error.kind().as_str(), error.to_string()));
     made().map_or_else(|failed| failed, PyErr::from_value)
+}
+
+/// The mode of this name.
+pub(crate) fn known_mode(py: Python<'_>, mode: &str) -> PyResult<Mode> {
+    let modes = [Mode::Auto, Mode::Streaming, Mode::Batch];
+    modes.into_iter().find(|known| known.as_str() == mode).ok_or_else(|| {
+        let message = format!("mode must be 'auto' or 'streaming' or 'batch', found '{mode}'");
+        raised(py, &Error::new(couatl::ErrorKind::InvalidSetting, message))
+    })
 }
 
 /// An engine with streams, tables and settings of its own.
@@ -107,14 +116,7 @@ impl Session {
         write: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let failed = |error: Error| raised(py, &error);
-        let modes = [Mode::Auto, Mode::Streaming, Mode::Batch];
-        let mode = modes.into_iter().find(|known| known.as_str() == mode).ok_or_else(|| {
-            failed(Error::new(
-                couatl::ErrorKind::InvalidSetting,
-                format!("mode must be 'auto' or 'streaming' or 'batch', found '{mode}'"),
-            ))
-        })?;
-        let mut table = PythonTable::from_source(name, columns, "").map_err(failed)?.mode(mode);
+        let mut table = PythonTable::from_source(name, columns, "").map_err(failed)?.mode(known_mode(py, mode)?);
         if let Some(read) = read {
             table = table.reading_with(Callable::from(read));
         }
@@ -124,6 +126,12 @@ impl Session {
         let table = table.build().map_err(failed)?;
         let (session, name) = (self.0.session().clone(), name.to_owned());
         wait(py, async move { session.register(&name, Arc::new(table)).await })
+    }
+
+    /// Makes a function of a callable, as a statement describes it.
+    fn register_function(&self, py: Python<'_>, statement: &str, function: Py<PyAny>) -> PyResult<()> {
+        let function = PythonFunction::from_callable(statement, Callable::from(function));
+        function.and_then(|function| function.register(self.0.session())).map_err(|error| raised(py, &error))
     }
 }
 

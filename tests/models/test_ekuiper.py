@@ -3,8 +3,6 @@
 import itertools
 import json
 import os
-import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ from couatl._errors import class_name
 from couatl._reading import reading
 from couatl._writing import writing
 from couatl.compat import ekuiper as compat
-from couatl.compat.ekuiper import as_function, as_sink, as_source, describe, program
+from couatl.compat.ekuiper import as_function, as_sink, as_source
 from couatl.testing import Columns, rows, write
 
 ekuiper = pytest.importorskip("ekuiper")
@@ -417,165 +415,7 @@ def test_an_aggregate_is_called_with_lists_and_keeps_its_context():
     assert len(contexts) == 1
 
 
-# Whole programs
-
-PROGRAM = """
-from __future__ import annotations
-import dataclasses, pickle
-from ekuiper import Context, Function, PluginConfig, Sink, Source, plugin
-
-@dataclasses.dataclass
-class Item:
-    n: int
-
-class PyJson(Source):
-    def configure(self, datasource: str, conf: dict):
-        self.conf = conf
-
-    def open(self, ctx: Context):
-        item = pickle.loads(pickle.dumps(Item(5)))
-        ctx.emit({"value": item.n, "name": __name__}, {})
-
-    def close(self, ctx: Context):
-        pass
-
-class Revert(Function):
-    def validate(self, args):
-        return ""
-
-    def exec(self, args, ctx):
-        return args[0][::-1]
-
-    def is_aggregate(self):
-        return False
-
-revertIns = Revert()
-
-if __name__ == '__main__':
-    c = PluginConfig("pysam", {"pyjson": lambda: PyJson()}, {}, {"revert": lambda: revertIns})
-    plugin.start(c)
-    raise AssertionError("it never comes back")
-"""
-
-
-def test_a_program_runs_up_to_its_start():
-    main, start = sys.modules["__main__"], ekuiper.plugin.start
-    plugin = program(PROGRAM)
-    assert (plugin.name, list(plugin.sources), list(plugin.functions)) == ("pysam", ["pyjson"], ["revert"])
-    assert (sys.modules["__main__"], ekuiper.plugin.start) == (main, start)
-    [(value, name)] = rows(plugin.sources["pyjson"](), columns=Columns(["value", "name"], ["int64", "string"]))
-    assert value == 5
-    assert name == plugin.module.__name__ != "__main__"
-    assert as_source(plugin.sources["pyjson"], {}, ONE) is not None
-    assert as_function(plugin.functions["revert"])("ab") == "ba"
-    plugin.close()
-    assert name not in sys.modules
-
-
-def test_a_program_runs_without_the_sdk(monkeypatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "ekuiper"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
-    plugin = program(PROGRAM)
-    assert "ekuiper" not in sys.modules
-    source = plugin.sources["pyjson"]()
-    assert isinstance(source, compat.Source)
-    assert rows(source, columns=ONE) == [(5,)]
-    plugin.close()
-
-
-class Absent:
-    """Makes the SDK look as if it were not installed."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "ekuiper":
-            raise ModuleNotFoundError(name)
-
-
-def test_a_file_and_its_description(tmp_path):
-    (tmp_path / "pysam.py").write_text(PROGRAM.replace("class Revert(", "import revert_part\nclass Revert("))
-    (tmp_path / "revert_part.py").write_text("")
-    described = {
-        "version": "v1.0.0",
-        "language": "python",
-        "executable": "pysam.py",
-        "virtualEnvType": "conda",
-        "env": "myenv",
-        "sources": ["pyjson"],
-        "functions": ["revert"],
-    }
-    path = tmp_path / "pysam.json"
-    path.write_text(json.dumps(described))
-    description = describe(path)
-    assert (description.environment_type, description.environment) == ("conda", "myenv")
-    assert (description.sources, description.sinks, description.functions) == (["pyjson"], [], ["revert"])
-    folders = list(sys.path)
-    with closing(description.load()) as plugin:
-        assert plugin.name == "pysam"
-    assert "revert_part" not in sys.modules
-    assert sys.path == folders
-    path.write_text(json.dumps({**described, "sinks": ["print"]}))
-    with pytest.raises(ValueError, match=r"pysam.json: pysam.py has no sink 'print'$"):
-        describe(path).load()
-
-
-def test_an_error_in_a_program_shows_its_line():
-    with pytest.raises(ZeroDivisionError) as raised:
-        program("x = 1\nx / 0  # here\n")
-    assert "# here" in str(raised.getrepr(style="native"))
-
-
-@pytest.mark.parametrize(
-    ("text", "error", "expected"),
-    [
-        ("x = 1\n", RuntimeError, r"does not call plugin.start\(PluginConfig\(…\)\); it must$"),
-        ("raise SystemExit(3)\n", RuntimeError, r"ended with exit\(3\) before it started$"),
-        (
-            "from ekuiper import plugin\nplugin.start(3)\n",
-            TypeError,
-            r"plugin.start\(\) got 3 \(int\); expected a PluginConfig$",
-        ),
-        (
-            "from ekuiper import plugin, PluginConfig\nplugin.start(PluginConfig('p', {'a': 3}, {}, {}))\n",
-            TypeError,
-            r"^plugin 'p': source 'a' is 3 \(int\); expected a function that makes it, such as a lambda$",
-        ),
-    ],
-)
-def test_programs_that_are_none(text, error, expected):
-    with pytest.raises(error, match=expected):
-        program(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("{", r"p.json: expected JSON, "),
-        ("[]", r"p.json: expected a JSON object, got \[\] \(list\)$"),
-        ('{"language": "go"}', r"p.json: expected a plugin in python, got 'go'$"),
-        ('{"virtualEnvType": "tox"}', r"p.json: expected a virtualEnvType of conda, venv or uv, got 'tox'$"),
-        ("{}", r"p.json: expected text at 'executable', got None$"),
-        ('{"executable": "a.py", "sinks": "x"}', r"p.json: expected a list of names at 'sinks', got 'x' \(str\)$"),
-    ],
-)
-def test_descriptions_that_are_none(tmp_path, text, expected):
-    (tmp_path / "p.json").write_text(text)
-    with pytest.raises(ValueError, match=expected):
-        describe(tmp_path / "p.json")
-
-
-def test_start_outside_of_a_program():
-    with pytest.raises(RuntimeError, match=r"run the program with couatl.compat.ekuiper.program$"):
-        compat.plugin.start(compat.PluginConfig("p", {}, {}, {}))
-
-
 # Our own base classes, and misuse
-
-
-def test_our_classes_need_no_library():
-    text = textwrap.dedent(PROGRAM).replace("from ekuiper import", "from couatl.compat.ekuiper import")
-    with closing(program(text)) as plugin:
-        assert rows(plugin.sources["pyjson"](), columns=ONE) == [(5,)]
 
 
 @pytest.mark.parametrize("base", [ekuiper, compat])

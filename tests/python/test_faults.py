@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import grpc
 import pyarrow
 import pyarrow.flight
 import pytest
@@ -22,11 +23,14 @@ from adbc_driver_flightsql import dbapi
 from harness import (
     COUATL,
     PATIENCE,
+    Clock,
     Network,
     Server,
     create,
+    error,
     kill_group,
     queries,
+    query_running,
     run,
     value,
     wait_for_text,
@@ -35,10 +39,16 @@ from harness import (
 
 TURNS = 12
 WARM_UP = 4
-MOST_MIB = 64
 
-# What a statement is filled with, so that one which is kept is seen in the server's memory.
+# How often a server is asked for something before what it takes is what it needs.
+ASKED = 300
+
+# What a statement is filled with. One that is kept in each turn is seen in the server's memory.
 LARGE = "x" * 4_000_000
+MOST_MIB = 24
+
+# What no message may be.
+TOO_LARGE = "x" * 17_000_000
 
 # Servers that are stopped, the grace that they have, and what their cleanup takes at most.
 STOPS = 3
@@ -52,15 +62,28 @@ CLEAR = re.compile("unavailable|cancel|refused|reset|all done", re.IGNORECASE)
 NOT_FOUND = (pyarrow.ArrowKeyError, pyarrow.flight.FlightError)
 CANCELLED, NOT_CANCELLABLE = [b"\x08\x01"], [b"\x08\x03"]
 
-VANISHING = """
-import os, sys
+READING = """
+import sys
 from adbc_driver_flightsql import dbapi
 connection = dbapi.connect(sys.argv[1], autocommit=True)
 cursor = connection.cursor()
 cursor.execute("SELECT n FROM endless")
 cursor.fetch_record_batch().read_next_batch()
-print("reading", flush=True)
+print("at work", flush=True)
 sys.stdin.read()
+"""
+
+INGESTING = """
+import sys, pyarrow
+from adbc_driver_flightsql import dbapi
+def batches():
+    yield pyarrow.record_batch({"n": [1, 2, 3]})
+    yield pyarrow.record_batch({"n": [4, 5, 6]})
+    print("at work", flush=True)
+    sys.stdin.read()
+connection = dbapi.connect(sys.argv[1], autocommit=True)
+reader = pyarrow.RecordBatchReader.from_batches(pyarrow.schema({"n": pyarrow.int64()}), batches())
+connection.cursor().adbc_ingest("broken_off", reader, mode="create")
 """
 
 ENDLESS = "import itertools\ndef read(): yield from itertools.count()"
@@ -90,8 +113,26 @@ def resident_mib(server):
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def address(server):
-    host, port = server.uri.removeprefix("grpc://").rsplit(":", 1)
+def least_mib(server, connection):
+    """What a server takes. Its allocator gives back the rest some time later, when it is asked for something."""
+    return min(resident_mib(server) for _ in range(ASKED) if value(connection, "SELECT 1") == 1)
+
+
+def gauges(server, authorization):
+    """What the server says that there is of queries, open streams, sessions and handles, where it is not nothing."""
+    headers = {"authorization": authorization} if authorization else {}
+    with urllib.request.urlopen(urllib.request.Request(f"{server.http}/metrics", headers=headers), timeout=20) as told:
+        text = told.read().decode()
+    names = set(re.findall(r"^# TYPE (\S+) gauge$", text, re.MULTILINE))
+    numbers = [line.rsplit(" ", 1) for line in text.splitlines() if line.split("{")[0] in names]
+    assert numbers
+    # The ticket of a result that has been fetched can be used again for a while.
+    return {name: float(number) for name, number in numbers if float(number) and 'kind="ticket"' not in name}
+
+
+def address(server, protocol="grpc"):
+    uri = {"grpc": server.uri, "http": server.http}[protocol]
+    host, port = uri.removeprefix(f"{protocol}://").rsplit(":", 1)
     return host, int(port)
 
 
@@ -114,9 +155,11 @@ def leave_statements_open(server):
         cursor.close()
 
 
-def vanish(server):
+@contextlib.contextmanager
+def killed(program, *arguments):
+    """A client in a process of its own, from when it is at work until it is killed."""
     client = subprocess.Popen(
-        [sys.executable, "-c", VANISHING, server.uri],
+        [sys.executable, "-c", program, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -125,9 +168,15 @@ def vanish(server):
     )
     with client.stdin, client.stdout, client.stderr:
         try:
-            assert client.stdout.readline() == "reading\n", client.stderr.read()
+            assert client.stdout.readline() == "at work\n", client.stderr.read()
+            yield
         finally:
             kill_group(client)
+
+
+def vanish(server):
+    with killed(READING, server.uri):
+        pass
 
 
 def reset(server):
@@ -138,19 +187,31 @@ def reset(server):
         client.recv(1)
 
 
-def send_garbage(server):
-    for garbage in [
+def garbage():
+    """What is not HTTP/2, and frames of it that nobody may send: headers, data, rows that are none."""
+    head, _ = upload_messages("swallowing", APPENDED, [ROWS])
+    upload = call_of("DoPut", "everybody")
+    return [
         b"GET / HTTP/1.1\r\n\r\n",
         b"\x16\x03\x01" + b"\xff" * 100,
-        PREFACE + b"\xff" * 64,
         os.urandom(200),
-    ]:
-        with socket.create_connection(address(server)) as client, contextlib.suppress(OSError):
-            client.settimeout(20)
-            client.sendall(garbage)
-            client.shutdown(socket.SHUT_WR)
-            while client.recv(4096):
-                pass
+        PREFACE + b"\xff" * 64,
+        *(PREFACE + frame(kind, 5, os.urandom(100)) for kind in range(11)),
+        upload + frame(0, 1, b"\xff" * 100),
+        upload + frame(0, 1, enveloped(head) + enveloped(field(2, os.urandom(100)))),
+        upload + frame(0, 0, enveloped(head)) + os.urandom(100),
+    ]
+
+
+def send_garbage(server):
+    for sent in garbage():
+        for port in [address(server), address(server, "http")]:
+            with socket.create_connection(port) as client, contextlib.suppress(OSError):
+                client.settimeout(20)
+                client.sendall(sent)
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(4096):
+                    pass
 
 
 def send_what_is_no_command(server):
@@ -166,8 +227,16 @@ def send_what_is_no_command(server):
 
 
 def send_too_much(server):
-    with server.connect() as connection, connection.cursor() as cursor, pytest.raises(dbapi.Error):
-        cursor.execute(f"SELECT '{'x' * 17_000_000}'")
+    with server.connect() as connection, connection.cursor() as cursor, pytest.raises(dbapi.Error, match="larger than"):
+        cursor.execute(f"SELECT '{TOO_LARGE}'")
+    rows = [pyarrow.record_batch({"n": numbers}) for numbers in [[1], list(range(len(TOO_LARGE) // 8))]]
+    refused = pytest.raises(grpc.RpcError, match="takes more than 16777216 bytes")
+    with refused, upload(server, "large", NEW, rows) as call:
+        list(call)
+    is_not_made(server, "large")
+    asked = urllib.request.Request(server.http, data=f"SELECT '{TOO_LARGE}'".encode())
+    with pytest.raises(OSError, match=r"413|reset|pipe"):
+        urllib.request.urlopen(asked, timeout=20)
 
 
 def break_off_an_ingest(server):
@@ -182,6 +251,85 @@ def break_off_an_ingest(server):
         except Exception as error:
             assert "fails" in str(error)
         run(connection, "DROP TABLE IF EXISTS halves")
+
+
+def is_running(server, table):
+    """Waits until an ingest into a table runs."""
+    with server.connect() as connection:
+        query_running(connection, table)
+
+
+def has_ended(connection, table):
+    wait_until(lambda: all(table not in sql for _, sql, _ in queries(connection)), f"no ingest into {table}")
+
+
+def is_not_made(server, table):
+    """Half of an ingest makes no table, once it has ended."""
+    with server.connect() as connection:
+        has_ended(connection, table)
+        assert f"{table}' not found" in error(connection, f"SELECT * FROM {table}")
+
+
+def vanish_in_an_ingest(server):
+    with killed(INGESTING, server.uri):
+        is_running(server, "broken_off")
+    is_not_made(server, "broken_off")
+
+
+def lose_the_connection_in_an_ingest(server):
+    for table, mode in [("cut_off", "create"), ("swallowing", "append")]:
+        with Network(server) as network:
+
+            def batches(network=network, table=table):
+                yield pyarrow.record_batch({"n": [1, 2, 3]})
+                is_running(server, table)
+                network.cut()
+                yield pyarrow.record_batch({"n": [4, 5, 6]})
+
+            reader = pyarrow.RecordBatchReader.from_batches(pyarrow.schema({"n": pyarrow.int64()}), batches())
+            connecting, lost = Server.connect(network), pytest.raises(dbapi.Error, match=CLEAR)
+            with connecting as connection, connection.cursor() as cursor, lost:
+                cursor.adbc_ingest(table, reader, mode=mode)
+    is_not_made(server, "cut_off")
+
+
+def cancel_half_an_ingest(server):
+    for table, options in [("taken_back", NEW), ("swallowing", APPENDED)]:
+        with half_an_ingest(server, table, options) as call:
+            is_running(server, table)
+            assert call.cancel()
+            assert call.code() == grpc.StatusCode.CANCELLED
+    is_not_made(server, "taken_back")
+
+
+def send_half_a_message(server):
+    """An upload that ends within a message: the call's end, its reset, or that of the connection."""
+    for end in [frame(0, 1, b""), frame(3, 0, b"\0\0\0\x08"), b""]:
+        with half_a_message(server) as client, contextlib.suppress(OSError):
+            is_running(server, "swallowing")
+            client.sendall(end)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(4096):
+                pass
+
+
+def kill_a_query(server):
+    with server.connect() as reader, server.connect() as killer, reader.cursor() as cursor:
+        cursor.execute("SELECT n, 'to be killed' FROM ticking")
+        rows = cursor.fetch_record_batch()
+        rows.read_next_batch()
+        run(killer, f"KILL QUERY '{query_running(killer, 'to be killed')}'")
+        with pytest.raises((dbapi.Error, pyarrow.ArrowException, OSError), match="cancel"):
+            rows.read_all()
+
+
+def vanish_with_a_session(server):
+    """What a session keeps goes with its connection, where nobody else has its cookie."""
+    with Network(server) as network, Caller(network, "nobody") as client:
+        for name in ["one", "two", "three"]:
+            client.info(statement(f"PREPARE {name} AS SELECT '{LARGE}'"))
+        assert client.values("SELECT 1") == [1]
+        network.cut()
 
 
 def fail_in_python(server):
@@ -204,30 +352,40 @@ FAULTS = [
     send_what_is_no_command,
     send_too_much,
     break_off_an_ingest,
+    vanish_in_an_ingest,
+    lose_the_connection_in_an_ingest,
+    cancel_half_an_ingest,
+    send_half_a_message,
+    kill_a_query,
+    vanish_with_a_session,
     fail_in_python,
     leave_over_http,
 ]
 
 
-def assert_nothing_is_left(server, connection, faults):
+def assert_nothing_is_left(server, connection, faults, authorization=None):
     """Lets clients do this again and again, until the server would be seen to keep something of them."""
-    settled = None
+    settled, at_rest = None, {"couatl_sessions{}": 1}
+    wait_until(lambda: gauges(server, authorization) == at_rest, "the session of this connection alone")
     for turn in range(TURNS):
         for fault in faults:
             fault(server)
         wait_until(lambda: not queries(connection), "system.queries empty")
         assert value(connection, "SELECT 1") == 1
         if turn + 1 == WARM_UP:
-            settled, memory = kept(server), resident_mib(server)
+            settled, memory = kept(server), least_mib(server, connection)
+    try:
+        wait_until(lambda: gauges(server, authorization) == at_rest, f"nothing but {at_rest}")
+    except AssertionError as left:
+        raise AssertionError(f"left: {gauges(server, authorization)}") from left
     threads, files = settled
-    wait_until(lambda: kept(server) <= (threads + 2, files + 2), f"as few threads and files as {settled}")
-    assert kept(server)[1] <= files + 2
-    # An allocator gives back what it has when it is asked for something.
-    enough = memory + MOST_MIB
     wait_until(
-        lambda: value(connection, "SELECT 1") == 1 and resident_mib(server) < enough,
-        f"{memory:.0f} MiB before, {resident_mib(server):.0f} MiB after {TURNS} turns, less than {MOST_MIB} more",
+        lambda: all(now <= before + 2 for now, before in zip(kept(server), settled)),
+        f"no more than {threads} threads and {files} files, and two",
     )
+    assert "panicked" not in server.log.read_text()
+    after = least_mib(server, connection)
+    assert after < memory + MOST_MIB, f"{memory:.0f} MiB after {WARM_UP} turns, {after:.0f} MiB after {TURNS}"
 
 
 def test_nothing_is_left_of_clients(own_server, tmp_path):
@@ -278,7 +436,7 @@ def varint(number):
 
 def field(number, content):
     """A field of a protobuf message, of bytes."""
-    return bytes([number << 3 | 2]) + varint(len(content)) + content
+    return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 def fields(message):
@@ -305,6 +463,56 @@ def sql_message(name, *contents):
 
 def statement(sql):
     return sql_message("CommandStatementQuery", field(1, sql.encode()))
+
+
+# Of an ingest: where there is no table and where there is one.
+NEW, APPENDED = b"\x08\x01\x10\x01", b"\x08\x02\x10\x02"
+
+
+def upload_messages(table, options, batches):
+    """The messages of an ingest."""
+    schema, *rows = (pyarrow.ipc.read_message(part.serialize()) for part in [batches[0].schema, *batches])
+    command = sql_message("CommandStatementIngest", field(1, options), field(2, table.encode()))
+    yield field(1, b"\x08\x02" + field(2, command)) + field(2, schema.metadata.to_pybytes())
+    for each in rows:
+        yield field(2, each.metadata.to_pybytes()) + field(1000, each.body.to_pybytes())
+
+
+ROWS = pyarrow.record_batch({"n": [1, 2, 3]})
+
+
+@contextlib.contextmanager
+def upload(server, table, options, batches, is_whole=True):
+    """The call of an ingest; one that is not whole has no end until this has one."""
+    over = threading.Event()
+
+    def messages():
+        yield from upload_messages(table, options, batches)
+        is_whole or over.wait(PATIENCE + GRACE + CLEANUP)
+
+    limit = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(server.uri.removeprefix("grpc://"), limit) as channel:
+        call = channel.stream_stream("/arrow.flight.protocol.FlightService/DoPut")(messages(), timeout=60)
+        try:
+            yield call
+        finally:
+            over.set()
+            call.cancel()
+
+
+def half_an_ingest(server, table, options):
+    """The call of a client that has sent rows, and says no more."""
+    return upload(server, table, options, [ROWS] * 3, is_whole=False)
+
+
+@contextlib.contextmanager
+def half_a_message(server):
+    """The connection of a client that has sent rows, and the beginning of more."""
+    *whole, last = map(enveloped, upload_messages("swallowing", APPENDED, [ROWS] * 2))
+    with socket.create_connection(address(server)) as client:
+        client.settimeout(PATIENCE + GRACE + CLEANUP)
+        client.sendall(call_of("DoPut", "everybody") + frame(0, 0, b"".join(whole) + last[:40]))
+        yield client
 
 
 def prepared(handle):
@@ -402,12 +610,17 @@ class PollRefused(Exception):
     """There was a status and no answer. Which one is in compressed trailers, which are not read here."""
 
 
-def poll(server, token, descriptor):
-    """What PollFlightInfo answers, as it is on the wire, since no client has a function for it."""
+def enveloped(message):
+    """A message as gRPC has it in a stream."""
+    return b"\0" + struct.pack(">I", len(message)) + message
+
+
+def call_of(method, token):
+    """What begins a connection, and the first call on it."""
     headers = {
         ":method": "POST",
         ":scheme": "http",
-        ":path": "/arrow.flight.protocol.FlightService/PollFlightInfo",
+        ":path": f"/arrow.flight.protocol.FlightService/{method}",
         ":authority": "localhost",
         "content-type": "application/grpc",
         "te": "trailers",
@@ -415,10 +628,14 @@ def poll(server, token, descriptor):
     }
     texts = [text.encode() for header in headers.items() for text in header]
     packed = b"".join((b"" if at % 2 else b"\0") + bytes([len(text)]) + text for at, text in enumerate(texts))
-    message = b"\0" + struct.pack(">I", len(descriptor)) + descriptor
+    return PREFACE + frame(1, 4, packed)
+
+
+def poll(server, token, descriptor):
+    """What PollFlightInfo answers, as it is on the wire, since no client has a function for it."""
     with socket.create_connection(address(server)) as client, client.makefile("rb") as answer:
         client.settimeout(20)
-        client.sendall(PREFACE + frame(1, 4, packed) + frame(0, 1, message))
+        client.sendall(call_of("PollFlightInfo", token) + frame(0, 1, enveloped(descriptor)))
         answered = b""
         while True:
             head = answer.read(9)
@@ -440,7 +657,7 @@ def forgeries(token):
     name, expiry, signature = token.split(".")
     other = {"A": "B"}.get(signature[0], "A") + signature[1:]
     return {
-        "expired": f"{name}.{int(time.time()) - 1}.{signature}",
+        "shortened": f"{name}.{int(expiry) - 1}.{signature}",
         "prolonged": f"{name}.{int(expiry) + 3600}.{signature}",
         "another's": f"YW5u.{expiry}.{signature}",
         "nobody's": f"bm9ib2R5.{expiry}.{signature}",
@@ -453,6 +670,32 @@ def forgeries(token):
         "nothing": "",
         "dots": "...",
     }
+
+
+@pytest.fixture
+def clock(tmp_path, monkeypatch):
+    """The time of day of the servers of a test."""
+    clock = Clock(tmp_path)
+    for name, setting in clock.environment.items():
+        monkeypatch.setenv(name, setting)
+    return clock
+
+
+def outlived_token(server, clock, name):
+    """A token that the server has given and taken, and that has expired since."""
+    token = token_of(server, name)
+    with Caller(server, token) as caller:
+        assert caller.values("SELECT 1") == [1]
+        clock.move_on(int(token.split(".")[1]) - int(time.time()) - 1)
+
+        def is_expired():
+            try:
+                caller.act("GetSessionOptions")
+            except pyarrow.flight.FlightUnauthenticatedError:
+                return True
+
+        wait_until(is_expired, "the token has expired")
+    return token
 
 
 def is_refused(call):
@@ -479,18 +722,21 @@ def come_with(token, server):
         urllib.request.urlopen(request, timeout=20)
 
 
-def strangers(server, users):
+def strangers(server, users, clock):
     """Those who come with tokens that are not good, or no more."""
+    expired = outlived_token(server, clock, "bob")
     good, removed = token_of(server, "bob"), token_of(server, "eve")
     for token in [good, removed]:
         with Caller(server, token) as caller:
             assert caller.values("SELECT 1") == [1]
     user("remove", "eve", "--users", users)
-    bad = [removed, *forgeries(good).values()]
+    bad = [expired, removed, *forgeries(good).values()]
     return good, [functools.partial(come_with, token) for token in bad]
 
 
-def test_nothing_is_left_of_strangers(own_server, users, tmp_path_factory):
+def test_nothing_is_left_of_strangers(own_server, users, clock, tmp_path_factory):
+    server = own_server("--users", users)
+    good, faults = strangers(server, users, clock)
     elsewhere = Server(tmp_path_factory.mktemp("elsewhere"), "--users", users)
     try:
         foreign = token_of(elsewhere, "ann")
@@ -498,10 +744,9 @@ def test_nothing_is_left_of_strangers(own_server, users, tmp_path_factory):
             assert caller.values("SELECT 1") == [1]
     finally:
         elsewhere.kill()
-    server = own_server("--users", users)
-    good, faults = strangers(server, users)
     with ANN(server) as connection:
-        assert_nothing_is_left(server, connection, [*faults, functools.partial(come_with, foreign)])
+        faults.append(functools.partial(come_with, foreign))
+        assert_nothing_is_left(server, connection, faults, f"Bearer {good}")
     with Caller(server, good) as caller:
         assert caller.values("SELECT 1") == [1]
     server.process.terminate()
@@ -582,6 +827,7 @@ SHOWN = "SELECT value FROM information_schema.df_settings WHERE name = 'datafusi
 
 def take_a_session(server, ann, bob):
     """Who sends somebody else's cookie has a session of their own, and ends none but that."""
+    ann.info(statement(f"PREPARE large AS SELECT '{LARGE}'"))
     ann.info(statement("SET datafusion.execution.batch_size = 77"))
     cookie = ann.cookies.session
     with Caller(server, bob.token, cookie) as thief:
@@ -638,7 +884,7 @@ def test_nothing_is_left_of_thieves(own_server, users, tmp_path):
     tokens = {name: token_of(server, name) for name in ["ann", "bob"]}
     with ANN(server) as connection:
         create_streams(connection, gate)
-        assert_nothing_is_left(server, connection, [functools.partial(steal, tokens, gate)])
+        assert_nothing_is_left(server, connection, [functools.partial(steal, tokens, gate)], f"Bearer {tokens['ann']}")
     server.process.terminate()
     assert server.process.wait(20) == 0
 
@@ -726,25 +972,45 @@ def poll_for_ever(server, begun):
         running = poll(server, "everybody", fields(running)[2])
 
 
+def hold_half_an_ingest(table, options, server, begun):
+    """Waits, and says nothing, until it is told that the server ends."""
+    with half_an_ingest(server, table, options) as call:
+        is_running(server, table)
+        begun()
+        return f"{call.code()}: {call.details()}"
+
+
+def hold_half_a_message(server, begun):
+    with half_a_message(server) as client:
+        is_running(server, "swallowing")
+        begun()
+        with contextlib.suppress(ConnectionError):
+            while client.recv(4096):
+                pass
+    return "all done"
+
+
 def guess_a_password(server):
     with pytest.raises(dbapi.Error, match="wrong user or password"):
         BOB(server, password="wrong")
 
 
-def misbehaving(server):
+def misbehaving(server, _clock):
     """Clients of a server that everybody may use."""
     faults = [functools.partial(again_and_again, fault) for fault in FAULTS]
     readers = [functools.partial(read, stream, Server.connect) for stream in ["ticking", "waiting"] * 2]
-    return [*faults, *readers, read_late, ingest_for_ever, poll_for_ever]
+    halves = [functools.partial(hold_half_an_ingest, *half) for half in [("unfinished", NEW), ("swallowing", APPENDED)]]
+    return [*faults, *readers, *halves, hold_half_a_message, read_late, ingest_for_ever, poll_for_ever]
 
 
-def stealing(server):
+def stealing(server, clock):
     """Clients of a server that has users."""
+    expired = outlived_token(server, clock, "bob")
     tokens = {name: token_of(server, name) for name in ["ann", "bob"]}
     thief = functools.partial(steal, tokens, server.log.with_name("gate"))
-    forged = forgeries(tokens["bob"])
-    forgers = [functools.partial(come_with, forged[kind]) for kind in ["expired", "signed otherwise"]]
-    faults = [functools.partial(again_and_again, fault) for fault in [thief, *forgers, guess_a_password]]
+    forged = forgeries(tokens["bob"])["signed otherwise"]
+    strangers = [functools.partial(come_with, token) for token in [expired, forged]]
+    faults = [functools.partial(again_and_again, fault) for fault in [thief, *strangers, guess_a_password]]
     readers = [functools.partial(read, stream, connect) for stream in ["ticking", "waiting"] for connect in [ANN, BOB]]
     return [*faults, *readers]
 
@@ -759,13 +1025,14 @@ def sockets_of(port):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("turn", range(STOPS))
 @pytest.mark.parametrize("clients", [misbehaving, stealing])
-def test_a_server_ends_with_its_clients_at_work(own_server, users, tmp_path, clients, turn):
+def test_a_server_ends_with_its_clients_at_work(own_server, users, clock, tmp_path, clients, turn):
     arguments, connect = ([], Server.connect) if clients is misbehaving else (["--users", users], ANN)
     server, gate = own_server("--grace", str(GRACE), *arguments), tmp_path / "gate"
+    works = clients(server, clock)
     with connect(server) as connection:
         create_streams(connection, gate)
     finishing = Client(functools.partial(read, "ending", connect), server)
-    at_work = [Client(work, server) for work in clients(server)]
+    at_work = [Client(work, server) for work in works]
     for client in [finishing, *at_work]:
         assert client.begun.wait(2 * PATIENCE), (client.name, client.told)
     assert [(client.name, client.told) for client in at_work if client.told is not None] == []
@@ -773,10 +1040,11 @@ def test_a_server_ends_with_its_clients_at_work(own_server, users, tmp_path, cli
     wait_for_text(server.log, "shutting down")
     gate.with_name("gate of the end").touch()
     assert server.process.wait(GRACE + CLEANUP) == 0, server.log.read_text()[-4000:]
+    assert "its thread is abandoned" not in server.log.read_text()
     assert [(client.name, client.told) for client in at_work if not client.is_told()] == []
     finishing.thread.join(PATIENCE)
     assert finishing.told == "all rows"
     with pytest.raises(ProcessLookupError):
         os.killpg(server.process.pid, 0)
-    for port in [address(server)[1], int(server.http.rsplit(":", 1)[1])]:
+    for _, port in [address(server), address(server, "http")]:
         wait_until(lambda port=port: not sockets_of(port), f"no sockets of port {port}")

@@ -22,6 +22,9 @@ pub struct StreamDefinition {
     pub body: Body,
     /// The class of a package that reads or writes, in the place of a body.
     pub connector: Option<Connector>,
+    /// The settings that are the parts' of a program, where `source` or `sink` names one: the body is then an eKuiper
+    /// plugin's program, and the functions that read and write are what it offers by these names.
+    pub program: Option<Vec<(String, OptionValue)>>,
     /// Which functions of the body do what.
     pub functions: Functions,
     /// The shape that the read function returns, and so what a planner may assume.
@@ -91,6 +94,7 @@ impl StreamDefinition {
             schema,
             body,
             connector: None,
+            program: None,
             functions: Functions::default(),
             mode: Mode::default(),
             batch_rows: Self::DEFAULT_BATCH_ROWS,
@@ -118,6 +122,18 @@ impl StreamDefinition {
     /// The name of the function that writes: as set, else the name of the function that reads.
     pub fn write_function(&self) -> &str {
         self.functions.write.as_deref().unwrap_or_else(|| self.read_function())
+    }
+
+    /// The settings that are not the stream's own: the options of its connector, or of its program.
+    pub fn options(&self) -> impl Iterator<Item = &(String, OptionValue)> {
+        let of_connector = self.connector.iter().flat_map(|connector| &connector.options);
+        of_connector.chain(self.program.iter().flatten())
+    }
+
+    /// The same, to be changed.
+    pub fn options_mut(&mut self) -> impl Iterator<Item = &mut (String, OptionValue)> {
+        let of_connector = self.connector.iter_mut().flat_map(|connector| &mut connector.options);
+        of_connector.chain(self.program.iter_mut().flatten())
     }
 
     /// The columns of [`order_by`](Self::order_by), as positions in the schema.

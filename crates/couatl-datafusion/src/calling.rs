@@ -16,10 +16,13 @@ use std::sync::{Arc, Weak};
 
 use arrow::array::ArrayRef;
 use couatl_core::{Call, Calls, Error, Function, FunctionDefinition, Result};
+use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
-use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, ScalarUDF, WindowFunctionDefinition};
+use datafusion::logical_expr::{
+    AggregateUDF, EmptyRelation, Expr, LogicalPlan, Projection, ScalarUDF, Union, WindowFunctionDefinition,
+};
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -146,6 +149,28 @@ impl Opened {
     }
 }
 
+/// Refuses what aggregates of Python are not offered with.
+pub(crate) fn check(plan: &LogicalPlan) -> PlanResult<()> {
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                let Expr::AggregateFunction(call) = expr else { return Ok(TreeNodeRecursion::Continue) };
+                let Some(callee) = aggregate(&call.func) else { return Ok(TreeNodeRecursion::Continue) };
+                let what = match () {
+                    () if !call.params.order_by.is_empty() => "ORDER BY among its arguments",
+                    () if call.params.distinct && call.params.args.len() > 1 => "DISTINCT of several arguments",
+                    () => return Ok(TreeNodeRecursion::Continue),
+                };
+                Err(into_datafusion(Error::unsupported(format!(
+                    "function '{}' is an aggregate in Python, for which {what} is not offered: do that in a subquery",
+                    callee.name()
+                ))))
+            })
+        })
+    })
+    .map(drop)
+}
+
 /// A plan whose functions are its own, and what says whose calls they are; the plan as it is, where it has none.
 pub(crate) fn bound(plan: LogicalPlan) -> PlanResult<(LogicalPlan, Option<Arc<Run>>)> {
     let mut found = false;
@@ -161,9 +186,36 @@ pub(crate) fn bound(plan: LogicalPlan) -> PlanResult<(LogicalPlan, Option<Arc<Ru
     }
     let run = Arc::new(Run::default());
     let bound = plan.transform_down_with_subqueries(|node| {
-        node.map_expressions(|expr| expr.transform_up(|expr| Ok(Transformed::yes(taken(expr, &run)))))
+        let taken = node.map_expressions(|expr| expr.transform_up(|expr| Ok(Transformed::yes(taken(expr, &run)))))?;
+        Ok(Transformed::yes(computed_later(taken.data)?))
     })?;
     Ok((bound.data, Some(run)))
+}
+
+/// VALUES are computed while they are planned: those that call functions are rows of their own instead.
+fn computed_later(node: LogicalPlan) -> PlanResult<LogicalPlan> {
+    let calls = |expr: &Expr| expr.exists(|expr| Ok(callee(expr).is_some()));
+    let LogicalPlan::Values(values) = node else { return Ok(node) };
+    let mut found = false;
+    for expr in values.values.iter().flatten() {
+        found |= calls(expr)?;
+    }
+    if !found {
+        return Ok(LogicalPlan::Values(values));
+    }
+    let one = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema: Arc::new(DFSchema::empty()) });
+    let one = Arc::new(one);
+    let schema = values.schema;
+    let row = |exprs: Vec<Expr>| {
+        let named = exprs.into_iter().zip(schema.fields()).map(|(expr, field)| expr.alias(field.name()));
+        let row = Projection::try_new_with_schema(named.collect(), Arc::clone(&one), Arc::clone(&schema))?;
+        Ok(Arc::new(LogicalPlan::Projection(row)))
+    };
+    let mut rows = values.values.into_iter().map(row).collect::<PlanResult<Vec<_>>>()?;
+    Ok(match rows.len() {
+        1 => Arc::unwrap_or_clone(rows.swap_remove(0)),
+        _ => LogicalPlan::Union(Union { inputs: rows, schema }),
+    })
 }
 
 fn callee(expr: &Expr) -> Option<&Callee> {

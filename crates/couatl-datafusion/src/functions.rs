@@ -24,6 +24,18 @@ impl Functions {
         self.0.read().get(name).cloned()
     }
 
+    /// The error of a statement that calls one for a value which gives rows: DataFusion knows it not.
+    pub(crate) fn explained(&self, error: Error) -> Error {
+        let text = error.to_string();
+        let name = text.strip_prefix("Invalid function '").and_then(|rest| rest.split('\'').next()).unwrap_or_default();
+        match self.get(name).map(|function| function.function.clone()) {
+            Some(Function::Table(_)) => Error::invalid_argument(format!(
+                "function '{name}': it gives rows, as in SELECT * FROM {name}(…), and no value"
+            )),
+            _ => error,
+        }
+    }
+
     /// Lets statements that are planned in a state call them.
     pub(crate) fn install(&self, state: &mut SessionState) {
         for function in self.0.read().values() {
@@ -47,9 +59,6 @@ impl Session {
     pub(crate) async fn create_function(&self, create: &CreateFunction) -> Result<()> {
         self.needs(Role::Developer, "create functions: their Python runs on the server")?;
         let name = &create.definition.name;
-        if self.is_built_in(name) {
-            return Err(Error::already_exists(format!("'{name}' is a function of SQL; choose another name")));
-        }
         if let Some(existing) = self.functions().get(name) {
             if create.if_not_exists {
                 return Ok(());
@@ -67,15 +76,21 @@ impl Session {
             tokio::task::spawn_blocking(move || host.function(definition)).await
         };
         let function = checked.map_err(|error| Error::internal(error.to_string()))??;
-        self.register_function(definition, function);
-        Ok(())
+        self.register_function(definition, function)
     }
 
     /// Gives a function its name, in the place of one that has it.
-    fn register_function(&self, definition: Arc<FunctionDefinition>, function: Function) {
+    ///
+    /// # Errors
+    /// `already-exists`, where a function of SQL has the name.
+    pub fn register_function(&self, definition: Arc<FunctionDefinition>, function: Function) -> Result<()> {
         let owners = self.caller().principals().map(|user| Arc::clone(&user.name)).collect();
         let name = definition.name.clone();
+        if self.is_built_in(&name) {
+            return Err(Error::already_exists(format!("'{name}' is a function of SQL; choose another name")));
+        }
         self.functions().0.write().insert(name, Arc::new(Defined { definition, function, owners }));
+        Ok(())
     }
 
     pub(crate) fn drop_function(&self, name: &str, if_exists: bool) -> Result<()> {

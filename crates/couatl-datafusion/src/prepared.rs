@@ -87,6 +87,11 @@ impl Session {
         self.prepared_statements().read().values().map(|kept| kept.weight()).sum()
     }
 
+    /// Forgets what PREPARE has kept: the session has ended, and only results that were made in it hold it.
+    pub fn forget_prepared(&self) {
+        self.prepared_statements().write().clear();
+    }
+
     /// Keeps what a PREPARE says.
     pub(crate) async fn keep(&self, state: &SessionState, tokens: Vec<TokenWithSpan>) -> Result<()> {
         let (name, kept) = self.read_prepare(state, tokens).await?;

@@ -10,7 +10,7 @@ use couatl_core::{Call, Error, FunctionDefinition, Returns, type_spelling};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 
 use crate::calling::{Callee, Opened};
@@ -82,10 +82,7 @@ pub(crate) fn signature(definition: &FunctionDefinition) -> Signature {
         couatl_core::Volatility::Stable => Volatility::Stable,
         couatl_core::Volatility::Volatile => Volatility::Volatile,
     };
-    match definition.parameters.len() {
-        0 => Signature::nullary(volatility),
-        _ => Signature::variadic_any(volatility),
-    }
+    Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], volatility)
 }
 
 /// What a function gives, by its name.

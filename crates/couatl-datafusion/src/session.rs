@@ -510,7 +510,8 @@ impl Session {
         tokens: Vec<TokenWithSpan>,
         types: &[DataType],
     ) -> Result<LogicalPlan> {
-        let plan = statement::plan(state, self.home(), tokens, types).await.map_err(from_datafusion)?;
+        let plan = statement::plan(state, self.home(), tokens, types).await;
+        let plan = plan.map_err(|error| self.functions().explained(from_datafusion(error)))?;
         self.allow(&plan, state)?;
         match &plan {
             LogicalPlan::Statement(PlanStatement::SetVariable(set)) => options::check_value(&set.variable, &set.value)?,

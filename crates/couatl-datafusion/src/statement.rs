@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::catalog::{Home, is_managed};
 use crate::session::resolved;
 use crate::table_function::with_queries;
-use crate::{depth, expansion, from_datafusion, insert, into_datafusion, view};
+use crate::{calling, depth, expansion, from_datafusion, insert, into_datafusion, view};
 
 /// A text that has been parsed and planned, and not run. It keeps the statements: each execution plans them anew, so
 /// that streams may be replaced in between.
@@ -186,6 +186,7 @@ pub(crate) async fn plan(
         }
         None => insert::statement_to_plan(state, statement, types).await?,
     };
+    calling::check(&plan)?;
     depth::check(&plan)?;
     Ok(plan)
 }

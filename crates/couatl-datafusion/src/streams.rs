@@ -37,7 +37,7 @@ impl Session {
         let mut definition = create.definition.clone();
         let init = definition.functions.init.as_ref();
         init.and_then(|init| init.parameters.as_deref()).map_or(Ok(()), check_secret_references)?;
-        for (_, value) in definition.connector.iter().flat_map(|connector| &connector.options) {
+        for (_, value) in definition.options() {
             if let OptionValue::Text(text) = value {
                 check_secret_references(text)?;
             }

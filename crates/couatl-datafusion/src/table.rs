@@ -64,6 +64,11 @@ impl StreamTable {
         &self.statement
     }
 
+    /// What an INSERT writes to.
+    pub(crate) fn sink(&self) -> StreamSink {
+        StreamSink::new(self.stream.sink.clone(), self.stream.definition.batch_rows.get(), self.owners.clone())
+    }
+
     fn takes_rows_alone(&self) -> DataFusionError {
         let name = &self.stream.definition.name;
         into_datafusion(Error::unsupported(format!(
@@ -80,7 +85,7 @@ fn disclosed(definition: &StreamDefinition) -> String {
     if let Some(init) = &mut definition.functions.init {
         init.parameters = init.parameters.as_ref().map(|_| "hidden".to_owned());
     }
-    for (_, value) in definition.connector.iter_mut().flat_map(|connector| &mut connector.options) {
+    for (_, value) in definition.options_mut() {
         *value = OptionValue::Text("hidden".to_owned());
     }
     couatl_sql::create_statement(&definition)
@@ -128,9 +133,7 @@ impl TableProvider for StreamTable {
         if op != InsertOp::Append {
             return Err(self.takes_rows_alone());
         }
-        let rows = self.stream.definition.batch_rows.get();
-        let sink = StreamSink::new(self.stream.sink.clone(), rows, self.owners.clone());
-        Ok(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))
+        Ok(Arc::new(DataSinkExec::new(input, Arc::new(self.sink()), None)))
     }
 
     async fn delete_from(&self, _state: &dyn Session, _filters: Vec<Expr>) -> Result<Arc<dyn ExecutionPlan>> {

@@ -49,6 +49,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::calling::Defined;
 use crate::catalog::Home;
+use crate::memory::has_subquery;
 use crate::query::{Opening, Query};
 use crate::scan::{StreamScanExec, rows_of};
 use crate::statistics::Access;
@@ -90,7 +91,7 @@ impl VisitorMut for Tables<'_> {
                 FunctionArg::ExprNamed { .. } => continue,
             };
             if is_rows && let FunctionArgExpr::Expr(expr) = value {
-                query_of(expr);
+                query_of(self.home, expr);
             }
         }
         ControlFlow::Continue(())
@@ -110,19 +111,23 @@ fn folded(name: &ast::Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_ascii_lowercase() }
 }
 
+fn is_table_function(home: &Home, name: &ast::ObjectName) -> bool {
+    let [ObjectNamePart::Identifier(name)] = &name.0[..] else { return false };
+    home.functions.get(&folded(name)).is_some_and(|function| matches!(function.function, Function::Table(_)))
+}
+
 /// Which of the parameters is a table.
 fn place_of_rows(definition: &FunctionDefinition) -> Option<usize> {
     definition.parameters.iter().position(|parameter| matches!(parameter, Parameter::Rows { .. }))
 }
 
-/// `name`, and `TABLE(name)`, as a query of all its rows.
-fn query_of(expr: &mut ast::Expr) {
-    let name = match expr {
-        ast::Expr::Identifier(name) => vec![name.clone()],
-        ast::Expr::CompoundIdentifier(names) => names.clone(),
+/// `name`, `TABLE(name)` and a call of another function, as a query of all its rows.
+fn query_of(home: &Home, expr: &mut ast::Expr) {
+    let table = match expr {
+        ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) => expr.to_string(),
         ast::Expr::Nested(inner) => {
             *expr = std::mem::replace(&mut **inner, ast::Expr::value(ast::Value::Null));
-            return query_of(expr);
+            return query_of(home, expr);
         }
         ast::Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("table") => {
             let inner = match &mut function.args {
@@ -135,14 +140,14 @@ fn query_of(expr: &mut ast::Expr) {
             };
             if let Some(inner) = inner {
                 *expr = inner;
-                query_of(expr);
+                query_of(home, expr);
             }
             return;
         }
+        ast::Expr::Function(function) if is_table_function(home, &function.name) => expr.to_string(),
         _ => return,
     };
-    let name: Vec<_> = name.iter().map(ToString::to_string).collect();
-    let query = format!("SELECT * FROM {}", name.join("."));
+    let query = format!("SELECT * FROM {table}");
     let parsed = datafusion::sql::parser::DFParser::parse_sql(&query).ok();
     if let Some(datafusion::sql::parser::Statement::Statement(statement)) =
         parsed.and_then(|mut found| found.pop_front())
@@ -163,6 +168,7 @@ impl RelationPlanner for TableFunctions {
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
         let Some((defined, arguments)) = called(&self.0, &mut relation) else {
+            gives_rows(&self.0, &relation)?;
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         let arguments = std::mem::take(arguments);
@@ -175,7 +181,12 @@ impl RelationPlanner for TableFunctions {
         for (parameter, expr) in defined.definition.parameters.iter().zip(given) {
             match (parameter, expr) {
                 (Parameter::Value(field), expr) => {
-                    let expr = context.sql_to_expr(expr, &DFSchema::empty())?;
+                    let shown = expr.to_string();
+                    let expr = context.sql_to_expr(expr, &DFSchema::empty()).ok().filter(|expr| !has_subquery(expr));
+                    let expr = expr.ok_or_else(|| {
+                        let message = format!("expected a constant for '{}', found {shown}", field.name());
+                        invalid(&defined.definition, &message)
+                    })?;
                     values.push(match expr {
                         // What a client gives is of the parameter's type.
                         Expr::Placeholder(Placeholder { id, field: None }) => {
@@ -198,6 +209,18 @@ impl RelationPlanner for TableFunctions {
         }
         let plan = LogicalPlan::Extension(Extension { node: Arc::new(TableCall::new(defined, values, input)?) });
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation { plan, alias })))
+    }
+}
+
+/// Refuses a function that gives values in the place of a relation.
+fn gives_rows(home: &Home, relation: &TableFactor) -> Result<()> {
+    let TableFactor::Table { name, args: Some(_), .. } = relation else { return Ok(()) };
+    let [ObjectNamePart::Identifier(name)] = &name.0[..] else { return Ok(()) };
+    match home.functions.get(&folded(name)) {
+        Some(function) if matches!(function.function, Function::Value(_)) => {
+            Err(invalid(&function.definition, &format!("it gives a value, as in SELECT {name}(…), and no rows")))
+        }
+        _ => Ok(()),
     }
 }
 

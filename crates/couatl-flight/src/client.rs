@@ -16,10 +16,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use http::{Extensions, HeaderMap, HeaderValue};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::Service;
 use tracing::debug;
 
@@ -64,6 +65,7 @@ impl Drop for Own {
         for (id, known) in self.sessions.get_mut() {
             if !known.marks.by_cookie.load(Relaxed) {
                 all.by_cookie.remove(id);
+                known.session.forget_prepared();
             }
         }
     }
@@ -164,6 +166,11 @@ impl Sessions {
         (Client { session: as_now(&known.session), id, connection }, false)
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.by_cookie.count()
+    }
+
     /// Lets go of what nobody has used for too long, again and again.
     pub(crate) async fn sweep(&self) {
         self.by_cookie.sweep_often().await;
@@ -173,6 +180,7 @@ impl Sessions {
     pub(crate) fn close(&self, client: &Client) {
         if let Some(known) = self.by_cookie.remove(&client.id) {
             known.marks.closed.store(true, Relaxed);
+            known.session.forget_prepared();
         }
         if let Some(connection) = &client.connection {
             connection.own.sessions.lock().retain(|(id, _)| *id != client.id);
@@ -210,7 +218,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let (sessions, callers, calls) = (Arc::clone(&self.sessions), self.callers.clone(), self.calls.clone());
         // The one that is ready.
         let ready = self.inner.clone();
@@ -232,6 +240,7 @@ where
             let token = token.and_then(|token| bearer(&token));
             let (client, is_known) = sessions.find(request.headers(), connection, &caller);
             let cookie = (!is_known).then(|| set_cookie(&client.id)).flatten();
+            let mut request = request.map(|body| Body::new(body.map_err(broken_off)));
             request.extensions_mut().insert(client);
             let call = calls.token();
             let mut response = put_in(inner.call(request).await?).map(|body| Body::new(Answer::new(body, call)));
@@ -247,6 +256,15 @@ where
     }
 }
 
+/// The error of a request that its client has cancelled. tonic takes such a request for one that has ended, and so half
+/// of an upload for all of it.
+fn broken_off(error: Status) -> Status {
+    match error.code() {
+        Code::Cancelled => Status::aborted("the client has cancelled the call before its end"),
+        _ => error,
+    }
+}
+
 /// Without attributes: some make Java's clients send it back in quotes, with attributes of their own.
 fn set_cookie(id: &Bytes) -> Option<HeaderValue> {
     HeaderValue::from_str(&format!("{SESSION_COOKIE}={}", id.escape_ascii())).ok()
@@ -255,6 +273,12 @@ fn set_cookie(id: &Bytes) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_that_is_cancelled_has_not_ended() {
+        assert_eq!(broken_off(Status::cancelled("reset")).code(), Code::Aborted);
+        assert_eq!(broken_off(Status::data_loss("lost")).code(), Code::DataLoss);
+    }
 
     #[test]
     fn the_cookie_is_found_among_others() {

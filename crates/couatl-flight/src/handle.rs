@@ -90,6 +90,12 @@ impl<T: Clone + Weigh> Handles<T> {
         self.entries.lock().remove(&id).map(|entry| entry.value)
     }
 
+    /// How many live.
+    pub(crate) fn count(&self) -> usize {
+        self.sweep();
+        self.entries.lock().len()
+    }
+
     /// Drops what has expired, again and again.
     pub(crate) async fn sweep_often(&self) {
         loop {
@@ -193,8 +199,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(500)).await;
         let young = handles.insert(2);
         tokio::time::advance(Duration::from_secs(101)).await;
-        handles.sweep();
-        assert_eq!(handles.entries.lock().len(), 1);
+        assert_eq!(handles.count(), 1);
         assert_eq!(handles.get(&young), Some(2));
     }
 

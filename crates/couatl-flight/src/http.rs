@@ -31,10 +31,12 @@ use tracing::{debug, warn};
 
 use crate::answer::Answer;
 use crate::auth::{Callers, bearer};
+use crate::client::Sessions;
 use crate::connection::Connection;
 use crate::format::Format;
-use crate::metrics;
+use crate::metrics::{self, Held};
 use crate::runtime::QueryRuntime;
+use crate::service::Service;
 use crate::statement::Statement;
 use crate::stream::prepare;
 use crate::wire::wire_schema;
@@ -54,6 +56,9 @@ pub(crate) struct Http {
     pub(crate) session: Session,
     pub(crate) runtime: QueryRuntime,
     pub(crate) callers: Callers,
+    /// The sessions and the handles of Flight's clients, which are counted.
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) service: Arc<Service>,
     pub(crate) refusing: CancellationToken,
     /// The requests that have not been answered to the end.
     pub(crate) calls: TaskTracker,
@@ -239,7 +244,11 @@ async fn whole(mut chunks: impl Stream<Item = Result<Bytes>> + Unpin, max_bytes:
 
 /// The numbers of the server, for whoever may come in.
 async fn metrics(State(http): State<Http>, parts: Parts) -> Response {
-    match http.session(&parts).await.map(|(session, _)| metrics::scrape(session.queries())) {
+    let scraped = http.session(&parts).await.map(|(session, _)| {
+        let held = Held { sessions: http.sessions.count(), handles: http.service.handles() };
+        metrics::scrape(session.queries(), held)
+    });
+    match scraped {
         Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Ok(Err(error)) => refusal(&Error::internal(error.to_string())),
         Err(error) => refusal(&error),

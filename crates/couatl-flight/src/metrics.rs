@@ -17,17 +17,25 @@ use prometheus_client::registry::{Registry, Unit};
 /// What the text is, for who reads its header.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What clients hold of the server.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) sessions: usize,
+    /// The handles, by what they are of.
+    pub(crate) handles: [(&'static str, usize); 4],
+}
+
 /// The text of a scrape.
-pub(crate) fn scrape(queries: &Arc<Queries>) -> Result<String, fmt::Error> {
+pub(crate) fn scrape(queries: &Arc<Queries>, held: Held) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("couatl");
-    registry.register_collector(Box::new(Numbers(queries.statistics())));
+    registry.register_collector(Box::new(Numbers(queries.statistics(), held)));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     Ok(text)
 }
 
 #[derive(Debug)]
-struct Numbers(Statistics);
+struct Numbers(Statistics, Held);
 
 type Labels<'l> = [(&'static str, Cow<'l, str>)];
 
@@ -86,7 +94,7 @@ const OF_STREAMS: &[OfStreams] = &[
 
 impl Collector for Numbers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self(numbers) = self;
+        let Self(numbers, held) = self;
         counter(&mut encoder, "queries_started", "Queries that have begun", None, [(&[][..], numbers.started as f64)])?;
         let ended = numbers
             .ended
@@ -103,6 +111,11 @@ impl Collector for Numbers {
         counter(&mut encoder, "result_rows", "Rows of results", None, [(&[][..], numbers.rows as f64)])?;
         let bytes = [(&[][..], numbers.bytes as f64)];
         counter(&mut encoder, "result", "Bytes of results, in memory", Some(&Unit::Bytes), bytes)?;
+
+        gauge(&mut encoder, "sessions", "Sessions of clients", [(&[][..], held.sessions as u64)])?;
+        let handles = held.handles.map(|(kind, count)| ([("kind", Cow::Borrowed(kind))], count as u64));
+        let handles = handles.iter().map(|(labels, count)| (&labels[..], *count));
+        gauge(&mut encoder, "handles", "Handles that clients hold, by what they are of", handles)?;
 
         let labels = |stream: &Arc<str>, access: Access| {
             let access = match access {
@@ -195,7 +208,8 @@ mod tests {
             ..Statistics::default()
         };
         let mut registry = Registry::with_prefix("couatl");
-        registry.register_collector(Box::new(Numbers(numbers)));
+        let handles = [("fetched", 1), ("poll", 0), ("statement", 2), ("ticket", 5)];
+        registry.register_collector(Box::new(Numbers(numbers, Held { sessions: 3, handles })));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         expect![[r##"
@@ -223,6 +237,15 @@ mod tests {
             # TYPE couatl_result_bytes counter
             # UNIT couatl_result_bytes bytes
             couatl_result_bytes_total{} 80.0
+            # HELP couatl_sessions Sessions of clients
+            # TYPE couatl_sessions gauge
+            couatl_sessions{} 3
+            # HELP couatl_handles Handles that clients hold, by what they are of
+            # TYPE couatl_handles gauge
+            couatl_handles{kind="fetched"} 1
+            couatl_handles{kind="poll"} 0
+            couatl_handles{kind="statement"} 2
+            couatl_handles{kind="ticket"} 5
             # HELP couatl_stream_open How often it is open
             # TYPE couatl_stream_open gauge
             couatl_stream_open{stream="a \"b\"\nc",access="read"} 1

@@ -160,12 +160,16 @@ impl Server {
         let callers = Callers::new(authenticator, Arc::clone(session.queries()));
         let runtime = QueryRuntime::new(queries.clone(), over.clone());
         let calls = TaskTracker::new();
+        let sessions = Arc::new(Sessions::new(session.clone(), config.sessions));
+        let service = Arc::new(Service::new(runtime.clone(), &config));
         let mut http = http.map(|listener| {
             let incoming = Incoming(connections(listener, tls.clone(), closing.clone(), cut.clone()).boxed());
             let http = Http {
                 session: session.clone(),
-                runtime: runtime.clone(),
+                runtime,
                 callers: callers.clone(),
+                sessions: Arc::clone(&sessions),
+                service: Arc::clone(&service),
                 refusing: refusing.clone(),
                 calls: calls.clone(),
             };
@@ -174,8 +178,6 @@ impl Server {
                 .with_graceful_shutdown(closing);
             AbortOnDropHandle::new(tokio::spawn(async move { serving.await }))
         });
-        let sessions = Arc::new(Sessions::new(session.clone(), config.sessions));
-        let service = Arc::new(Service::new(runtime, &config));
         let sweep = {
             let (service, sessions) = (Arc::clone(&service), Arc::clone(&sessions));
             tokio::spawn(async move { tokio::join!(service.sweep(), sessions.sweep()) })

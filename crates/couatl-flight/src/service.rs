@@ -137,6 +137,16 @@ impl Service {
         tokio::join!(self.tickets.sweep_often(), self.statements.sweep_often(), self.polls.sweep_often());
     }
 
+    /// How many handles there are, by what they are of.
+    pub(crate) fn handles(&self) -> [(&'static str, usize); 4] {
+        [
+            ("fetched", self.fetched.lock().len()),
+            ("poll", self.polls.count()),
+            ("statement", self.statements.count()),
+            ("ticket", self.tickets.count()),
+        ]
+    }
+
     /// CreatePreparedStatement. The wrapper encodes it: arrow-flight's result has no place for `is_update`.
     pub(crate) async fn create(
         &self,

@@ -40,6 +40,7 @@ class Body:
         except (RecursionError, MemoryError):
             raise Refused("the body does not compile: it is nested too deeply for Python") from None
         self.bindings, self.open = top_level_bindings(self.tree)
+        self.is_program = "ekuiper" in text and is_program(self.tree)
         del self.tree
 
     def show_lines(self):
@@ -49,6 +50,9 @@ class Body:
 
     def check_functions(self, roles):
         """Checks (role, name, arguments, explicit) of every function that the definition names."""
+        if self.is_program:
+            # What it offers is known when it has run.
+            return
         for role, name, arguments, explicit in roles:
             if not explicit:
                 continue
@@ -72,6 +76,8 @@ class Body:
 
     def check_function(self, role, name, arguments):
         """Checks what a function of SQL calls."""
+        if self.is_program:
+            return
         is_aggregate = role == "aggregate"
         if not self.open and name not in self.bindings:
             raise Refused(f"the body does not define '{name}'{self.hint(name)}")
@@ -110,7 +116,11 @@ class Body:
 
     def format(self, error):
         self.show_lines()
-        text = "".join(traceback.format_exception(error)).rstrip("\n")
+        frames = error.__traceback__
+        # What calls the functions of a body is nothing that its author knows of.
+        while frames is not None and frames.tb_next and frames.tb_frame.f_code.co_filename == "couatl/function.py":
+            frames = frames.tb_next
+        text = "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
         # The body's own classes are shown as those of a script are: the module is one of ours, and another each time.
         return re.sub(rf"\b{re.escape(self.module_prefix)}\d+\.", "", text)
 
@@ -291,6 +301,9 @@ WHY = {
 
 def entry_point(module, name, role, arguments):
     """The function of a loaded module, ready to be called with that many arguments."""
+    part = part_of_program(module, name, role)
+    if part is not None:
+        return part
     function = getattr(module, name, MISSING)
     if function is MISSING:
         names = sorted(name for name in vars(module) if not name.startswith("__"))
@@ -301,6 +314,33 @@ def entry_point(module, name, role, arguments):
         return function
     return callable_with(function, name, role, arguments)
 
+
+def is_program(tree):
+    """Whether a body is the program of an eKuiper plugin."""
+    try:
+        from couatl.compat import ekuiper
+    except ImportError:
+        # A program that embeds the engine need not have the package.
+        return False
+    return ekuiper.is_program(tree)
+
+
+def part_of_program(module, name, role):
+    """What the program of a body offers by a name; None where the body is none, or defines the name itself."""
+    if "__couatl_plugin__" not in vars(module) or role not in PARTS:
+        return None
+    from couatl.compat import ekuiper
+
+    try:
+        return ekuiper.offered(ekuiper.started_by(module), PARTS[role], name)
+    except LookupError as error:
+        if callable(getattr(module, name, None)):
+            return None
+        raise Refused(str(error)) from None
+
+
+# What a part of a program is called in the role of a function.
+PARTS = {"read": "source", "write": "sink", "scalar": "function", "aggregate": "function"}
 
 # What a connector is called in the role of a function.
 CONNECTOR_ROLES = {"read": "source", "write": "sink", "scalar": "function", "table": "transform"}

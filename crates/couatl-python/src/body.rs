@@ -142,7 +142,12 @@ impl Module {
 
     /// Runs the body. User code.
     pub(crate) fn run(&self, py: Python<'_>) -> PyResult<()> {
-        let code = self.body.object.bind(py).getattr(intern!(py, "code"))?;
+        let object = self.body.object.bind(py);
+        let code = object.getattr(intern!(py, "code"))?;
+        if object.getattr(intern!(py, "is_program"))?.is_truthy()? {
+            let run = py.import("couatl.compat.ekuiper")?.getattr("run_body")?;
+            return run.call1((code, self.module.bind(py))).map(drop);
+        }
         let globals: Bound<'_, PyDict> = self.module.bind(py).dict();
         let builtins = py.import(intern!(py, "builtins"))?;
         builtins.getattr(intern!(py, "exec"))?.call1((code, globals))?;

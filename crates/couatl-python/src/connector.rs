@@ -165,6 +165,7 @@ fn made(
         (Some(connector), Some(options)) => {
             py.import("couatl._connectors")?.call_method1("options_for", (&connector.class, thing, options))?
         }
+        (None, Some(options)) => options.clone().into_any(),
         _ => PyDict::new(py).into_any(),
     };
     let mode = definition.mode.as_str();

@@ -21,7 +21,7 @@ def scalar(thing, is_called_by_row):
         return list(map(function, *columns)) if columns else [function() for _ in range(rows)]
 
     def by_column(rows, *columns):
-        return function(*columns)
+        return listed(function(*columns))
 
     # Functions of other systems take values.
     return by_row if is_called_by_row or function is not thing else by_column
@@ -29,20 +29,43 @@ def scalar(thing, is_called_by_row):
 
 def as_numpy(array):
     """A NumPy array of the values of a pyarrow array; a masked one where there are NULLs."""
-    if not array.null_count:
-        return array.to_numpy(zero_copy_only=False)
     import numpy
     import pyarrow
 
+    if pyarrow.types.is_nested(array.type) or isinstance(array.type, pyarrow.BaseExtensionType):
+        # NumPy would make floats of integers beside NULLs, and bytes of a uuid.
+        objects = numpy.empty(len(array), dtype=object)
+        for row, value in enumerate(array.to_pylist()):
+            objects[row] = value
+        return numpy.ma.MaskedArray(objects, [value is None for value in objects]) if array.null_count else objects
+    if not array.null_count:
+        return array.to_numpy(zero_copy_only=False)
     mask = array.is_null().to_numpy(zero_copy_only=False)
     is_filled = pyarrow.types.is_primitive(array.type) and not pyarrow.types.is_temporal(array.type)
     filled = array.fill_null(0 if not pyarrow.types.is_boolean(array.type) else False) if is_filled else array
     return numpy.ma.MaskedArray(filled.to_numpy(zero_copy_only=False), mask)
 
 
+def is_numpy(values):
+    """Whether it is an array of NumPy."""
+    return type(values).__module__.partition(".")[0] == "numpy" and bool(getattr(values, "ndim", 0))
+
+
+def listed(values):
+    """A list of an array of NumPy that holds objects, with None where it is masked; anything else as it is."""
+    return values.tolist() if is_numpy(values) and values.ndim == 1 and values.dtype == object else values
+
+
 def from_numpy(values):
-    """What a function gave, as a pyarrow array where it is one of NumPy."""
-    if not type(values).__module__.partition(".")[0] == "numpy" or not getattr(values, "ndim", 0):
+    """What a function gave, as Arrow can take it: an array of NumPy as one of pyarrow, and structs as a column."""
+    if type(values).__module__.partition(".")[0] == "pyarrow":
+        import pyarrow
+
+        if pyarrow.types.is_struct(getattr(values, "type", pyarrow.null())):
+            # By itself it would be a batch, with its members as columns.
+            return pyarrow.table([values], names=["result"])
+        return values
+    if not is_numpy(values):
         return values
     import numpy
     import pyarrow
@@ -100,6 +123,8 @@ class Whole:
 
 def aggregator(make):
     """What makes the object of a group: one that can be merged, whether or not its class can."""
+    if not callable(make):
+        raise Refused(f"expected a class with process(), merge() and finalize(), got {make!r} ({type(make).__name__})")
     one = make()
     missing = [method for method in ("process", "finalize") if not callable(getattr(one, method, None))]
     if missing:

@@ -20,7 +20,7 @@ use pyo3::types::{PyModule, PyTuple};
 use crate::body::Body;
 use crate::call::{PythonFunction, column};
 use crate::exception::internal;
-use crate::host::PythonSource;
+use crate::host::{Callable, PythonSource};
 use crate::interpreter::attach;
 use crate::program::{Code, Program};
 
@@ -32,6 +32,18 @@ pub(crate) fn function(definition: Arc<FunctionDefinition>) -> Result<Function> 
         None => Code::Body(Arc::new(attach(|py| Body::check_function(py, program.clone(), &definition))?)),
     };
     Ok(of(definition, Arc::new(Program { definition: program, code })))
+}
+
+/// A function over a callable of this process: no body is run, and all its queries share the same object.
+///
+/// The definition gives name, parameters and settings; its body is not used.
+///
+/// # Errors
+/// None yet: what does not fit is told by the first call.
+pub fn function_of_callable(definition: Arc<FunctionDefinition>, callable: Callable) -> Result<Function> {
+    let code = Code::Callables { read: Some(callable.0), write: None };
+    let program = Arc::new(Program { definition: Arc::new(definition.program()), code });
+    Ok(of(definition, program))
 }
 
 fn of(definition: Arc<FunctionDefinition>, program: Arc<Program>) -> Function {

@@ -80,7 +80,7 @@ impl Host for PythonHost {
 ///
 /// With `pyo3` at hand, any `Py<PyAny>` converts into one.
 #[derive(Debug)]
-pub struct Callable(Py<PyAny>);
+pub struct Callable(pub(crate) Py<PyAny>);
 
 impl Callable {
     /// The callable that an import path names: `"package.module:name"`, or `"module:Class.method"`.

@@ -27,5 +27,6 @@ mod slot;
 mod values;
 mod write;
 
+pub use function::function_of_callable;
 pub use host::{Callable, PythonHost, stream_of_callables};
 pub use interrupt::{cancel_all, live_threads};

@@ -126,11 +126,13 @@ impl<'a> Opened<'a> {
             Code::Body(body) => Some(Module::new(py, body.clone())?),
             Code::Connector(_) | Code::Callables { .. } => None,
         };
-        let options = match &program.code {
-            Code::Connector(connector) => {
-                Some(connector::options(py, &connector::resolved(connector, context)?)?.unbind())
-            }
-            _ => None,
+        let connector = match (&program.code, &program.definition.program) {
+            (Code::Connector(connector), _) => Some(connector.clone()),
+            (_, options) => options.clone().map(|options| Connector { class: String::new(), options }),
+        };
+        let options = match connector {
+            Some(connector) => Some(connector::options(py, &connector::resolved(&connector, context)?)?.unbind()),
+            None => None,
         };
         let opened = Self { program, control, module, options };
         let outcome = opened.import_and_init(py, context);
@@ -170,7 +172,7 @@ impl<'a> Opened<'a> {
             (Code::Connector(connector), _) => user(py, self.control, || connector::class(py, connector, role))
                 .map_err(|error| self.program.raised(py, self.control, &self.program.what(role), error)),
             (Code::Callables { read, write }, _) => {
-                let function = if role == Role::Read { read } else { write };
+                let function = if role == Role::Write { write } else { read };
                 let subject = &self.program.definition.subject();
                 let Some(function) = function else {
                     return Err(Error::unsupported(format!("{subject} has no {} function", role.as_str())));

@@ -7,7 +7,7 @@ use couatl_core::{OptionValue, StreamDefinition, quoted, type_spelling};
 
 use crate::settings::{
     BATCH_SIZE, CLASS, DEINIT_FUNCTION, INIT_FUNCTION, INIT_PARAMETERS, LINGER_MS, MODE, ORDER_BY, PYTHON,
-    READ_FUNCTION, TYPE, WRITE_FORMAT, WRITE_FUNCTION,
+    READ_FUNCTION, SINK, SOURCE, TYPE, WRITE_FORMAT, WRITE_FUNCTION,
 };
 
 /// A statement that makes the same stream. Parsing it gives an equal definition, but for the line on which the body
@@ -64,10 +64,11 @@ fn write(out: &mut String, definition: &StreamDefinition) -> fmt::Result {
     let order: Vec<_> = definition.order_by.iter().map(|column| quoted(column)).collect();
     let order = order.join(", ");
     let init = functions.init.as_ref();
+    let (read, write) = if definition.program.is_some() { (SOURCE, SINK) } else { (READ_FUNCTION, WRITE_FUNCTION) };
     let texts = [
         (CLASS, class),
-        (READ_FUNCTION, functions.read.as_deref()),
-        (WRITE_FUNCTION, functions.write.as_deref()),
+        (read, functions.read.as_deref()),
+        (write, functions.write.as_deref()),
         (INIT_FUNCTION, init.map(|init| init.function.as_str())),
         (INIT_PARAMETERS, init.and_then(|init| init.parameters.as_deref())),
         (DEINIT_FUNCTION, functions.deinit.as_deref()),
@@ -86,7 +87,7 @@ fn write(out: &mut String, definition: &StreamDefinition) -> fmt::Result {
     if definition.linger != StreamDefinition::DEFAULT_LINGER {
         write!(out, ", {LINGER_MS} = {}", definition.linger.as_millis())?;
     }
-    for (name, value) in definition.connector.iter().flat_map(|connector| &connector.options) {
+    for (name, value) in definition.options() {
         match value {
             OptionValue::Text(text) => write!(out, ", {} = '{}'", quoted(name), text.replace('\'', "''"))?,
             OptionValue::Number(number) => write!(out, ", {} = {number}", quoted(name))?,

@@ -30,6 +30,9 @@ pub(crate) const BATCH_SIZE: &str = "batch_size";
 pub(crate) const LINGER_MS: &str = "linger_ms";
 pub(crate) const WRITE_FORMAT: &str = "write_format";
 pub(crate) const ORDER_BY: &str = "order_by";
+/// What names the parts of a program; beside a class, they are options of it.
+pub(crate) const SOURCE: &str = "source";
+pub(crate) const SINK: &str = "sink";
 
 const NAMES: &[&str] = &[
     TYPE,
@@ -118,8 +121,17 @@ impl Settings {
         match settings.iter().find(|setting| setting.names_connector()) {
             Some(named) => definition.connector = Some(named.connector(has_body, &settings, options)?),
             None => {
-                if let Some(nobodys) = options.first() {
+                let is_part = |option: &Setting| has_body && [SOURCE, SINK].contains(&option.name.as_str());
+                let (parts, options) = options.into_iter().partition::<Vec<_>, _>(is_part);
+                if let (Some(nobodys), true) = (options.first(), parts.is_empty()) {
                     return Err(unknown(&nobodys.name, nobodys.name_place));
+                }
+                definition.program =
+                    (!parts.is_empty()).then(|| options.into_iter().map(Setting::into_option).collect());
+                for part in parts {
+                    let is_source = part.name == SOURCE;
+                    let name = Some(part.function()?);
+                    *(if is_source { &mut definition.functions.read } else { &mut definition.functions.write }) = name;
                 }
             }
         }
@@ -211,11 +223,15 @@ impl Setting {
             let message = |at: &str| format!("setting '{}' is about a body, and a connector has none{at}", other.name);
             return Err(error_at(Error::invalid_setting, other.name_place, message));
         }
-        let options = options.into_iter().map(|option| match option.value {
-            Value::Text(text) => (option.name, OptionValue::Text(text)),
-            Value::Number(number) => (option.name, OptionValue::Number(number)),
-        });
-        Ok(Connector { class: class.clone(), options: options.collect() })
+        let options = options.into_iter().map(Setting::into_option).collect();
+        Ok(Connector { class: class.clone(), options })
+    }
+
+    fn into_option(self) -> (String, OptionValue) {
+        match self.value {
+            Value::Text(text) => (self.name, OptionValue::Text(text)),
+            Value::Number(number) => (self.name, OptionValue::Number(number)),
+        }
     }
 
     /// The error of a value that is none of this setting.

@@ -22,12 +22,14 @@
 //! [`EngineBuilder::python`] or `VIRTUAL_ENV` names.
 
 mod engine;
+mod function;
 mod table;
 
 pub use couatl_core::{Body, Error, ErrorKind, Mode, Result, StreamDefinition, WriteFormat};
 pub use couatl_datafusion::{
-    Outcome, Prepared, Queries, QueryInfo, Session, StreamTable, from_datafusion, install_streaming,
+    ForeignTable, Outcome, Prepared, Queries, QueryInfo, Session, StreamTable, from_datafusion, install_streaming,
 };
 pub use couatl_python::{Callable, cancel_all, live_threads};
 pub use engine::{Engine, EngineBuilder};
+pub use function::PythonFunction;
 pub use table::PythonTable;

@@ -1,22 +1,25 @@
-"""Whole eKuiper plugins: the program that a plugin is, and the JSON file that describes it.
+"""Whole eKuiper plugins: the program that a plugin is.
 
 A plugin is a program whose last act is ``plugin.start(PluginConfig(…))``: it would wait for an engine there and never
 come back. Here it is run up to that call, which hands over what the plugin offers. It stands apart from the adapters
-because it is about modules and files, and they are about rows.
+because it is about modules, and they are about rows.
 
 ```text
-  text or file  ──run as __main__──>  plugin.start(config)  ──>  Plugin(name, sources, sinks, functions)
+  body of a stream  ──run_body──┐  run as
+  text or file      ──program───┴─ __main__ ──>  plugin.start(config)  ──>  Plugin  ──offered──>  a source, a sink,
+                                                                                                 a function, by name
 ```
 
-Where the SDK (`ekuiper`, with pynng) is not installed, ``import ekuiper`` means :mod:`couatl.compat.ekuiper` while the
+Where the SDK (`ekuiper`, with pynng) is not installed, ``import ekuiper`` means :mod:`couatl.compat.ekuiper` while a
 program runs.
 """
 
 from __future__ import annotations
 
+import ast
+import difflib
 import importlib
 import itertools
-import json
 import linecache
 import sys
 import threading
@@ -24,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from couatl._errors import shown
@@ -41,10 +44,18 @@ _SDK = [
     "ekuiper.runtime.context",
     "ekuiper.runtime.plugin",
 ]
-_ENVIRONMENTS = ("", "conda", "venv", "uv")
+KINDS = ("sources", "sinks", "functions")
+#: Where the module of a body keeps what its program has started.
+_STARTED = "__couatl_plugin__"
 _numbers = itertools.count(1)
-# What a program finds in `sys` belongs to the process: one program at a time.
+# What a program finds in `sys` belongs to the process: one program of a file at a time.
 _running = threading.Lock()
+# How many programs run, and what is undone after the last of them.
+_changing = threading.Lock()
+_programs = 0
+_undo: Callable[[], None] = lambda: None  # noqa: E731
+#: Whether this thread runs a program.
+_here = threading.local()
 
 
 class PluginConfig:
@@ -68,9 +79,8 @@ class Starter:
 
     def start(self, config: Any) -> None:
         """Hand over what the plugin offers. RuntimeError where the program is not run by :func:`program`."""
-        if not _running.locked():
-            raise RuntimeError("plugin.start() waits for an engine; run the program with couatl.compat.ekuiper.program")
-        raise _Started(config)
+        _hand_over(config)
+        raise RuntimeError("plugin.start() waits for an engine; run the program with couatl.compat.ekuiper.program")
 
 
 class _Started(BaseException):
@@ -79,6 +89,12 @@ class _Started(BaseException):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.config = config
+
+
+def _hand_over(config: Any) -> None:
+    """End the program that runs on this thread, if one does."""
+    if getattr(_here, "runs", False):
+        raise _Started(config)
 
 
 @dataclass
@@ -94,16 +110,26 @@ class Plugin:
     functions: dict[str, Callable[[], Any]]
     module: ModuleType = field(repr=False)
 
+    def part(self, role: str, name: str) -> Callable[[], Any]:
+        """What makes the ``source``, ``sink`` or ``function`` of a name. LookupError where there is none."""
+        offered: dict[str, Callable[[], Any]] = getattr(self, f"{role}s")
+        if name in offered:
+            return offered[name]
+        near = difflib.get_close_matches(name, offered, 1)
+        there = f"did you mean '{near[0]}'?" if near else f"its {role}s are {', '.join(map(repr, offered))}"
+        raise LookupError(f"plugin {self.name!r} has no {role} {name!r}; {there if offered else f'it has no {role}s'}")
+
     def close(self) -> None:
         """Take the module out of ``sys.modules``."""
         sys.modules.pop(self.module.__name__, None)
 
 
-def program(source: str | Path) -> Plugin:
+def program(source: str | Path, packages: Path | None = None) -> Plugin:
     """Run the Python program of a plugin, given as text or as the path of a file, and give what it starts.
 
     A string is a path where it is one line that ends in ``.py``. Modules beside a file can be imported while it runs;
-    each plugin has its own of them. What the program raises is raised; RuntimeError where it starts no plugin.
+    each plugin has its own of them. So can those of a folder of `packages` that are not installed here. What the
+    program raises is raised; RuntimeError where it starts no plugin.
 
     >>> from couatl.compat.ekuiper import program
     >>> plugin = program('''
@@ -130,29 +156,101 @@ def program(source: str | Path) -> Plugin:
     module = ModuleType("__main__")
     module.__file__ = filename
     code = compile(text, filename, "exec")
-    with _running, _as_main(module, path):
-        try:
-            exec(code, module.__dict__)
-        except _Started as started:
-            config = started.config
-        except SystemExit as ended:
-            raise RuntimeError(f"plugin program {filename} ended with exit({ended.code!r}) before it started") from None
-        else:
-            raise RuntimeError(f"plugin program {filename} does not call plugin.start(PluginConfig(…)); it must")
-    plugin = _plugin(config, filename, module)
+    with _running, _as_main(module, path, packages):
+        config = _started(code, module)
+    plugin = _plugin(config, module)
     _name(module, f"couatl_ekuiper_plugin_{number}")
     return plugin
+
+
+def is_program(tree: ast.Module) -> bool:
+    """Whether the body of a stream is a program that starts a plugin, as far as its text tells.
+
+    It imports the SDK, or ours, asks whether it is ``__main__``, and calls something's ``start``.
+
+    >>> import ast
+    >>> is_program(ast.parse("from ekuiper import plugin\\nif __name__ == '__main__':\\n    plugin.start(None)"))
+    True
+    >>> is_program(ast.parse("from ekuiper import Source"))
+    False
+    """
+    asks = any(
+        isinstance(node, ast.If)
+        and any(isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test))
+        for node in tree.body
+    )
+    return asks and any(map(_imports_sdk, ast.walk(tree))) and any(map(_starts, ast.walk(tree)))
+
+
+def _imports_sdk(node: ast.AST) -> bool:
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    if isinstance(node, ast.ImportFrom):
+        names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return any(name in _SDK or name == "couatl.compat.ekuiper" for name in names)
+
+
+def _starts(node: ast.AST) -> bool:
+    called = node.func if isinstance(node, ast.Call) else None
+    return "start" in (getattr(called, "attr", None), getattr(called, "id", None))
+
+
+def run_body(code: CodeType, module: ModuleType) -> None:
+    """Run the body of a stream that is a program, in its module, which keeps what it starts for :func:`started_by`.
+
+    What the program raises is raised; RuntimeError where it starts no plugin.
+    """
+    name = module.__name__
+    module.__name__ = "__main__"
+    try:
+        config = _started(code, module)
+    finally:
+        _name(module, name)
+    vars(module)[_STARTED] = _plugin(config, module)
+
+
+def started_by(module: ModuleType) -> Plugin | None:
+    """The plugin that the program of a body has started; None where it was none."""
+    return vars(module).get(_STARTED)
+
+
+class Offered:
+    """What a plugin offers by a name: made where it is used. The class of one stands for it as its instances do."""
+
+    factory: Callable[[], Any]
+
+
+def offered(plugin: Plugin, role: str, name: str) -> type:
+    """A class for what a plugin offers by a name as a ``source``, ``sink`` or ``function``, for the adapters.
+
+    LookupError says what there is where there is no such name.
+    """
+    factory = plugin.part(role, name)
+    base = getattr(sys.modules["couatl.compat.ekuiper"], role.capitalize())
+    return type(name, (Offered, base), {"factory": staticmethod(factory), "__module__": plugin.module.__name__})
 
 
 def _is_path(text: str) -> bool:
     return "\n" not in text and text.endswith(".py")
 
 
-def _plugin(config: Any, filename: str, module: ModuleType) -> Plugin:
-    kinds = ("sources", "sinks", "functions")
-    if not all(hasattr(config, name) for name in ("name", *kinds)):
-        raise TypeError(f"plugin program {filename}: plugin.start() got {shown(config)}; expected a PluginConfig")
-    for kind in kinds:
+def _started(code: CodeType, module: ModuleType) -> Any:
+    """Run a program, and give what it calls ``plugin.start`` with."""
+    with _intercepted():
+        try:
+            exec(code, module.__dict__)
+        except _Started as started:
+            return started.config
+        except SystemExit as ended:
+            what = f"plugin program {module.__file__} ended with exit({ended.code!r}) before it started"
+            raise RuntimeError(what) from None
+    raise RuntimeError(f"plugin program {module.__file__} does not call plugin.start(PluginConfig(…)); it must")
+
+
+def _plugin(config: Any, module: ModuleType) -> Plugin:
+    if not all(hasattr(config, name) for name in ("name", *KINDS)):
+        what = f"plugin program {module.__file__}: plugin.start() got {shown(config)}"
+        raise TypeError(f"{what}; expected a PluginConfig")
+    for kind in KINDS:
         for name, factory in getattr(config, kind).items():
             if not callable(factory):
                 what = f"plugin {config.name!r}: {kind[:-1]} {name!r} is {shown(factory)}"
@@ -164,117 +262,83 @@ def _name(module: ModuleType, name: str) -> None:
     """Give what was ``__main__`` a name that no other has."""
     module.__name__ = name
     for value in module.__dict__.values():
-        if isinstance(value, type) and value.__module__ == "__main__":
+        if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__":
             value.__module__ = name
     sys.modules[name] = module
 
 
 @contextmanager
-def _as_main(module: ModuleType, path: Path | None) -> Iterator[None]:
-    """Let a module be the program of this process, with the SDK's ``plugin.start`` intercepted."""
-    started = Starter().start
-    compat = sys.modules["couatl.compat.ekuiper"]
+def _intercepted() -> Iterator[None]:
+    """Have ``plugin.start`` hand over on this thread, while a program runs there.
+
+    What that changes belongs to the process: the first of several programs at a time does it, the last one undoes it.
+    """
+    global _programs, _undo
+    with _changing:
+        if _programs == 0:
+            _undo = _intercept()
+        _programs += 1
+    _here.runs = True
+    try:
+        yield
+    finally:
+        _here.runs = False
+        with _changing:
+            _programs -= 1
+            if _programs == 0:
+                _undo()
+
+
+def _intercept() -> Callable[[], None]:
+    """Replace ``start`` of the SDK; where that is not installed, give ours its names. Gives what undoes it."""
     try:
         sdk: Any = importlib.import_module("ekuiper.runtime.plugin")
-        start = sdk.start
     except ImportError:
-        sdk = None
+        before = {name: sys.modules[name] for name in _SDK if name in sys.modules}
+        sys.modules.update(dict.fromkeys(_SDK, sys.modules["couatl.compat.ekuiper"]))
+
+        def forget() -> None:
+            for name in _SDK:
+                sys.modules.pop(name, None)
+            sys.modules.update(before)
+
+        return forget
+    start = sdk.start
+
+    def intercepted(config: Any) -> Any:
+        _hand_over(config)
+        return start(config)
+
+    def restore() -> None:
+        sdk.start = start
+
+    sdk.start = intercepted
+    return restore
+
+
+@contextmanager
+def _as_main(module: ModuleType, path: Path | None, packages: Path | None) -> Iterator[None]:
+    """Let a module be the program of this process, with the modules beside its file, and with packages."""
     before, arguments, folders = dict(sys.modules), sys.argv, list(sys.path)
     sys.modules["__main__"] = module
     sys.argv = [module.__file__ or ""]
     if path is not None:
         sys.path.insert(0, str(path.resolve().parent))
-    if sdk is not None:
-        sdk.start = started
-    else:
-        sys.modules.update(dict.fromkeys(_SDK, compat))
+    if packages is not None:
+        sys.path.append(str(packages))
     try:
         yield
     finally:
-        if sdk is not None:
-            sdk.start = start
         sys.path[:] = folders
         sys.argv = arguments
-        _restore(before, [] if sdk is not None else _SDK, path)
+        _forget(before, path, packages)
 
 
-def _restore(before: dict[str, ModuleType], aliases: list[str], path: Path | None) -> None:
-    """Forget the aliases, and the modules beside a program: another plugin may have some of the same names."""
+def _forget(before: dict[str, ModuleType], path: Path | None, packages: Path | None) -> None:
+    """Forget the modules beside a program: another plugin may have some of the same names."""
     sys.modules["__main__"] = before["__main__"]
-    for name in aliases:
-        sys.modules.pop(name, None)
-        if name in before:
-            sys.modules[name] = before[name]
     folder = path.resolve().parent if path is not None else None
     for name, found in list(sys.modules.items()):
-        file = getattr(found, "__file__", None)
-        if folder is not None and name not in before and file and folder in Path(file).parents:
+        parents = Path(getattr(found, "__file__", None) or "/").parents
+        if folder in parents and packages not in parents and name not in before:
             del sys.modules[name]
-
-
-@dataclass(frozen=True)
-class Description:
-    """The JSON file of a plugin, as eKuiper's packaging has it."""
-
-    path: Path
-    version: str
-    language: str
-    executable: str
-    environment_type: str
-    environment: str
-    sources: list[str]
-    sinks: list[str]
-    functions: list[str]
-
-    def load(self) -> Plugin:
-        """Run the executable. ValueError where it lacks what the file says that it has."""
-        plugin = program(self.path.parent / self.executable)
-        for kind in ("sources", "sinks", "functions"):
-            missing = [name for name in getattr(self, kind) if name not in getattr(plugin, kind)]
-            if missing:
-                plugin.close()
-                raise ValueError(f"{self.path}: {self.executable} has no {kind[:-1]} {', '.join(map(repr, missing))}")
-        return plugin
-
-
-def describe(path: str | Path) -> Description:
-    """Read the JSON file of a plugin. ValueError where it is not one.
-
-    ``virtualEnvType`` may be ``venv`` and ``uv`` beside ``conda``; what other keys say is not looked at.
-    """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {shown(content)}")
-
-    def text(key: str, default: str | None = None) -> str:
-        value = content.get(key, default)
-        if not isinstance(value, str):
-            raise ValueError(f"{path}: expected text at '{key}', got {shown(value)}")
-        return value
-
-    def names(key: str) -> list[str]:
-        value = content.get(key) or []
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise ValueError(f"{path}: expected a list of names at '{key}', got {shown(value)}")
-        return value
-
-    language, kind = text("language", "python"), text("virtualEnvType", "")
-    if language.lower() != "python":
-        raise ValueError(f"{path}: expected a plugin in python, got {language!r}")
-    if kind not in _ENVIRONMENTS:
-        raise ValueError(f"{path}: expected a virtualEnvType of conda, venv or uv, got {kind!r}")
-    return Description(
-        path=path,
-        version=text("version", ""),
-        language=language,
-        executable=text("executable"),
-        environment_type=kind,
-        environment=text("env", ""),
-        sources=names("sources"),
-        sinks=names("sinks"),
-        functions=names("functions"),
-    )

@@ -16,15 +16,17 @@ import copy
 import inspect
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from couatl import sources
+from couatl import _clock, sources
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse, shown
 from couatl._pull import is_arrow
+from couatl.compat._classes import derives
+from couatl.compat._pyspark_task import SparkTask
 from couatl.compat._pyspark_types import columns_text, named, struct_json_of, struct_of
 from couatl.compat._pyspark_values import incoming
 
@@ -32,6 +34,9 @@ from couatl.compat._pyspark_values import incoming
 POLLING_DELAY = timedelta(milliseconds=10)
 #: How many rows leave together, and after how many seconds fewer do.
 CHUNK, LINGER = 1024, 0.1
+
+#: What is to be closed where it is not read to its end.
+Rows = Generator[Any, None, None]
 
 
 class PySparkSource(sources.Source):
@@ -43,7 +48,7 @@ class PySparkSource(sources.Source):
         self.is_stream = is_stream
         self.parts: list[Any] = []
         self.reader: Any = None
-        self.rows: Callable[[Any, Any], Iterator[Any]]
+        self.rows: Callable[[Any, Any], Rows]
 
     def schema(self) -> str | None:
         """Its columns, where it says them."""
@@ -69,7 +74,7 @@ class PySparkSource(sources.Source):
         if self.is_stream:
             self.reader = stream_reader(self.data_source, struct)
             return [""]
-        self.reader = self._made("reader", struct)
+        self.reader = self._reader(struct)
         try:
             found = self.reader.partitions()
         except NotImplementedError:
@@ -78,10 +83,10 @@ class PySparkSource(sources.Source):
         self.parts = checked_parts(self.reader, found) or [named("pyspark.sql.datasource", "InputPartition")(None)]
         return [str(number) for number in range(len(self.parts))]
 
-    def _made(self, method: str, struct: Any) -> Any:
-        reader = getattr(self.data_source, method)(struct)
+    def _reader(self, struct: Any) -> Any:
+        reader = self.data_source.reader(struct)
         if not callable(getattr(reader, "read", None)) or not callable(getattr(reader, "partitions", None)):
-            raise misuse(self.data_source, method, reader, "a DataSourceReader")
+            raise misuse(self.data_source, "reader", reader, "a DataSourceReader")
         return reader
 
     def open(self, partition: str, state: Any) -> Any:
@@ -91,15 +96,15 @@ class PySparkSource(sources.Source):
         reader, part = self.reader, self.parts[int(partition)]
         if len(self.parts) > 1:
             reader, part = own(reader), own(part)
-        return self._batch(reader, part)
+        return self._batch(int(partition), reader, part)
 
     def close(self) -> None:
         """Stop a stream's reader."""
         if self.is_stream and callable(getattr(self.reader, "stop", None)):
             self.reader.stop()
 
-    def _batch(self, reader: Any, part: Any) -> Iterator[Any]:
-        for row in self.rows(reader, reader.read(part)):
+    def _batch(self, number: int, reader: Any, part: Any) -> Iterator[Any]:
+        for row in self.rows(reader, SparkTask(number).rows(lambda: checked_rows(reader, reader.read(part)))):
             # A tuple that begins with a list would be read as a batch of rows.
             yield [row] if isinstance(row, tuple) and row and isinstance(row[0], (list, tuple)) else row
 
@@ -107,13 +112,13 @@ class PySparkSource(sources.Source):
 class Stream(sources.Partition):
     """A stream, microbatch after microbatch. One is committed when the next is asked for."""
 
-    def __init__(self, reader: Any, rows_of: Callable[[Any, Any], Iterator[Any]], state: Any) -> None:
+    def __init__(self, reader: Any, rows_of: Callable[[Any, Any], Rows], state: Any) -> None:
         self.reader = reader
         self.rows_of = rows_of
         self.is_simple = not callable(getattr(reader, "latestOffset", None))
         self.start: Any = None
         self.end: Any = None
-        self.rows: Iterator[Any] | None = None
+        self.rows: Rows | None = None
         self.given = 0
         self.held: Any = None
         self.committed: Any = None
@@ -126,13 +131,13 @@ class Stream(sources.Partition):
             self.start = state if state is not None else self.offset("initialOffset", reader.initialOffset())
 
     def offset(self, method: str, found: Any) -> Any:
-        """An offset as it comes out of Spark's log."""
+        """An offset as it comes out of Spark's log, where some readers put JSON that they have made themselves."""
         try:
-            if isinstance(found, dict):
+            if isinstance(found, (dict, str)):
                 return json.loads(json.dumps(found))
         except (TypeError, ValueError):
             pass
-        raise misuse(self.reader, method, found, "an offset: a dict that JSON can hold")
+        raise misuse(self.reader, method, found, "an offset: a dict that JSON can hold, or text")
 
     def next_batch(self) -> Any:
         if self.committed is not None and self.rows is None:
@@ -144,7 +149,7 @@ class Stream(sources.Partition):
         self.is_idle = self.rows is None
         return None if self.rows is None else self.chunk(self.rows)
 
-    def microbatch(self) -> Iterator[Any] | None:
+    def microbatch(self) -> Rows | None:
         """The rows of the next one, where there is one."""
         self.given = 0
         if not self.is_simple:
@@ -159,6 +164,7 @@ class Stream(sources.Partition):
         if self.end != self.start:
             return converted
         if next(converted, None) is not None:
+            converted.close()
             what = f"{class_name(self.reader)}.read() gave rows, and the offset {self.end} where it had begun"
             raise RuntimeError(f"{what}; the next read would give them again")
         return None
@@ -177,9 +183,13 @@ class Stream(sources.Partition):
         if self.is_simple:
             return self.reader.readBetweenOffsets(copy.deepcopy(start), copy.deepcopy(end))
         parts = checked_parts(self.reader, self.reader.partitions(copy.deepcopy(start), copy.deepcopy(end)))
-        return (row for part in parts for row in checked_rows(self.reader, self.reader.read(part)))
+        return (row for number, part in enumerate(parts) for row in self.read(number, part))
 
-    def chunk(self, rows: Iterator[Any]) -> Any:
+    def read(self, number: int, part: Any) -> Iterator[Any]:
+        """The rows of a part, each part a task."""
+        return SparkTask(number).rows(lambda: checked_rows(self.reader, self.reader.read(part)))
+
+    def chunk(self, rows: Rows) -> Any:
         """The next rows; at their end, the microbatch is over."""
         if self.held is not None:
             # Arrow leaves alone.
@@ -201,7 +211,12 @@ class Stream(sources.Partition):
         return chunk if chunk or self.held is None else self.chunk(rows)
 
     def next_awake(self) -> datetime | None:
-        return datetime.now(timezone.utc) + POLLING_DELAY if self.is_idle else None
+        return _clock.now() + POLLING_DELAY if self.is_idle else None
+
+    def close(self) -> None:
+        rows, self.rows = self.rows, None
+        if rows is not None:
+            rows.close()
 
     def snapshot(self) -> Any:
         return copy.deepcopy(self.start if self.rows is None else (self.start, self.end, self.given))
@@ -209,19 +224,17 @@ class Stream(sources.Partition):
 
 def stream_reader(data_source: Any, struct: Any) -> Any:
     """The stream reader; the simple one where there is no other."""
-    method = "streamReader"
-    reader = None
-    if hasattr(data_source, method):
+    method, expected = "streamReader", "a DataSourceStreamReader"
+    is_simple = not hasattr(data_source, method)
+    if not is_simple:
         try:
             reader = data_source.streamReader(struct)
         except NotImplementedError:
-            method = "simpleStreamReader"
-    else:
-        method = "simpleStreamReader"
-    if method == "simpleStreamReader":
+            is_simple = True
+    if is_simple:
+        method, expected = "simpleStreamReader", "a SimpleDataSourceStreamReader"
         reader = data_source.simpleStreamReader(struct)
     if not callable(getattr(reader, "read", None)) or not callable(getattr(reader, "initialOffset", None)):
-        expected = "a DataSourceStreamReader" if method == "streamReader" else "a SimpleDataSourceStreamReader"
         raise misuse(data_source, method, reader, expected)
     return reader
 
@@ -229,18 +242,16 @@ def stream_reader(data_source: Any, struct: Any) -> Any:
 def checked_parts(reader: Any, found: Any) -> list[Any]:
     """The partitions that a reader has planned."""
     known = ("pyspark.sql.datasource.InputPartition", "couatl.compat.pyspark.InputPartition")
-    if isinstance(found, (list, tuple)) and all(
-        any(f"{base.__module__}.{base.__qualname__}" in known for base in type(part).__mro__) for part in found
-    ):
+    if isinstance(found, (list, tuple)) and all(derives(type(part), *known) for part in found):
         return list(found)
     raise misuse(reader, "partitions", found, "a list of InputPartition")
 
 
-def checked_rows(reader: Any, found: Any, method: str = "read") -> Iterable[Any]:
+def checked_rows(reader: Any, found: Any) -> Iterable[Any]:
     """What a reader reads, which can be iterated over."""
     if isinstance(found, Iterable) and not isinstance(found, (str, bytes, Mapping)):
         return found
-    raise misuse(reader, method, found, "an iterator of tuples, Rows, or Arrow record batches")
+    raise misuse(reader, "read", found, "an iterator of tuples, Rows, or Arrow record batches")
 
 
 def own(thing: Any) -> Any:
@@ -251,7 +262,7 @@ def own(thing: Any) -> Any:
         return thing
 
 
-def rows_of(struct: Any) -> Callable[[Any, Any], Iterator[Any]]:
+def rows_of(struct: Any) -> Callable[[Any, Any], Rows]:
     """What turns what a reader reads into tuples in the order of the columns, and lets Arrow pass."""
     names = [column["name"] for column in struct["fields"]]
     converts = [incoming(column["type"]) for column in struct["fields"]]
@@ -283,7 +294,7 @@ def rows_of(struct: Any) -> Callable[[Any, Any], Iterator[Any]]:
             row = tuple(values)
         return row if type(row) is tuple else tuple(row)
 
-    def rows(reader: Any, found: Any) -> Iterator[Any]:
+    def rows(reader: Any, found: Any) -> Rows:
         iterator = iter(checked_rows(reader, found))
         try:
             for row in iterator:

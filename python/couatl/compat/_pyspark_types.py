@@ -14,10 +14,10 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from couatl._columns import Columns
+from couatl._columns import Columns, quoted
 from couatl._errors import shown
 
 _TOKEN = re.compile(r"""\s*(`(?:[^`]|``)*`|"(?:[^"]|"")*"|'(?:[^'\\]|''|\\.)*'|[\w.+-]+|[(),<>:=\[\]])""")
@@ -111,7 +111,7 @@ class _Parser:
             self.eat(":")
             kind = self.type()
             if self.eat("not", "null"):
-                kind = Type(kind.name, kind.inner, kind.names, kind.parameters, nullable=False)
+                kind = replace(kind, nullable=False)
             self.eat("null")
             if self.eat("comment"):
                 self.take()
@@ -235,11 +235,7 @@ def struct_json_of(schema: Any) -> Any:
 def columns_text(struct: Any) -> str:
     """The columns of a struct, as a statement has them."""
     nulls = {True: "", False: " not null"}
-    return ", ".join(f"{_name(f['name'])} {_spelling(f['type'])}{nulls[f['nullable']]}" for f in struct["fields"])
-
-
-def _name(name: str) -> str:
-    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+    return ", ".join(f"{quoted(f['name'])} {_spelling(f['type'])}{nulls[f['nullable']]}" for f in struct["fields"])
 
 
 def _spelling(kind: Any) -> str:
@@ -249,7 +245,7 @@ def _spelling(kind: Any) -> str:
         if kind["type"] == "map":
             return f"map({_spelling(kind['keyType'])}, {_spelling(kind['valueType'])})"
         if kind["type"] == "struct":
-            return f"tuple({', '.join(_name(f['name']) + ' ' + _spelling(f['type']) for f in kind['fields'])})"
+            return f"tuple({', '.join(quoted(f['name']) + ' ' + _spelling(f['type']) for f in kind['fields'])})"
         if kind["type"] == "udt":
             return _spelling(kind["sqlType"])
     else:

@@ -17,12 +17,11 @@ from couatl import sinks
 from couatl._columns import Columns
 from couatl._errors import misuse
 from couatl._push import QueryEnded
-from couatl._threads import UserThread
+from couatl._threads import TICK, UserThread
+from couatl.compat._pyspark_task import SparkTask
 from couatl.compat._pyspark_types import parse_type, struct_json_of, struct_of
 from couatl.compat._pyspark_values import arrow_type, outgoing, row_maker
 
-#: How long a thread waits before it looks whether it is to be interrupted, in seconds.
-TICK = 0.1
 #: How many blocks may wait to be written.
 BLOCKS = 2
 
@@ -115,7 +114,8 @@ class Task:
 
     def run(self) -> None:
         try:
-            self.message = self.writer.write(self.pulled())
+            with SparkTask():
+                self.message = self.writer.write(self.pulled())
         except BaseException as error:
             self.error = error
         self.is_over = True
@@ -161,10 +161,7 @@ class Task:
         with contextlib.suppress(queue.Full):
             # It waits for one, perhaps.
             self.waiting.put_nowait(())
-        if not self.thread.join():
-            self.thread.interrupt()
-            if not self.thread.join():
-                self.thread.leave(self.name)
+        self.thread.end(self.name)
 
 
 def rows(columns: Columns) -> Callable[[tuple[Any, ...]], Any]:

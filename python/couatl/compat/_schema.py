@@ -5,7 +5,6 @@ A schema gives its columns as hints by name, so that one of the library's is rea
 
 from __future__ import annotations
 
-import re
 import types
 import typing
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from couatl._columns import quoted
 from couatl._errors import class_name, shown
 
 
@@ -103,9 +103,7 @@ def schema_of(cls: Any) -> str:
     """
     columns = []
     for name, (kind, optional) in column_types(cls).items():
-        # Words that are not quoted are folded to lower case.
-        quoted = name if re.fullmatch("[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
-        columns.append(f"{quoted} {kind}{'' if optional else ' NOT NULL'}")
+        columns.append(f"{quoted(name)} {kind}{'' if optional else ' NOT NULL'}")
     return ", ".join(columns)
 
 

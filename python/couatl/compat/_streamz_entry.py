@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from couatl._errors import Misuse, class_name
+from couatl._models import qualified
 from couatl._options import make, options_of
 from couatl.compat._streamz_nodes import Held, Loop, Outlet, roots, settle
 
@@ -61,13 +62,13 @@ class Entry:
 def _stream_class(cls: type) -> Any:
     """The Stream that a class is derived from."""
     known = ("streamz.core.Stream", "couatl.compat.streamz.Stream")
-    return next(base for base in cls.__mro__ if f"{base.__module__}.{base.__name__}" in known)
+    return next(base for base in cls.__mro__ if qualified(base) in known)
 
 
 def _behind(cls: type, upstream: Any, options: Mapping[str, Any]) -> Any:
     """Make a node behind a stream, which is its first parameter, whatever that is called."""
     known = options_of(cls)
-    first = next(iter(list(inspect.signature(cls).parameters.values())), None)
+    first = next(iter(inspect.signature(cls).parameters.values()), None)
     if first is None or first.kind is first.VAR_POSITIONAL or not known:
         return cls(upstream, **options)
     return make(cls, {first.name: upstream, **options})

@@ -19,13 +19,12 @@ from typing import Any
 
 from couatl import _loop
 from couatl._errors import misuse
+from couatl._threads import TICK
 
 #: How many elements may wait to be read before those who emit them wait.
 CAPACITY = 1024
 #: How long elements that nodes hold at the end may stay there without one of them leaving, in seconds.
 SETTLE = 0.1
-#: How long a thread waits before it looks whether it is to be interrupted, in seconds.
-TICK = 0.1
 
 
 class Loop:
@@ -241,25 +240,39 @@ async def drain(root: Any, held: Held) -> None:
     await held.settled(patience)
 
 
-class LoopThread:
-    """An event loop on a thread of its own, for nodes that somebody feeds who is no coroutine."""
+class Failing:
+    """Who is told what callbacks raise, and raises it."""
 
-    def __init__(self, name: str) -> None:
-        self.failure: BaseException | None = None
-        self.changed = threading.Event()
-        self._thread = _loop.Loop(name)
-        ready: Future[asyncio.AbstractEventLoop] = Future()
-        self._thread.call(lambda: ready.set_result(asyncio.get_running_loop()))
-        self._loop = ready.result()
+    def __init__(self) -> None:
+        self._failure: BaseException | None = None
 
     def failed(self, error: BaseException) -> None:
         """Keep the first error of a callback."""
-        self.failure = self.failure or error
+        self._failure = self._failure or error
+
+    def check(self) -> None:
+        """Raise what a callback has raised, once."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+
+class LoopThread(Failing):
+    """An event loop on a thread of its own, for nodes that somebody feeds who is no coroutine."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.changed = threading.Event()
+        self._thread = _loop.Loop(name)
+
+    def failed(self, error: BaseException) -> None:
+        """The same; ``changed`` is set."""
+        super().failed(error)
         self.changed.set()
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Begin something; ``changed`` is set when it is done."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = asyncio.run_coroutine_threadsafe(work, self._thread.loop)
         future.add_done_callback(lambda _: self.changed.set())
         return future
 
@@ -273,12 +286,6 @@ class LoopThread:
             future.cancel()
         self.check()
         return future.result()
-
-    def check(self) -> None:
-        """Raise what a callback has raised, once."""
-        failure, self.failure = self.failure, None
-        if failure is not None:
-            raise failure
 
     def close(self) -> None:
         """End what still runs there, and the thread."""

@@ -21,14 +21,14 @@ from couatl._columns import Columns
 from couatl._errors import class_name, misuse
 from couatl._options import make
 from couatl._pull import is_arrow
-from couatl._threads import log
-from couatl.compat._streamz_nodes import TICK, Held, Loop, LoopThread, Outlet, drain, roots
+from couatl._threads import TICK, log
+from couatl.compat._classes import named_after
+from couatl.compat._streamz_nodes import Held, Loop, LoopThread, Outlet, drain, roots
 
 
 def emitting(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> Emitting:
-    """A source under the name of the user's class, which is what messages and threads are to say."""
-    cls: type[Emitting] = type(class_name(thing), (Emitting,), {})
-    return cls(thing, options, columns)
+    """A source under the name of the user's class."""
+    return named_after(thing, Emitting)(thing, options, columns)
 
 
 class Emitting(sources.PushSource):

@@ -11,8 +11,9 @@ import time
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any
 
+from couatl._threads import TICK
 from couatl.compat._streamz_entry import Entry
-from couatl.compat._streamz_nodes import TICK, Held, Outlet, drain, settle
+from couatl.compat._streamz_nodes import Failing, Held, Outlet, drain, settle
 
 #: How long the loop may stand still between two rows, in seconds, and how many turns it takes then.
 STILL, TURNS = 0.005, 5
@@ -41,13 +42,13 @@ class Transform:
             run.close()
 
 
-class _Run:
+class _Run(Failing):
     """One run through an iterator."""
 
     def __init__(self, entry: Entry) -> None:
+        super().__init__()
         self.entry = entry
         self.held = Held()
-        self.failure: BaseException | None = None
         self.loop = asyncio.new_event_loop()
         self.some = asyncio.Event()
         self.outlet = Outlet(self.changed, own_thread=True)
@@ -56,9 +57,6 @@ class _Run:
     def changed(self) -> None:
         # A node that was made before may emit on another thread.
         self.loop.call_soon_threadsafe(self.some.set) if not _is_running(self.loop) else self.some.set()
-
-    def failed(self, error: BaseException) -> None:
-        self.failure = self.failure or error
 
     def open(self) -> None:
         self.loop.run_until_complete(self.entry.open(self.failed, self.outlet))
@@ -114,12 +112,6 @@ class _Run:
     def taken(self) -> Iterator[Any]:
         # An empty tuple is a window in which nothing came: there is no such row.
         return (item for item in self.outlet.take() if item != ())
-
-    def check(self) -> None:
-        """Raise what a callback has raised, once."""
-        failure, self.failure = self.failure, None
-        if failure is not None:
-            raise failure
 
     def end(self) -> Iterator[Any]:
         """What the nodes hold."""

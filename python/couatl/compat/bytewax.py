@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any, Generic, TypeVar
 
-from couatl import sinks, sources
+from couatl import _clock, sinks, sources
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse, shown, synchronous
 from couatl._options import instance
 from couatl._pull import is_arrow
 from couatl.compat._batches import batch, batch_async, batch_getter, batch_getter_ex
+from couatl.compat._classes import definer, derives
 
 __all__ = [
     "AbortExecution",
@@ -293,15 +294,10 @@ def _call(part: Any, method: str, *arguments: Any) -> Any:
     try:
         return getattr(part, method)(*arguments)
     except Exception as error:
-        if not _derives(type(error), "AbortExecution"):
+        if not derives(type(error), "bytewax.inputs.AbortExecution", f"{__name__}.AbortExecution"):
             raise
         reason = f": {error}" if str(error) else ""
         raise AbortExecution(f"{class_name(part)}.{method}() aborted the execution{reason}") from error
-
-
-def _derives(cls: type, name: str) -> bool:
-    """Whether it is the library's class of that name, or ours, or derived from one."""
-    return any(base.__name__ == name and base.__module__ in ("bytewax.inputs", __name__) for base in cls.__mro__)
 
 
 class _Fixed(sources.Source):
@@ -324,8 +320,7 @@ class _Fixed(sources.Source):
 
 def _polls(cls: type) -> bool:
     """Whether its partition is the library's own for polling, which makes up for ticks that have passed."""
-    builds = next((base for base in cls.__mro__ if "build_part" in vars(base)), object)
-    return builds.__name__ == "SimplePollingSource" and builds.__module__ == "bytewax.inputs"
+    return definer(cls, "build_part") == "bytewax.inputs.SimplePollingSource"
 
 
 class _Dynamic(sources.Source):
@@ -388,7 +383,7 @@ class _Polling(StatefulSourcePartition[Any, Any]):
             raise Misuse(f"{class_name(source)}.__init__() has not called super().__init__(interval)")
         self.source = source
         self.interval: timedelta = source._interval
-        now = datetime.now(timezone.utc)
+        now = _clock.now()
         since: datetime | None = source._align_to
         self.tick = now if since is None else now + (since.astimezone(timezone.utc) - now) % self.interval
         self.awake = self.tick
@@ -397,9 +392,9 @@ class _Polling(StatefulSourcePartition[Any, Any]):
         try:
             items = self.items()
         except (sources.Retry, self.source.Retry) as retry:
-            self.awake = datetime.now(timezone.utc) + retry.timeout
+            self.awake = _clock.now() + retry.timeout
             return []
-        late = datetime.now(timezone.utc) - self.tick
+        late = _clock.now() - self.tick
         self.tick += max(late // self.interval + 1, 1) * self.interval
         self.awake = self.tick
         return items

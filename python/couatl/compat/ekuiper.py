@@ -6,8 +6,8 @@
 ```
 
 The classes here have the SDK's names, for a plugin that changes only its import; those of the SDK itself are taken as
-well, and whole programs by :func:`program`. Unlike there, ``emit`` waits while rows wait to be read, what ``open``
-raises ends the query, and an acknowledgement belongs to its datum.
+well, and whole programs by :func:`program`, :func:`run_body` and :func:`packaged`. Unlike there, ``emit`` waits while
+rows wait to be read, what ``open`` raises ends the query, and an acknowledgement belongs to its datum.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import copy
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as Unanswered
 from datetime import date, time, timedelta
@@ -29,7 +29,20 @@ from couatl import sinks, sources
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse, shown
 from couatl._options import make
-from couatl.compat._ekuiper_program import Description, Plugin, PluginConfig, Starter, describe, program
+from couatl._threads import TICK
+from couatl.compat._classes import has_own, named_after
+from couatl.compat._ekuiper_package import Description, describe, packaged
+from couatl.compat._ekuiper_program import (
+    Offered,
+    Plugin,
+    PluginConfig,
+    Starter,
+    is_program,
+    offered,
+    program,
+    run_body,
+    started_by,
+)
 
 __all__ = [
     "Context",
@@ -43,8 +56,13 @@ __all__ = [
     "as_sink",
     "as_source",
     "describe",
+    "is_program",
+    "offered",
+    "packaged",
     "plugin",
     "program",
+    "run_body",
+    "started_by",
 ]
 
 if TYPE_CHECKING:
@@ -59,8 +77,6 @@ plugin = Starter()
 #: The base classes, whose methods do nothing.
 _BASES = {"ekuiper.source.Source", "ekuiper.sink.Sink", "ekuiper.function.Function"}
 _BASES |= {f"{__name__}.{name}" for name in ("Source", "Sink", "Function")}
-#: How long a wait may take in which nothing can be interrupted, in seconds.
-_TICK = 0.1
 
 
 class _Log(_Adapter):
@@ -197,9 +213,7 @@ def as_source(
     datasource = _option(options, "datasource", "")
     if callable(getattr(source, "configure", None)):
         source.configure("" if datasource is None else str(datasource), conf)
-    # The name of the user's class is what messages and threads are to say.
-    cls: type[_Emitted] = type(class_name(source), (_Emitted,), {})
-    return cls(source, columns)
+    return named_after(source, _Emitted)(source, columns)
 
 
 def as_sink(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> sinks.Sink:
@@ -213,7 +227,6 @@ def as_sink(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> 
         sink.configure(dict(options))
     return _Collected(
         sink,
-        columns,
         needs_acknowledgement=_flag(options, "requireAck", False),
         sends_single=_flag(options, "sendSingle", True),
     )
@@ -333,11 +346,9 @@ class _SourceContext(Context):
 class _Collected(sinks.Sink):
     """Rows for a sink, each as a datum."""
 
-    def __init__(
-        self, sink: Any, columns: Columns | None, *, needs_acknowledgement: bool = False, sends_single: bool = True
-    ) -> None:
+    def __init__(self, sink: Any, *, needs_acknowledgement: bool, sends_single: bool) -> None:
         self.sink = sink
-        self.columns = columns
+        self.names: Sequence[str] = ()
         self.needs_acknowledgement = needs_acknowledgement
         self.sends_single = sends_single
         self.waiting: Future[None] = Future()
@@ -345,14 +356,13 @@ class _Collected(sinks.Sink):
 
     def open(self, columns: Columns) -> None:
         """Open it."""
-        self.columns = columns
+        self.names = columns.names
         if callable(getattr(self.sink, "open", None)):
             self.sink.open(self.context)
 
     def write(self, *columns: list[Any]) -> None:
         """Send the rows, one after the other."""
-        assert self.columns is not None
-        rows = [dict(zip(self.columns.names, row)) for row in zip(*columns)]
+        rows = [dict(zip(self.names, row)) for row in zip(*columns)]
         for datum in rows if self.sends_single else [rows] if rows else []:
             self.send(json.dumps(datum, default=_json, ensure_ascii=False, separators=(",", ":")).encode())
 
@@ -362,7 +372,7 @@ class _Collected(sinks.Sink):
         self.sink.collect(_SinkContext(self, answer), data)
         while self.needs_acknowledgement:
             try:
-                return answer.result(_TICK)
+                return answer.result(TICK)
             except Unanswered:
                 continue
 
@@ -402,6 +412,8 @@ class _SinkContext(Context):
 
 def _instance(thing: Any, role: str, method: str, signature: str, options: Mapping[str, Any] | None = None) -> Any:
     """The plugin's object, from its class or from what makes it."""
+    if isinstance(thing, Offered) or (isinstance(thing, type) and issubclass(thing, Offered)):
+        thing = thing.factory
     made = thing
     if isinstance(thing, type):
         made = make(thing, options or {})
@@ -415,9 +427,7 @@ def _instance(thing: Any, role: str, method: str, signature: str, options: Mappi
 
 def _has(thing: Any, method: str) -> bool:
     """Whether it has a method of its own, and not only the one of a base class that does nothing."""
-    defined = next((cls for cls in type(thing).__mro__ if method in cls.__dict__), None)
-    is_own = defined is not None and f"{defined.__module__}.{defined.__qualname__}" not in _BASES
-    return is_own or method in getattr(thing, "__dict__", {})
+    return has_own(type(thing), method, _BASES) or method in getattr(thing, "__dict__", {})
 
 
 def _option(options: Mapping[str, Any], name: str, default: Any) -> Any:

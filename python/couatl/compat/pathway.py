@@ -32,6 +32,7 @@ from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, shown, synchronous
 from couatl._options import instance, make, options_of
 from couatl._push import Rows
+from couatl.compat._classes import named_after
 from couatl.compat._schema import (
     ColumnDefinition,
     DateTimeNaive,
@@ -188,8 +189,7 @@ def as_source(
         raise RuntimeError(
             f"this {class_name(subject)} has been read before; name its class, so that each query has one"
         )
-    # Its thread, and what is said about it, have the subject's name.
-    source: _Subject = type(class_name(subject), (_Subject,), {})(subject, read, columns)
+    source = named_after(subject, _Subject)(subject, read, columns)
     subject._already_used = True
     return source
 

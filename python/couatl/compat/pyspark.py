@@ -21,6 +21,7 @@ from typing import Any
 from couatl import sinks, sources
 from couatl._columns import Columns
 from couatl._errors import class_name
+from couatl.compat._classes import has_own, named_after, refuse_options
 from couatl.compat._pyspark_reading import PySparkSource
 from couatl.compat._pyspark_schema import (
     DataType,
@@ -48,6 +49,7 @@ from couatl.compat._pyspark_schema import (
     StructField,
     StructType,
 )
+from couatl.compat._pyspark_task import TaskContext
 from couatl.compat._pyspark_writing import PySparkSink
 
 __all__ = [
@@ -84,11 +86,13 @@ __all__ = [
     "StringStartsWith",
     "StructField",
     "StructType",
+    "TaskContext",
     "WriterCommitMessage",
     "as_sink",
     "as_source",
 ]
 
+#: The base classes, whose methods raise.
 _BASES = ("pyspark.sql.datasource.DataSource", f"{__name__}.DataSource")
 
 
@@ -297,23 +301,21 @@ def as_source(
     readers = ("streamReader", "simpleStreamReader")
     is_stream = _is_stream(thing, "reader", readers, options, streaming)
     made = _data_source(thing, options)
-    cls: type[PySparkSource] = type(class_name(thing), (PySparkSource,), {})
-    return cls(made, columns, is_stream)
+    return named_after(thing, PySparkSource)(made, columns, is_stream)
 
 
-def as_sink(
-    thing: Any, options: Mapping[str, Any], columns: Columns | None, streaming: bool | None = None
-) -> sinks.Sink:
-    """Adapt a data source to be written to, by the same rules for ``writer`` and ``streamWriter``."""
-    is_stream = _is_stream(thing, "writer", ("streamWriter",), options, streaming)
+def as_sink(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> sinks.Sink:
+    """Adapt a data source to be written to; where it has both a ``writer`` and a ``streamWriter``, ``mode`` says which.
+
+    It is the option of that name, as it is for sources.
+    """
+    is_stream = _is_stream(thing, "writer", ("streamWriter",), options, None)
     return PySparkSink(_data_source(thing, options), is_stream)
 
 
 def _data_source(thing: Any, options: Mapping[str, Any]) -> Any:
     if not isinstance(thing, type):
-        if options:
-            names = ", ".join(f"'{name}'" for name in options)
-            raise TypeError(f"{class_name(thing)} has been made, and takes no options; got {names}")
+        refuse_options(thing, options)
         return thing
     given = {name: _text(value) for name, value in options.items() if value is not None}
     return thing(_Options(given))
@@ -327,7 +329,7 @@ def _is_stream(
     thing: Any, batch: str, stream: Sequence[str], options: Mapping[str, Any], streaming: bool | None
 ) -> bool:
     cls = thing if isinstance(thing, type) else type(thing)
-    has_batch, has_stream = _has(cls, batch), any(_has(cls, method) for method in stream)
+    has_batch, has_stream = has_own(cls, batch, _BASES), any(has_own(cls, method, _BASES) for method in stream)
     if not has_batch and not has_stream:
         methods = ", ".join(f"{method}()" for method in (batch, *stream))
         raise TypeError(f"{cls.__qualname__} has none of {methods}; a {'source' if batch == 'reader' else 'sink'} must")
@@ -336,9 +338,3 @@ def _is_stream(
     if streaming is None:
         return str(options.get("mode", "")).lower() == "streaming"
     return streaming
-
-
-def _has(cls: type, method: str) -> bool:
-    """Whether a class has a method that is not only the one of the base, which raises."""
-    defined = next((base for base in cls.__mro__ if method in base.__dict__), None)
-    return defined is not None and f"{defined.__module__}.{defined.__qualname__}" not in _BASES

@@ -16,12 +16,13 @@ The classes here have the library's names, and need neither it nor tornado: thei
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from couatl import sinks, sources
 from couatl._columns import Columns
 from couatl._errors import class_name
+from couatl.compat._classes import derives, refuse_options
 from couatl.compat._streamz_entry import Entry
 from couatl.compat._streamz_nodes import Held, LoopThread, drain, roots, settle
 from couatl.compat._streamz_source import emitting
@@ -185,7 +186,7 @@ def as_source(
     chosen = {name: value for name, value in options.items() if name != "start"}
     if cls is not None:
         return emitting(cls, chosen, columns)
-    _no_options(thing, chosen)
+    refuse_options(thing, chosen)
     for root in roots(thing):
         _checked(root, "source")
         if not root.stopped:
@@ -196,29 +197,29 @@ def as_source(
 def as_sink(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> sinks.Sink:
     """Adapt a sink: its class, or an instance behind a stream that nobody else emits to."""
     if _checked(thing, "sink") is None:
-        _no_options(thing, options)
-    return _Fed(thing, options, columns)
+        refuse_options(thing, options)
+    return _Fed(thing, options)
 
 
 def as_transform(thing: Any, options: Mapping[str, Any] | None = None) -> Transform:
     """Adapt a node: its class, or the last node of a pipeline that begins with a plain stream."""
     if _checked(thing, "transform") is None:
-        _no_options(thing, options or {})
+        refuse_options(thing, options or {})
     return Transform(thing, options or {})
 
 
 class _Fed(sinks.Sink):
     """Rows for a sink. Each is emitted when the one before it has been taken."""
 
-    def __init__(self, thing: Any, options: Mapping[str, Any], columns: Columns | None) -> None:
+    def __init__(self, thing: Any, options: Mapping[str, Any]) -> None:
         self.entry = Entry(thing, options)
-        self.columns = columns
+        self.names: Sequence[str] = ()
         self.held = Held()
         self.loop: LoopThread | None = None
 
     def open(self, columns: Columns) -> None:
         """Make it."""
-        self.columns = columns
+        self.names = columns.names
         self.loop = LoopThread(class_name(self.entry.thing))
         try:
             self.loop.run(self.entry.open(self.loop.failed, None))
@@ -228,9 +229,8 @@ class _Fed(sinks.Sink):
 
     def write(self, *columns: list[Any]) -> None:
         """Emit the rows."""
-        assert self.loop is not None and self.columns is not None
-        names = self.columns.names
-        rows = columns[0] if len(names) == 1 else [dict(zip(names, row)) for row in zip(*columns)]
+        assert self.loop is not None
+        rows = columns[0] if len(self.names) == 1 else [dict(zip(self.names, row)) for row in zip(*columns)]
         self.loop.run(self._emit(rows))
 
     async def _emit(self, rows: Iterable[Any]) -> None:
@@ -258,11 +258,9 @@ class _Fed(sinks.Sink):
 def _checked(thing: Any, role: str) -> type | None:
     """The class, where it is one; TypeError where it has not the role."""
     cls = thing if isinstance(thing, type) else type(thing)
-    names = {f"{base.__module__}.{base.__name__}" for base in cls.__mro__}
-    is_source = bool(names & {"streamz.sources.Source", f"{__name__}.Source"})
-    is_sink = bool(names & {"streamz.sinks.Sink", f"{__name__}.Sink"})
-    is_stream = bool(names & {"streamz.core.Stream", f"{__name__}.Stream"})
-    if not is_stream:
+    is_source = derives(cls, "streamz.sources.Source", f"{__name__}.Source")
+    is_sink = derives(cls, "streamz.sinks.Sink", f"{__name__}.Sink")
+    if not derives(cls, "streamz.core.Stream", f"{__name__}.Stream"):
         raise TypeError(f"{cls.__qualname__} is no streamz.Stream; a {role} must be derived from one")
     if role == "source" and not is_source and (isinstance(thing, type) or roots(thing) == [thing]):
         raise TypeError(f"{cls.__qualname__} is no streamz.Source; a source must be derived from it")
@@ -273,12 +271,6 @@ def _checked(thing: Any, role: str) -> type | None:
         what = "Source" if is_source else "Sink"
         raise TypeError(f"{cls.__qualname__} is a streamz.{what}; a transform must be another streamz.Stream")
     return thing if isinstance(thing, type) else None
-
-
-def _no_options(thing: Any, options: Mapping[str, Any]) -> None:
-    if options:
-        names = ", ".join(f"'{name}'" for name in options)
-        raise TypeError(f"{class_name(thing)} has been made, and takes no options; got {names}")
 
 
 def _count(metadata: Any, method: str) -> None:

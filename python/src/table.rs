@@ -1,0 +1,75 @@
+//! A stream for DataFusion's own Python package, and for whoever else takes tables through its C interface.
+
+use std::sync::Arc;
+
+use couatl::{Callable, ForeignTable, StreamTable};
+use datafusion_ffi::proto::logical_extension_codec::FFI_LogicalExtensionCodec;
+use datafusion_ffi::table_provider::FFI_TableProvider;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyCapsule;
+
+use crate::session::{known_mode, raised, runtime};
+
+const CODEC: &std::ffi::CStr = c"datafusion_logical_extension_codec";
+
+/// Python functions as a table of a `datafusion.SessionContext`.
+#[pyclass(frozen, module = "couatl._couatl")]
+pub(crate) struct PythonTable(Arc<StreamTable>);
+
+#[pymethods]
+impl PythonTable {
+    #[new]
+    #[pyo3(signature = (columns, *, read = None, write = None, mode = "auto", name = None))]
+    fn new(
+        py: Python<'_>,
+        columns: &str,
+        read: Option<Py<PyAny>>,
+        write: Option<Py<PyAny>>,
+        mode: &str,
+        name: Option<String>,
+    ) -> PyResult<Self> {
+        let (read, write) = (read.filter(|read| !read.is_none(py)), write.filter(|write| !write.is_none(py)));
+        let Some(callable) = read.as_ref().or(write.as_ref()) else {
+            return Err(PyTypeError::new_err(
+                "expected read, write, or both: callables, or classes of couatl.sources and sinks",
+            ));
+        };
+        let named = || callable.getattr(py, "__name__").and_then(|name| name.extract(py)).unwrap_or("table".to_owned());
+        let name = name.unwrap_or_else(named);
+        let failed = |error: couatl::Error| raised(py, &error);
+        let mut table =
+            couatl::PythonTable::from_source(name, columns, "").map_err(failed)?.mode(known_mode(py, mode)?);
+        if let Some(read) = read {
+            table = table.reading_with(Callable::from(read));
+        }
+        if let Some(write) = write {
+            table = table.writing_with(Callable::from(write));
+        }
+        table.build().map(|table| Self(Arc::new(table))).map_err(failed)
+    }
+
+    /// The table, for DataFusion: `SessionContext.register_table` asks for it.
+    fn __datafusion_table_provider__<'py>(
+        &self,
+        py: Python<'py>,
+        session: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
+        let codec = session.call_method0("__datafusion_logical_extension_codec__")?.cast_into::<PyCapsule>()?;
+        #[expect(unsafe_code, reason = "the interface hands pointers over")]
+        // SAFETY: a capsule of this name holds such a codec, as the interface has it.
+        let codec: &FFI_LogicalExtensionCodec = unsafe { codec.pointer_checked(Some(CODEC))?.cast().as_ref() };
+        // SAFETY: it says what it is of, in all versions.
+        #[expect(unsafe_code, reason = "the interface hands functions over")]
+        let (theirs, ours) = (unsafe { (codec.version)() }, datafusion_ffi::version());
+        if theirs != ours {
+            return Err(PyValueError::new_err(format!(
+                "this couatl is for DataFusion {ours}, and the session is of DataFusion {theirs}: install datafusion {ours}"
+            )));
+        }
+        let table = Arc::new(ForeignTable::new(Arc::clone(&self.0)));
+        let runtime = runtime()?.handle().clone();
+        let provider = FFI_TableProvider::new_with_ffi_codec(table, false, Some(runtime), codec.clone());
+        PyCapsule::new_with_value(py, provider, c"datafusion_table_provider")
+    }
+}
