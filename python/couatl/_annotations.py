@@ -67,25 +67,34 @@ def in_tuples(function: Callable[[], Any], row: type | None) -> Callable[[], Any
 
 
 def signature_of(function: Callable[..., Any], name: str) -> tuple[str, str]:
-    """The parameters and the type of a function, as ``CREATE FUNCTION`` has them, and its format; of an aggregate, by its
-    methods. What takes lists takes whole columns.
+    """Give the parameters and the type of a function, as ``CREATE FUNCTION`` has them, and its format.
+
+    Those of an aggregate are of its methods. What takes lists takes whole columns.
     """
-    takes = getattr(function, "process") if isinstance(function, type) else function
-    gives = getattr(function, "finalize") if isinstance(function, type) else function
+    takes, gives = function, function
+    if isinstance(function, type):
+        takes, gives = _method(function, "process"), _method(function, "finalize")
     hints = typing.get_type_hints(takes)
     found = [parameter for parameter in inspect.signature(takes).parameters if parameter != "self"]
     missing = [parameter for parameter in found if parameter not in hints]
     if missing or "return" not in typing.get_type_hints(gives):
         what = f"the parameter '{missing[0]}'" if missing else "what it returns"
         raise Misuse(
-            f'{name}: expected parameters and returns, as in ("a int64, b string", "string"), or annotations; there is none '
-            f"for {what}"
+            f'{name}: expected parameters and returns, as in ("a int64, b string", "string"), or annotations; '
+            f"there is none for {what}"
         )
     is_whole = isinstance(function, type) and all(typing.get_origin(hints[each]) is list for each in found)
     values = {each: typing.get_args(hints[each])[0] if is_whole else hints[each] for each in found}
     columns = ", ".join(f"{quoted(each)} {_nullable(hint, f'{name}.{each}')}" for each, hint in values.items())
     head = f"({columns}) RETURNS {_type(typing.get_type_hints(gives)['return'], name)}"
     return head, "list" if is_whole else "row"
+
+
+def _method(cls: type, name: str) -> Callable[..., Any]:
+    method: Callable[..., Any] | None = getattr(cls, name, None)
+    if method is None:
+        raise Misuse(f"{cls.__qualname__} has no {name}(), which an aggregate has")
+    return method
 
 
 def _nullable(hint: Any, of: str) -> str:

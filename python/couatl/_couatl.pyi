@@ -40,9 +40,9 @@ class Session:
 class PythonTable:
     """Python functions as a table of a ``datafusion.SessionContext``.
 
-    `columns` are those of a statement, as in ``"a int64, b string"``. `read` gives rows, as a stream's function does; or is
-    a class of ``couatl.sources``. `write` takes a list for each column; or is a class of ``couatl.sinks``. `mode` is
-    ``batch``, ``streaming`` or ``auto``; `name` stands in messages.
+    `columns` are those of a statement, as in ``"a int64, b string"``. `read` gives rows, as a stream's function does;
+    or is a class of ``couatl.sources``. `write` takes a list for each column; or is a class of ``couatl.sinks``.
+    `mode` is ``batch``, ``streaming`` or ``auto``; `name` stands in messages.
 
     >>> import datafusion
     >>> from couatl import PythonTable

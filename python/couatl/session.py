@@ -79,8 +79,8 @@ class Session:
         """Make a function of SQL of the one below, in the place of one of that name; of a class, an aggregate.
 
         `parameters` and `returns` are those of ``CREATE FUNCTION``: ``"a int64, b string"`` and ``"string"``, or
-        ``"input TABLE, n int"`` and ``"TABLE (a int64)"``. Without them, they are what the function is annotated with, and it
-        is called for each row. `format` is ``list``, ``row``, ``arrow`` or ``numpy``; `volatility` is ``volatile``,
+        ``"input TABLE, n int"`` and ``"TABLE (a int64)"``. Without them, they are what the function is annotated with,
+        and it is called for each row. `format` is ``list``, ``row``, ``arrow`` or ``numpy``; `volatility` is ``volatile``,
         ``stable`` or ``immutable``; one that is `strict` gives NULL where an argument is NULL.
 
         >>> import couatl

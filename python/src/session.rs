@@ -19,6 +19,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How often who waits looks for Ctrl-C.
@@ -39,18 +40,19 @@ pub(crate) fn runtime() -> PyResult<&'static Runtime> {
 fn wait<T: Send + 'static>(
     py: Python<'_>,
     future: impl Future<Output = couatl::Result<T>> + Send + 'static,
+    left: &CancellationToken,
 ) -> PyResult<T> {
     let (send, receive) = sync_channel(1);
-    let task = runtime()?.spawn(async move {
-        let _ = send.send(future.await);
-    });
+    let sent = async move { send.send(future.await).map_err(drop) };
+    let task = runtime()?.spawn(couatl::waited_for(sent, left.clone()));
     let _task = AbortOnDropHandle::new(task);
     let receive = Mutex::new(receive);
     loop {
         let next = py.detach(|| receive.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(LOOK));
         match next {
             Ok(outcome) => return outcome.map_err(|error| raised(py, &error)),
-            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+            // What computes cannot be dropped, and is told.
+            Err(RecvTimeoutError::Timeout) => py.check_signals().inspect_err(|_| left.cancel())?,
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(PyRuntimeError::new_err("the query ended without a word"));
             }
@@ -65,6 +67,28 @@ pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
     }
     let made = || py.import("couatl.exceptions")?.call_method1("of_kind", (error.kind().as_str(), error.to_string()));
     made().map_or_else(|failed| failed, PyErr::from_value)
+}
+
+/// A table that reads and writes by calling these.
+pub(crate) fn between(
+    py: Python<'_>,
+    mut table: PythonTable,
+    read: Option<Py<PyAny>>,
+    write: Option<Py<PyAny>>,
+) -> PythonTable {
+    if let Some(read) = read {
+        table = table.read_function(name_of(py, &read)).reading_with(Callable::from(read));
+    }
+    if let Some(write) = write {
+        table = table.write_function(name_of(py, &write)).writing_with(Callable::from(write));
+    }
+    table
+}
+
+/// What messages call a callable.
+pub(crate) fn name_of(py: Python<'_>, callable: &Py<PyAny>) -> String {
+    let name = callable.getattr(py, "__name__").and_then(|name| name.extract(py));
+    name.unwrap_or_else(|_| "table".to_owned())
 }
 
 /// The mode of this name.
@@ -93,15 +117,16 @@ impl Session {
 
     /// Runs statements, the last of which may give rows; gives those, or how many were written.
     fn execute(&self, py: Python<'_>, text: String) -> PyResult<(Option<Rows>, Option<u64>)> {
-        let session = self.0.session().clone();
-        let outcome = wait(py, async move {
+        let (session, left) = (self.0.session().clone(), CancellationToken::new());
+        let run = async move {
             let prepared = session.prepare(&text).await?;
             let prepared = session.run_leading(prepared).await?;
             session.execute(&prepared, None).await
-        })?;
+        };
+        let outcome = wait(py, run, &left)?;
         Ok(match outcome {
             Outcome::Updated(count) => (None, count),
-            Outcome::Rows(rows) => (Some(Rows { schema: rows.schema(), rows: Mutex::new(Some(rows)) }), None),
+            Outcome::Rows(rows) => (Some(Rows { schema: rows.schema(), rows: Mutex::new(Some(rows)), left }), None),
         })
     }
 
@@ -116,16 +141,10 @@ impl Session {
         write: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let failed = |error: Error| raised(py, &error);
-        let mut table = PythonTable::from_source(name, columns, "").map_err(failed)?.mode(known_mode(py, mode)?);
-        if let Some(read) = read {
-            table = table.reading_with(Callable::from(read));
-        }
-        if let Some(write) = write {
-            table = table.writing_with(Callable::from(write));
-        }
-        let table = table.build().map_err(failed)?;
+        let table = PythonTable::from_source(name, columns, "").map_err(failed)?.mode(known_mode(py, mode)?);
+        let table = between(py, table, read, write).build().map_err(failed)?;
         let (session, name) = (self.0.session().clone(), name.to_owned());
-        wait(py, async move { session.register(&name, Arc::new(table)).await })
+        wait(py, async move { session.register(&name, Arc::new(table)).await }, &CancellationToken::new())
     }
 
     /// Makes a function of a callable, as a statement describes it.
@@ -140,6 +159,8 @@ impl Session {
 pub(crate) struct Rows {
     schema: SchemaRef,
     rows: Mutex<Option<SendableRecordBatchStream>>,
+    /// Nobody waits for them any more.
+    left: CancellationToken,
 }
 
 #[pymethods]
@@ -148,10 +169,11 @@ impl Rows {
     fn next(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut rows) = rows else { return Ok(None) };
-        let (rows, batch) = wait(py, async move {
+        let next = async move {
             let batch = rows.next().await.transpose().map_err(couatl::from_datafusion)?;
             Ok((rows, batch))
-        })?;
+        };
+        let (rows, batch) = wait(py, next, &self.left)?;
         if batch.is_some() {
             *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = Some(rows);
         }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use couatl::{Callable, ForeignTable, StreamTable};
+use couatl::{ForeignTable, StreamTable};
 use datafusion_ffi::proto::logical_extension_codec::FFI_LogicalExtensionCodec;
 use datafusion_ffi::table_provider::FFI_TableProvider;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
 
-use crate::session::{known_mode, raised, runtime};
+use crate::session::{between, known_mode, name_of, raised, runtime};
 
 const CODEC: &std::ffi::CStr = c"datafusion_logical_extension_codec";
 
@@ -35,18 +35,10 @@ impl PythonTable {
                 "expected read, write, or both: callables, or classes of couatl.sources and sinks",
             ));
         };
-        let named = || callable.getattr(py, "__name__").and_then(|name| name.extract(py)).unwrap_or("table".to_owned());
-        let name = name.unwrap_or_else(named);
+        let name = name.unwrap_or_else(|| name_of(py, callable));
         let failed = |error: couatl::Error| raised(py, &error);
-        let mut table =
-            couatl::PythonTable::from_source(name, columns, "").map_err(failed)?.mode(known_mode(py, mode)?);
-        if let Some(read) = read {
-            table = table.reading_with(Callable::from(read));
-        }
-        if let Some(write) = write {
-            table = table.writing_with(Callable::from(write));
-        }
-        table.build().map(|table| Self(Arc::new(table))).map_err(failed)
+        let table = couatl::PythonTable::from_source(name, columns, "").map_err(failed)?.mode(known_mode(py, mode)?);
+        between(py, table, read, write).build().map(|table| Self(Arc::new(table))).map_err(failed)
     }
 
     /// The table, for DataFusion: `SessionContext.register_table` asks for it.

@@ -15,11 +15,14 @@ use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::{LexOrdering, PhysicalExpr};
+use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 
 use futures::stream;
+use parking_lot::Mutex;
 
 use crate::sink::StreamSink;
 use crate::table::StreamTable;
@@ -64,7 +67,8 @@ impl TableProvider for ForeignTable {
         // It refuses what it does not take.
         let plan = self.0.insert_into(state, Arc::clone(&input), op).await?;
         let properties = Arc::clone(plan.properties());
-        Ok(Arc::new(WholeSinkExec { sink: Arc::new(self.0.sink()), input, properties }))
+        let order = input.output_ordering().cloned();
+        Ok(Arc::new(WholeSinkExec { sink: Arc::new(self.0.sink()), input, order, properties }))
     }
 }
 
@@ -74,6 +78,8 @@ impl TableProvider for ForeignTable {
 struct WholeSinkExec {
     sink: Arc<StreamSink>,
     input: Arc<dyn ExecutionPlan>,
+    /// In which the rows were to come: a sort that nobody seems to need has been taken out.
+    order: Option<LexOrdering>,
     properties: Arc<PlanProperties>,
 }
 
@@ -105,7 +111,7 @@ impl ExecutionPlan for WholeSinkExec {
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         let (sink, properties) = (Arc::clone(&self.sink), Arc::clone(&self.properties));
-        Ok(Arc::new(Self { sink, input: children.swap_remove(0), properties }))
+        Ok(Arc::new(Self { sink, input: children.swap_remove(0), order: self.order.clone(), properties }))
     }
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -113,11 +119,50 @@ impl ExecutionPlan for WholeSinkExec {
         let partitions = partitions.map(|partition| self.input.execute(partition, Arc::clone(&context)));
         let rows = stream::select_all(partitions.collect::<Result<Vec<_>>>()?);
         let rows = Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), rows));
+        let rows: SendableRecordBatchStream = match &self.order {
+            Some(order) => sorted(rows, order, &context)?,
+            None => rows,
+        };
         let (sink, schema) = (Arc::clone(&self.sink), self.schema());
         let count = stream::once(async move {
             let count = sink.write_all(rows, &context).await?;
             Ok(RecordBatch::try_new(schema, vec![Arc::new(UInt64Array::from(vec![count]))])?)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), count)))
+    }
+}
+
+/// The rows in an order.
+fn sorted(
+    rows: SendableRecordBatchStream,
+    order: &LexOrdering,
+    context: &Arc<TaskContext>,
+) -> Result<SendableRecordBatchStream> {
+    let schema = rows.schema();
+    let rows = Arc::new(Once { schema: Arc::clone(&schema), rows: Mutex::new(Some(rows)) });
+    let rows = StreamingTableExec::try_new(schema, vec![rows], None, [], false, None)?;
+    SortExec::new(order.clone(), Arc::new(rows)).execute(0, Arc::clone(context))
+}
+
+/// Rows that are read once.
+struct Once {
+    schema: SchemaRef,
+    rows: Mutex<Option<SendableRecordBatchStream>>,
+}
+
+impl fmt::Debug for Once {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Once")
+    }
+}
+
+impl PartitionStream for Once {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let none = || Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream::empty())) as _;
+        self.rows.lock().take().unwrap_or_else(none)
     }
 }

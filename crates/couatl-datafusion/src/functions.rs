@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use couatl_core::{Error, Function, FunctionDefinition, Result};
+use couatl_core::{Error, Function, FunctionDefinition, Result, Returns};
 use couatl_sql::{CreateFunction, create_function_statement};
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
@@ -86,7 +86,7 @@ impl Session {
     pub fn register_function(&self, definition: Arc<FunctionDefinition>, function: Function) -> Result<()> {
         let owners = self.caller().principals().map(|user| Arc::clone(&user.name)).collect();
         let name = definition.name.clone();
-        if self.is_built_in(&name) {
+        if self.is_built_in(&name, &definition.returns) {
             return Err(Error::already_exists(format!("'{name}' is a function of SQL; choose another name")));
         }
         self.functions().0.write().insert(name, Arc::new(Defined { definition, function, owners }));
@@ -96,11 +96,7 @@ impl Session {
     pub(crate) fn drop_function(&self, name: &str, if_exists: bool) -> Result<()> {
         self.needs(Role::Developer, "drop functions")?;
         let Some(existing) = self.functions().get(name) else {
-            return match (if_exists, self.is_built_in(name)) {
-                (_, true) => Err(Error::invalid_argument(format!("'{name}' is a function of SQL, and stays"))),
-                (true, false) => Ok(()),
-                (false, false) => Err(no_function(name)),
-            };
+            return if if_exists { Ok(()) } else { Err(no_function(name)) };
         };
         self.owns(&existing)?;
         self.functions().0.write().remove(name);
@@ -127,12 +123,17 @@ impl Session {
         })
     }
 
-    fn is_built_in(&self, name: &str) -> bool {
+    /// Whether a function of SQL is called where this one would be.
+    fn is_built_in(&self, name: &str, returns: &Returns) -> bool {
         let state = self.context().state();
-        state.scalar_functions().contains_key(name)
-            || state.aggregate_functions().contains_key(name)
-            || state.window_functions().contains_key(name)
-            || state.table_functions().contains_key(name)
+        match returns {
+            Returns::Table(_) => state.table_functions().contains_key(name),
+            Returns::Value(_) => {
+                state.scalar_functions().contains_key(name)
+                    || state.aggregate_functions().contains_key(name)
+                    || state.window_functions().contains_key(name)
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod calling;
 mod catalog;
 mod changes;
 mod ddl;
+mod departure;
 mod depth;
 mod distinct;
 mod endless;
@@ -64,6 +65,7 @@ mod wire;
 
 pub use access::{Directory, Privilege, Role, User};
 pub use caller::Caller;
+pub use departure::waited_for;
 pub use error::{from_datafusion, into_datafusion};
 pub use foreign::ForeignTable;
 pub use ingest::{IfExists, Ingest};

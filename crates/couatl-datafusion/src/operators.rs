@@ -87,8 +87,16 @@ mod tests {
     ];
 
     /// Operators of DataFusion's own tests.
-    const TESTS: &[&str] =
-        &["BarrierExec", "BlockingExec", "ErrorExec", "MockExec", "PanicExec", "StatisticsExec", "TestMemoryExec"];
+    const TESTS: &[&str] = &[
+        "AsyncTestExecutionPlan",
+        "BarrierExec",
+        "BlockingExec",
+        "ErrorExec",
+        "MockExec",
+        "PanicExec",
+        "StatisticsExec",
+        "TestMemoryExec",
+    ];
 
     #[test]
     fn every_operator_of_datafusion_has_been_looked_at() {

@@ -62,10 +62,13 @@ pub(crate) struct Query {
     /// What its streams were told, and who created them.
     told: Mutex<Vec<Told>>,
     /// The functions that it calls, while it does.
-    functions: Mutex<Option<Vec<(Arc<Defined>, Arc<dyn Calls>)>>>,
+    functions: Mutex<Option<Vec<InUse>>>,
     entry: OnceLock<Weak<Entry>>,
     queries: Weak<Queries>,
 }
+
+/// A function, and this query's use of it.
+type InUse = (Arc<Defined>, Arc<dyn Calls>);
 
 struct Told {
     context: Arc<OpenContext>,
@@ -75,7 +78,7 @@ struct Told {
 struct Held {
     rows: SendableRecordBatchStream,
     _turn: Turn,
-    _clock: Option<AbortOnDropHandle<()>>,
+    _watches: [Option<AbortOnDropHandle<()>>; 2],
 }
 
 /// What the opening of a stream is given.
@@ -295,9 +298,14 @@ impl Query {
         }
     }
 
-    /// It has begun: what it executes, its turn, and what ends it in time.
-    pub(crate) fn hold(&self, rows: SendableRecordBatchStream, turn: Turn, clock: Option<AbortOnDropHandle<()>>) {
-        *self.held.lock() = Some(Held { rows, _turn: turn, _clock: clock });
+    /// It has begun: what it executes, its turn, and what ends it: its time, and that nobody waits for it.
+    pub(crate) fn hold(
+        &self,
+        rows: SendableRecordBatchStream,
+        turn: Turn,
+        watches: [Option<AbortOnDropHandle<()>>; 2],
+    ) {
+        *self.held.lock() = Some(Held { rows, _turn: turn, _watches: watches });
     }
 
     /// Gives up what it executes, and its turn.

@@ -28,7 +28,7 @@ use crate::calling::Run;
 use crate::limits::{Turn, UserLimits};
 use crate::planner::StatementText;
 use crate::queries::{Entry, Queries};
-use crate::{from_datafusion, into_datafusion};
+use crate::{departure, from_datafusion, into_datafusion};
 
 /// The root of every plan of a session: it books the query, waits for its turn, counts its rows, hears its cancel, and
 /// lets its last message leave only after the cleanup.
@@ -171,12 +171,19 @@ impl<B: FnOnce() -> Result<SendableRecordBatchStream>> Running<B> {
                 query.end(Error::new(ErrorKind::Timeout, text));
             }))
         });
+        let watch = departure::left().map(|left| {
+            let query = Arc::clone(query);
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                left.cancelled().await;
+                query.cancel();
+            }))
+        });
         if clock.is_some() {
             // Else it could have to wait for this very thread, which computes.
             tokio::task::yield_now().await;
         }
         let rows = begin().map_err(from_datafusion)?;
-        query.hold(rows, turn, clock);
+        query.hold(rows, turn, [clock, watch]);
         Ok(())
     }
 

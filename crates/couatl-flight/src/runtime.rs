@@ -2,9 +2,11 @@
 //!
 //! Queries do not run where sockets are served: whatever blocks a poll there (a Python function, a large sort) stalls
 //! other queries, but never the server. A task on the query runtime lives as long as somebody waits for what it gives:
-//! dropping the future or the stream that this module returns aborts the task, and the task drops the query.
+//! dropping the future or the stream that this module returns aborts the task, and the task drops the query; where that
+//! computes at the moment, it is told.
 
 use couatl_core::{Error, Result};
+use couatl_datafusion::waited_for;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use tokio::runtime::Handle;
@@ -39,7 +41,10 @@ impl QueryRuntime {
         &self,
         future: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        AbortOnDropHandle::new(self.handle.spawn(future)).await.unwrap_or_else(|error| Err(lost(error)))
+        let left = CancellationToken::new();
+        let _leaving = left.clone().drop_guard();
+        let task = AbortOnDropHandle::new(self.handle.spawn(waited_for(future, left)));
+        task.await.unwrap_or_else(|error| Err(lost(error)))
     }
 
     /// Pulls a stream there. Items arrive as soon as they are made; an error is the last of them, and `cancelled` makes
@@ -50,10 +55,19 @@ impl QueryRuntime {
         cancelled: CancellationToken,
     ) -> BoxStream<'static, Result<T>> {
         let (sender, receiver) = mpsc::channel(CHANNEL_ITEMS);
-        let task = AbortOnDropHandle::new(self.handle.spawn(pull(items, sender, self.over.clone(), cancelled)));
+        let left = cancelled.child_token();
+        let leaving = left.clone().drop_guard();
+        let pulling = pull(items, sender, self.over.clone(), cancelled);
+        let task = AbortOnDropHandle::new(self.handle.spawn(waited_for(pulling, left)));
         // The channel closes when the task ends, however it ends. Only the task knows whether it was in order.
         let end = stream::once(task).filter_map(async |end| end.err().map(|error| Err(lost(error))));
-        ReceiverStream::new(receiver).chain(end).boxed()
+        let items = ReceiverStream::new(receiver).chain(end);
+        items
+            .map(move |item| {
+                let _ = &leaving;
+                item
+            })
+            .boxed()
     }
 }
 

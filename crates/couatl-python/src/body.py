@@ -310,9 +310,7 @@ def entry_point(module, name, role, arguments):
         near = difflib.get_close_matches(name, names, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise Refused(f"the body has run and does not define the {role} function '{name}'{hint}")
-    if role == "aggregate" or (role in CONNECTOR_ROLES and is_connector(function, role)):
-        return function
-    return callable_with(function, name, role, arguments)
+    return usable(function, name, role, arguments)
 
 
 def is_program(tree):
@@ -359,6 +357,13 @@ def is_connector(thing, role):
         # A program that embeds the engine need not have the package.
         return False
     return _models.is_connector(thing, CONNECTOR_ROLES[role])
+
+
+def usable(function, name, role, arguments):
+    """What may be used in a role: a connector, or what can be called with that many arguments."""
+    if role == "aggregate" or (role in CONNECTOR_ROLES and is_connector(function, role)):
+        return function
+    return callable_with(function, name, role, arguments)
 
 
 def callable_with(function, name, role, arguments):

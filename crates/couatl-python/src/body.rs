@@ -192,7 +192,7 @@ pub(crate) fn check_callable<'py>(
 ) -> Result<()> {
     let name = function.getattr(intern!(py, "__name__")).map_or_else(|_| "?".to_owned(), |name| name.to_string());
     support(py)
-        .and_then(|support| support.call_method1("callable_with", (function, name, role.as_str(), arguments)))
+        .and_then(|support| support.call_method1("usable", (function, name, role.as_str(), arguments)))
         .map_err(|error| refused(py, subject, error))?;
     Ok(())
 }

@@ -15,7 +15,7 @@ use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field};
 use couatl_core::{
     ArgumentFormat, Call, CallRequest, Calls, Error, FunctionDefinition, Metrics, Result, Subject, ValueFunction,
-    type_spelling,
+    is_json, type_spelling,
 };
 use futures::executor::block_on;
 use parking_lot::Mutex;
@@ -136,7 +136,7 @@ impl Calls for PythonCalls {
     }
 
     fn forget(&self, aggregation: u64) {
-        let _ = self.send(Call::Forget { aggregation });
+        drop(self.send(Call::Forget { aggregation }));
     }
 
     fn cancel(&self) {
@@ -192,7 +192,8 @@ impl<'a, 'py> Answering<'a, 'py> {
             if !definition.is_aggregate {
                 return support.call_method1("scalar", (thing, by_row));
             }
-            let unwraps = !matches!(code.schema.field(0).data_type(), DataType::List(_));
+            let field = code.schema.field(0);
+            let unwraps = !field.data_type().is_nested() && !is_json(field);
             support.call_method1("Aggregations", (thing, by_row, unwraps))
         });
         let target = target.map_err(|error| refused(py, program, control, error))?;

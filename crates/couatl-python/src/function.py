@@ -121,6 +121,31 @@ class Whole:
         return self.function(*(self.columns or ()))
 
 
+class Kept:
+    """The group of a class without merge(): what it is called with is kept until everything is there."""
+
+    def __init__(self, make):
+        self.make = make
+        self.calls = []
+
+    def process(self, *arguments):
+        self.calls.append(arguments)
+
+    def merge(self, other):
+        self.calls += other.calls
+
+    def finalize(self):
+        group = self.make()
+        for arguments in self.calls:
+            group.process(*arguments)
+        return group.finalize()
+
+
+def picked(column, rows):
+    """Some rows of a list, or of an array of pyarrow or NumPy."""
+    return [column[row] for row in rows] if isinstance(column, list) else column.take(rows)
+
+
 def aggregator(make):
     """What makes the object of a group: one that can be merged, whether or not its class can."""
     if not callable(make):
@@ -128,17 +153,12 @@ def aggregator(make):
     one = make()
     missing = [method for method in ("process", "finalize") if not callable(getattr(one, method, None))]
     if missing:
-        raise Refused(f"{type(one).__name__} has no {' and no '.join(f'{method}()' for method in missing)}, which an aggregate has")
+        methods = " and no ".join(f"{method}()" for method in missing)
+        raise Refused(f"{type(one).__name__} has no {methods}, which an aggregate has")
     if callable(getattr(one, "merge", None)):
         return make
 
-    def all_at_once(*columns):
-        group = make()
-        if columns:
-            group.process(*columns)
-        return group.finalize()
-
-    return lambda: Whole(all_at_once)
+    return lambda: Kept(make)
 
 
 class Aggregations:
@@ -173,7 +193,7 @@ class Aggregations:
         for row, index in enumerate(indices):
             rows[index].append(row)
         for index, of_group in rows.items():
-            self.take(self.group(groups, index), [[column[row] for row in of_group] for column in columns])
+            self.take(self.group(groups, index), [picked(column, of_group) for column in columns])
 
     def take(self, group, columns):
         if self.calls_by_row:
@@ -194,7 +214,7 @@ class Aggregations:
     def states(self, aggregation, first):
         groups = self.of(aggregation, first)
         leaving, groups[:first] = groups[:first], []
-        return [self.leaving(group or self.make()) for group in leaving]
+        return [self.leaving(self.make() if group is None else group) for group in leaving]
 
     def leaving(self, group):
         """The state of a group as bytes: its own, else the number by which it is found again."""
@@ -230,7 +250,7 @@ class Aggregations:
 
 
 def rows_of(feed, names):
-    """The rows of what gives lists of columns: named tuples, whose names are those of the columns where these can be."""
+    """The rows of what gives lists of columns: named tuples, with the names of the columns where these can be."""
     row = collections.namedtuple("Row", names, rename=True)._make
     for rows, columns in feed:
         yield from map(row, zip(*columns)) if columns else itertools.repeat(row(()), rows)

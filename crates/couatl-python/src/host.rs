@@ -11,7 +11,7 @@ use couatl_core::{
 };
 use pyo3::prelude::*;
 
-use crate::body::Body;
+use crate::body::{Body, Role, check_callable};
 use crate::connector;
 use crate::function::TableCall;
 use crate::interpreter::{attach, start};
@@ -115,7 +115,7 @@ impl From<Py<PyAny>> for Callable {
 /// The definition gives name, columns and settings; its body and function names are not used.
 ///
 /// # Errors
-/// `invalid-definition` where neither callable is given, or the definition names an init or deinit function.
+/// `invalid-definition` where neither callable is given, one cannot be called as it must be, or the definition names an init or deinit function.
 pub fn stream_of_callables(
     definition: Arc<StreamDefinition>,
     read: Option<Callable>,
@@ -132,6 +132,14 @@ pub fn stream_of_callables(
             "stream '{name}': init and deinit functions belong to a body; a callable sets itself up"
         )));
     }
+    attach(|py| {
+        let columns = definition.schema.fields().len();
+        let sides = [(&read, Role::Read, 0), (&write, Role::Write, columns)];
+        sides.into_iter().try_for_each(|(side, role, arguments)| match side {
+            Some(callable) => check_callable(py, &definition.subject(), callable.0.bind(py), role, arguments),
+            None => Ok(()),
+        })
+    })?;
     let code = Code::Callables { read: read.map(|read| read.0), write: write.map(|write| write.0) };
     Ok(stream(definition, code))
 }

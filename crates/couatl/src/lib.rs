@@ -28,6 +28,7 @@ mod table;
 pub use couatl_core::{Body, Error, ErrorKind, Mode, Result, StreamDefinition, WriteFormat};
 pub use couatl_datafusion::{
     ForeignTable, Outcome, Prepared, Queries, QueryInfo, Session, StreamTable, from_datafusion, install_streaming,
+    waited_for,
 };
 pub use couatl_python::{Callable, cancel_all, live_threads};
 pub use engine::{Engine, EngineBuilder};
