@@ -13,6 +13,7 @@ from typing import Any
 
 from couatl._columns import quoted
 from couatl._errors import Misuse
+from couatl._models import is_connector
 
 SCALARS: dict[Any, str] = {
     bool: "bool",
@@ -75,7 +76,7 @@ def signature_of(function: Callable[..., Any], name: str) -> tuple[str, str]:
     if isinstance(function, type):
         takes, gives = _method(function, "process"), _method(function, "finalize")
     hints = typing.get_type_hints(takes)
-    found = [parameter for parameter in inspect.signature(takes).parameters if parameter != "self"]
+    found = _parameters(takes, name)[isinstance(function, type) :]
     missing = [parameter for parameter in found if parameter not in hints]
     if missing or "return" not in typing.get_type_hints(gives):
         what = f"the parameter '{missing[0]}'" if missing else "what it returns"
@@ -83,11 +84,36 @@ def signature_of(function: Callable[..., Any], name: str) -> tuple[str, str]:
             f'{name}: expected parameters and returns, as in ("a int64, b string", "string"), or annotations; '
             f"there is none for {what}"
         )
-    is_whole = isinstance(function, type) and all(typing.get_origin(hints[each]) is list for each in found)
+    is_whole = (
+        isinstance(function, type) and bool(found) and all(typing.get_origin(hints[each]) is list for each in found)
+    )
     values = {each: typing.get_args(hints[each])[0] if is_whole else hints[each] for each in found}
     columns = ", ".join(f"{quoted(each)} {_nullable(hint, f'{name}.{each}')}" for each, hint in values.items())
     head = f"({columns}) RETURNS {_type(typing.get_type_hints(gives)['return'], name)}"
     return head, "list" if is_whole else "row"
+
+
+def is_aggregate(function: Callable[..., Any], returns: str) -> bool:
+    """Whether a callable is an aggregate: a class is, unless it gives a table; a plugin's function says it itself."""
+    if returns.split("(")[0].strip().upper() == "TABLE":
+        return False
+    if is_connector(function, "function"):
+        from couatl.compat.ekuiper import as_function
+
+        return as_function(function).is_aggregate
+    return isinstance(function, type)
+
+
+def _parameters(function: Callable[..., Any], name: str) -> list[str]:
+    """The names of what a function is called with, one for each argument."""
+    found = inspect.signature(function).parameters.values()
+    others = [each for each in found if each.kind not in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    if others:
+        raise Misuse(
+            f"{name}: expected parameters that are given by position, one by one, found '{others[0]}'; "
+            "leave it out, or give parameters and returns"
+        )
+    return [each.name for each in found]
 
 
 def _method(cls: type, name: str) -> Callable[..., Any]:
@@ -105,8 +131,8 @@ def _type(hint: Any, of: str) -> str:
     """The type of a column, NOT NULL unless its annotation allows None."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType) and types.NoneType in arguments:
-        (inner,) = [argument for argument in arguments if argument is not types.NoneType]
-        return _plain(inner, of)
+        inner = [argument for argument in arguments if argument is not types.NoneType]
+        return _plain(inner[0] if len(inner) == 1 else hint, of)
     return f"{_plain(hint, of)} NOT NULL"
 
 

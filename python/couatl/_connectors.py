@@ -29,7 +29,7 @@ def load(name: str, role: _models.Role) -> type | None:
     What the import of a package raises is raised as it is.
     """
     if ":" in name:
-        return _of_plugin(name, role) if _names_plugin(name) else _at(name)
+        return of_plugin(name, role) if names_plugin(name) else _at(name)
     found = _registry.find(name, role)
     try:
         return None if found is None else found.load()
@@ -37,13 +37,13 @@ def load(name: str, role: _models.Role) -> type | None:
         raise Refused(str(error)) from error.__cause__
 
 
-def _names_plugin(path: str) -> bool:
+def names_plugin(path: str) -> bool:
     """Whether it is a part of an eKuiper plugin, by the file or the folder that this is packaged in."""
     location = path.rpartition(":")[0]
     return location.endswith((".json", ".zip")) or "/" in location
 
 
-def _of_plugin(path: str, role: _models.Role) -> type:
+def of_plugin(path: str, role: _models.Role) -> type:
     from couatl.compat import ekuiper
 
     location, _, name = path.rpartition(":")
@@ -54,6 +54,14 @@ def _of_plugin(path: str, role: _models.Role) -> type:
 
 
 def _at(path: str) -> type:
+    thing = thing_at(path, "class")
+    if not isinstance(thing, type):
+        raise Refused(f"expected '{path}' to be a class, found {shown(thing)}")
+    return thing
+
+
+def thing_at(path: str, what: str) -> Any:
+    """What an import path names; Refused where there is none."""
     module, _, name = path.partition(":")
     try:
         found = importlib.import_module(module)
@@ -65,10 +73,8 @@ def _at(path: str) -> type:
     thing: Any = found
     for part in name.split("."):
         if not hasattr(thing, part):
-            raise Refused(f"module '{module}' has no class '{name}'")
+            raise Refused(f"module '{module}' has no {what} '{name}'")
         thing = getattr(thing, part)
-    if not isinstance(thing, type):
-        raise Refused(f"expected '{path}' to be a class, found {shown(thing)}")
     return thing
 
 

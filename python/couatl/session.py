@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from couatl import _couatl
-from couatl._annotations import columns_of, in_tuples, row_of, signature_of
+from couatl._annotations import columns_of, in_tuples, is_aggregate, row_of, signature_of
 from couatl._columns import quoted
+from couatl._errors import Misuse
 from couatl.exceptions import InterfaceError
 
 __all__ = ["Result", "Session"]
@@ -26,6 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: How many rows a notebook shows.
 SHOWN_ROWS = 20
+VOLATILITIES = ("volatile", "stable", "immutable")
 
 
 class Session:
@@ -80,8 +82,9 @@ class Session:
 
         `parameters` and `returns` are those of ``CREATE FUNCTION``: ``"a int64, b string"`` and ``"string"``, or
         ``"input TABLE, n int"`` and ``"TABLE (a int64)"``. Without them, they are what the function is annotated with,
-        and it is called for each row. `format` is ``list``, ``row``, ``arrow`` or ``numpy``; `volatility` is ``volatile``,
-        ``stable`` or ``immutable``; one that is `strict` gives NULL where an argument is NULL.
+        or an aggregate's ``process`` and ``finalize``; it is called for each row, unless an aggregate takes lists.
+        `format` is ``list``, ``row``, ``arrow`` or ``numpy``; `volatility` is ``volatile``, ``stable`` or
+        ``immutable``; one that is `strict` gives NULL where an argument is NULL.
 
         >>> import couatl
         >>> session = couatl.Session()
@@ -92,22 +95,30 @@ class Session:
         {'initials': ['AL']}
         """
 
+        if (parameters is None) != (returns is None):
+            raise Misuse(f"expected both parameters and returns, or none of them; got {parameters!r} and {returns!r}")
+        if volatility not in VOLATILITIES:
+            raise Misuse(f"expected a volatility of {', '.join(VOLATILITIES)}, got {volatility!r}")
+
         def register(function: F) -> F:
             told = name or function.__name__
             if parameters is None:
                 head, by = signature_of(function, told)
             else:
                 head, by = f"({parameters}) RETURNS {returns}", None
-            by = format or by
-            clauses = (
-                [volatility.upper()] + (["STRICT"] if strict else []) + ([f"OPTIONS (format '{by}')"] if by else [])
-            )
-            kind = "AGGREGATE FUNCTION" if isinstance(function, type) else "FUNCTION"
+            kind = "AGGREGATE FUNCTION" if is_aggregate(function, returns or "") else "FUNCTION"
+            clauses = [volatility.upper(), *(["STRICT"] if strict else []), *_options(format or by)]
             statement = f"CREATE {kind} {quoted(told)}{head} LANGUAGE PYTHON {' '.join(clauses)} AS $$$$"
             self._session.register_function(statement, function)
             return function
 
         return register
+
+
+def _options(format: str | None) -> list[str]:
+    """The clause that says how a function is called, where it is said."""
+    text = (format or "").replace("'", "''")
+    return [f"OPTIONS (format '{text}')"] if text else []
 
 
 class Result:

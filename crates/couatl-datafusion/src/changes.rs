@@ -13,7 +13,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch, UInt64Array};
+use arrow::datatypes::UInt64Type;
 use async_trait::async_trait;
 use couatl_core::{Error, type_spelling};
 use datafusion::catalog::{MemTable, Session, TableProvider};
@@ -39,6 +40,9 @@ use crate::memory::{are_same_rows, has_subquery, held, not_cancelled, rows_of, w
 use crate::query::Query;
 use crate::table::StreamTable;
 use crate::{calling, into_datafusion};
+
+/// How many rows are changed before a cancel is looked for.
+const CHANGED_ROWS: usize = 32_768;
 
 /// The plan, in which each UPDATE and DELETE changes the rows that it names, and no others.
 ///
@@ -277,21 +281,70 @@ async fn changed(dml: DmlStatement, state: &SessionState, context: Arc<TaskConte
     let table = source_as_provider(&dml.target)?;
     let Some(table) = table.downcast_ref::<MemTable>() else { return run(dml, state, context).await };
     let seen = rows_of(table).await;
-    let mut copy = copied(table, seen.clone())?;
-    let mut counts = run(over(&dml, &copy)?, state, context.clone()).await?;
+    let (mut rows, mut count) = changed_rows(&dml, table, seen.clone(), state, &context).await?;
     let mut locked = held(table).await;
     if !are_same_rows(&locked, &seen) {
-        copy = copied(table, locked.iter().map(|batches| batches.to_vec()).collect())?;
-        counts = run(over(&dml, &copy)?, state, context.clone()).await?;
+        let now = locked.iter().map(|batches| batches.to_vec()).collect();
+        (rows, count) = changed_rows(&dml, table, now, state, &context).await?;
     }
     not_cancelled(&context).await?;
-    for (rows, changed) in locked.iter_mut().zip(&copy.batches) {
-        **rows = changed.read().await.clone();
+    for (rows, changed) in locked.iter_mut().zip(rows) {
+        **rows = changed;
     }
-    Ok(counts)
+    let schema = Arc::clone(dml.output_schema.inner());
+    Ok(vec![RecordBatch::try_new(schema, vec![Arc::new(UInt64Array::from(vec![count]))])?])
 }
 
-/// A table of these rows, which are those of another.
+/// What becomes of the rows of a table, by partition, and how many are changed. Each row is changed by itself: a few are at
+/// a time, and a cancel is heard in between.
+async fn changed_rows(
+    dml: &DmlStatement,
+    table: &MemTable,
+    rows: Vec<Vec<RecordBatch>>,
+    state: &SessionState,
+    context: &Arc<TaskContext>,
+) -> Result<(Vec<Vec<RecordBatch>>, u64)> {
+    let (mut changed, mut count) = (Vec::new(), 0);
+    for partition in rows {
+        let mut of_partition = Vec::new();
+        // Of no rows, it is known whether the statement can be run.
+        for some in slices(partition) {
+            not_cancelled(context).await?;
+            let copy = copied(table, vec![some])?;
+            for counted in run(over(dml, &copy)?, state, Arc::clone(context)).await? {
+                count += counted.column(0).as_primitive::<UInt64Type>().values().iter().sum::<u64>();
+            }
+            of_partition.append(&mut *copy.batches[0].write().await);
+        }
+        changed.push(of_partition);
+    }
+    Ok((changed, count))
+}
+
+/// The batches, in runs of so many rows; one run, where there are none.
+fn slices(batches: Vec<RecordBatch>) -> Vec<Vec<RecordBatch>> {
+    let (mut slices, mut rows) = (vec![Vec::new()], 0);
+    for batch in batches {
+        let mut from = 0;
+        while from < batch.num_rows() {
+            let length = (CHANGED_ROWS - rows).min(batch.num_rows() - from);
+            if let Some(last) = slices.last_mut() {
+                last.push(batch.slice(from, length));
+            }
+            (from, rows) = (from + length, rows + length);
+            if rows == CHANGED_ROWS {
+                slices.push(Vec::new());
+                rows = 0;
+            }
+        }
+    }
+    if slices.len() > 1 && rows == 0 {
+        slices.pop();
+    }
+    slices
+}
+
+/// A table of these rows, which are some of another's.
 fn copied(table: &MemTable, batches: Vec<Vec<RecordBatch>>) -> Result<Arc<MemTable>> {
     let schema = table.schema();
     // Rows that were inserted say of themselves what their query knew.

@@ -170,7 +170,12 @@ impl Session {
         let ast::Statement::Deallocate { name, .. } = *statement else {
             return Err(Error::internal("a DEALLOCATE that is none"));
         };
+        let is_all = name.quote_style.is_none() && name.value.eq_ignore_ascii_case("all");
         let name = if name.quote_style.is_some() { name.value } else { name.value.to_lowercase() };
+        if is_all {
+            self.forget_prepared();
+            return Ok(());
+        }
         match self.prepared_statements().write().remove(&name) {
             Some(_) => Ok(()),
             None => Err(Error::not_found(format!("no statement is prepared as '{name}'"))),

@@ -13,7 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt};
 
-use crate::body::{Role, support};
+use crate::body::{Role, check_callable, support};
 use crate::convert::import_schema;
 use crate::exception::{self, raised};
 use crate::interrupt::Control;
@@ -94,6 +94,20 @@ pub(crate) fn check(definition: &Arc<StreamDefinition>, connector: &Connector) -
         let options = options(py, &connector)?;
         let check = || py.import("couatl._connectors")?.call_method1("check", (&connector.class, options));
         user(py, control, check).map(drop).map_err(|error| refused(py, &definition.subject(), error))
+    })
+}
+
+/// Checks that there is what a function of SQL names in a package, and that it can be called with so many arguments.
+pub(crate) fn check_function(
+    program: &Arc<StreamDefinition>,
+    connector: &Connector,
+    role: Role,
+    arguments: usize,
+) -> Result<()> {
+    let (subject, connector) = (program.subject(), connector.clone());
+    on_a_thread(&program.name, move |py, control| {
+        let found = user(py, control, || class(py, &connector, role)).map_err(|error| refused(py, &subject, error))?;
+        check_callable(py, &subject, &found, role, arguments)
     })
 }
 

@@ -118,7 +118,8 @@ class Whole:
         self.process(*(other.columns or ()))
 
     def finalize(self):
-        return self.function(*(self.columns or ()))
+        # Of no rows it is not asked: it would look for the lists of its arguments.
+        return None if self.columns is None else self.function(*self.columns)
 
 
 class Kept:
@@ -249,11 +250,33 @@ class Aggregations:
         self.groups.pop(aggregation, None)
 
 
-def rows_of(feed, names):
-    """The rows of what gives lists of columns: named tuples, with the names of the columns where these can be."""
+class Rows:
+    """The rows of a table: named tuples, with the names of the columns where these can be."""
+
+    def __init__(self, feed, names):
+        self.names = names
+        self.rows = named(feed, names)
+
+    def __iter__(self):
+        return self.rows
+
+    def __next__(self):
+        return next(self.rows)
+
+    def elements(self):
+        """What one object stands for in other systems: the value of an only column, else a dict by name."""
+        return (row[0] if len(self.names) == 1 else dict(zip(self.names, row)) for row in self.rows)
+
+
+def named(feed, names):
     row = collections.namedtuple("Row", names, rename=True)._make
     for rows, columns in feed:
         yield from map(row, zip(*columns)) if columns else itertools.repeat(row(()), rows)
+
+
+def rows_of(feed, names):
+    """The rows of what gives lists of columns."""
+    return Rows(feed, names)
 
 
 def columns_of(feed):
@@ -277,5 +300,6 @@ def table(thing, is_transform, names, arguments):
         return thing(*arguments)
     given = dict(zip(names, arguments))
     # The rows are what it reads; the values are its options.
-    rows = next(name for name, argument in given.items() if inspect.isgenerator(argument))
-    return model.as_transform(thing, {name: value for name, value in given.items() if name != rows})(given[rows])
+    name = next(name for name, value in given.items() if isinstance(value, Rows) or inspect.isgenerator(value))
+    rows = given.pop(name)
+    return model.as_transform(thing, given)(rows.elements() if isinstance(rows, Rows) else rows)

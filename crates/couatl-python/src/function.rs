@@ -17,8 +17,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyModule, PyTuple};
 
-use crate::body::Body;
+use crate::body::{Body, Role};
 use crate::call::{PythonFunction, column};
+use crate::connector;
 use crate::exception::internal;
 use crate::host::{Callable, PythonSource};
 use crate::interpreter::attach;
@@ -28,7 +29,12 @@ use crate::program::{Code, Program};
 pub(crate) fn function(definition: Arc<FunctionDefinition>) -> Result<Function> {
     let program = Arc::new(definition.program());
     let code = match &definition.connector {
-        Some(connector) => Code::Connector(connector.clone()),
+        Some(connector) => {
+            let role = Role::of(&definition);
+            let arguments = if role == Role::Aggregate { 0 } else { definition.parameters.len() };
+            connector::check_function(&program, connector, role, arguments)?;
+            Code::Connector(connector.clone())
+        }
         None => Code::Body(Arc::new(attach(|py| Body::check_function(py, program.clone(), &definition))?)),
     };
     Ok(of(definition, Arc::new(Program { definition: program, code })))
