@@ -28,7 +28,7 @@ DRIVERS := redis paho-mqtt nats-py psycopg[binary] httpx
 SERVERS := redis-server mosquitto nats-server postgresql
 CONNECTORS := $(CURDIR)/.venv-connectors
 PEERS   := $(CURDIR)/.venv-peers
-TOOLS   := maturin pytest ruff mypy pandas-stubs trustme grpcio grpcio-health-checking grpcio-reflection prometheus-client
+TOOLS   := maturin pytest ruff mypy pandas-stubs trustme grpcio grpcio-health-checking grpcio-reflection prometheus-client datafusion==55.0.0
 
 .PHONY: demo test build lint bless bench clean servers
 

@@ -5,8 +5,8 @@ from datetime import date, datetime, timezone
 from decimal import Decimal
 
 import pytest
+from couatl.testing import check_resume, check_source, rows_and_state
 from couatl.testing import rows as rows_of
-from couatl.testing import rows_and_state
 from growing_files import GrowingFiles
 from harness import error, rows
 
@@ -190,3 +190,10 @@ def test_no_folder_is_an_error(folder, source, connection):
     assert f"NotADirectoryError: {folder} is no folder" in error(connection, ALL)
     folder.write_text("")
     assert "NotADirectoryError" in error(connection, ALL)
+
+
+def test_it_keeps_to_the_contract(folder):
+    append(folder / "a.log", "one\ntwo\n")
+    append(folder / "b.log", "eins\n")
+    check_source(GrowingFiles, folder=folder)
+    check_resume(GrowingFiles, folder=folder, parallel=1, follow=False)

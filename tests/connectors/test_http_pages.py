@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import services
+from couatl.testing import check_resume, check_source, clock, rows_and_state
 from couatl.testing import rows as rows_of
-from couatl.testing import rows_and_state
 from harness import error, rows, wait_until
 from http_pages import Pages
 
@@ -223,3 +223,11 @@ def test_reading_goes_on_after_the_last_item(api):
     assert state == (f"{api.url}/2", 1)
     api.answers["/2"] = [(200, {}, {"items": [3, 4]})]
     assert [json.loads(item) for _, item in rows_of(Pages, state=state, **options)] == [4]
+
+
+def test_it_keeps_to_the_contract(api, three):
+    options = {"url": f"{api.url}/1", "items": "results"}
+    check_source(Pages, **options)
+    check_resume(Pages, **options)
+    with clock():
+        check_source(Pages, interval="1h", **options)

@@ -7,7 +7,9 @@ import threading
 
 import pytest
 import services
+from couatl.testing import check_sink, check_source
 from harness import create, error, rows, run, wait_for_text, wait_until
+from mqtt import Messages, MessageSink
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -252,3 +254,12 @@ def test_a_connection_is_made_again(tmp_path, stream, reading):
         peer.publish("again/next", "1", retain=True)
         assert reader.take(1) == [("1",)]
         peer.close()
+
+
+def test_both_keep_to_the_contract(service, peer):
+    peer.publish("kept/first", "0", retain=True)
+    broker = {"host": "127.0.0.1", "port": service.port}
+    check_source(Messages, topics="kept/#", **broker)
+    peer.listen("sent/+")
+    check_sink(MessageSink, ["lamp", "fan"], columns={"device": "string"}, topic="sent/{device}", **broker)
+    assert [topic for topic, _ in peer.hear(5)][-2:] == ["sent/lamp", "sent/fan"]

@@ -9,8 +9,8 @@ import pytest
 import services
 from couatl import _writing
 from couatl.sinks import Columns
+from couatl.testing import check_resume, check_sink, check_source, rows_and_state
 from couatl.testing import rows as rows_of
-from couatl.testing import rows_and_state
 from harness import PATIENCE, error, rows, run, wait_until
 from nats_jetstream import JetStream, JetStreamSink
 
@@ -219,3 +219,11 @@ def test_a_server_that_stays_away_ends_it(tmp_path, stream, reading):
         peer.close()
         service.stop()
         assert "ConnectionClosedError" in reader.error()
+
+
+def test_both_keep_to_the_contract(peer, url):
+    peer.publish(*range(4))
+    options = {"url": url, "stream": "ORDERS", "batch": 2}
+    check_source(JetStream, **options)
+    check_resume(JetStream, limit=4, **options)
+    check_sink(JetStreamSink, ["apples", "kiwis"], columns={"item": "string"}, url=url, subject="orders.{item}")

@@ -10,10 +10,10 @@ import pytest
 import services
 from couatl import _writing
 from couatl.sinks import Columns
+from couatl.testing import check_resume, check_sink, check_source, rows_and_state
 from couatl.testing import rows as rows_of
-from couatl.testing import rows_and_state
 from harness import PATIENCE, create, error, query_running, rows, run, wait_for_text, wait_until
-from postgresql import PostgresSink, PostgresTable
+from postgresql import PostgresQuery, PostgresSink, PostgresTable
 
 
 @pytest.fixture(scope="module")
@@ -344,3 +344,13 @@ def test_values_keep_their_types(database, url, stream, connection):
             [1, None],
         )
     ]
+
+
+def test_all_keep_to_the_contract(database, orders, url, sink):
+    orders(*range(5))
+    table = {"url": url, "table": "orders", "key": "id", "fetch": 2}
+    check_source(PostgresTable, **table)
+    check_resume(PostgresTable, limit=5, **table)
+    check_source(PostgresQuery, url=url, query="SELECT * FROM orders ORDER BY id", fetch=2)
+    columns = {"n": "int64", "item": "string"}
+    check_sink(PostgresSink, items(1, 2), columns=columns, stored=lambda: sold(database), url=url, table="sold")

@@ -2,11 +2,11 @@
 
 import pytest
 import services
+from couatl.testing import check_resume, check_sink, check_source, rows_and_state
 from couatl.testing import rows as rows_of
-from couatl.testing import rows_and_state
 from harness import error, rows, run, wait_until
 from redis import Redis
-from redis_streams import RedisStreams
+from redis_streams import RedisStreams, RedisStreamSink
 
 NUMBERS = "SELECT fields['n'] FROM numbers"
 
@@ -141,3 +141,14 @@ def test_a_connection_is_made_again(service, redis, url, stream, reading):
     service.start()
     add(redis, "a", [3])
     assert reader.take(1) == [("3",)]
+
+
+def test_both_keep_to_the_contract(redis, url):
+    for key in "ab":
+        add(redis, key, range(4))
+    options = {"url": url, "keys": "a, b", "count": 2}
+    check_source(RedisStreams, **options)
+    check_resume(RedisStreams, follow=False, **options)
+    columns = {"item": "string", "amount": "int64"}
+    check_sink(RedisStreamSink, [("apples", 3), ("kiwis", None)], columns=columns, url=url, key="c")
+    assert [fields for _, fields in redis.xrange("c")][-2:] == [{"item": "apples", "amount": "3"}, {"item": "kiwis"}]

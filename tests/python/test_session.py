@@ -4,6 +4,7 @@ import _thread
 import dataclasses
 import datetime
 import doctest
+import re
 import subprocess
 import sys
 import textwrap
@@ -61,11 +62,14 @@ def test_examples_run(module):
     assert found.attempted > 0 and found.failed == 0
 
 
-def test_the_example_of_the_readme(capsys):
+def test_the_examples_of_the_readme(capsys):
     section = README.read_text().split("## In a Python program")[1].split("##")[0]
-    _, code, _, printed = section.split("```")[:4]
-    exec(code.removeprefix("python"), {"__name__": "example"})
-    assert capsys.readouterr().out == printed.removeprefix("text\n")
+    examples = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```\n", section, flags=re.MULTILINE | re.DOTALL)
+    assert section.count("```") == 4 * len(examples) == 12
+    names = {"__name__": "example"}
+    for code, printed in examples:
+        exec(code, names)
+        assert capsys.readouterr().out == printed
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ const OPERATORS: &[(&str, Standing)] = &[
     ("CrossJoinExec", KeepsBack("collects one of its sides")),
     ("DataSinkExec", Prompt("a sink of ours takes batches as they come; others are refused for what they are")),
     ("FilterExec", KeepsBack("gathers rows into full batches")),
+    ("ForeignExecutionPlan", KeepsBack("runs in another program, of which nothing is known")),
     ("GlobalLimitExec", Prompt("passes batches on")),
     ("HashJoinExec", KeepsBack("gathers rows into full batches")),
     ("InterleaveExec", Prompt("passes on what any of its inputs has")),

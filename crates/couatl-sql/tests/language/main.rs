@@ -7,6 +7,7 @@
 mod bodies;
 mod columns;
 mod errors;
+mod functions;
 mod length;
 mod roundtrip;
 mod settings;
