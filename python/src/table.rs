@@ -47,7 +47,12 @@ impl PythonTable {
         py: Python<'py>,
         session: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
-        let codec = session.call_method0("__datafusion_logical_extension_codec__")?.cast_into::<PyCapsule>()?;
+        // A catalog hands over what a session would give.
+        let codec = match session.getattr_opt("__datafusion_logical_extension_codec__")? {
+            Some(give) => give.call0()?,
+            None => session.clone(),
+        };
+        let codec = codec.cast_into::<PyCapsule>()?;
         #[expect(unsafe_code, reason = "the interface hands pointers over")]
         // SAFETY: a capsule of this name holds such a codec, as the interface has it.
         let codec: &FFI_LogicalExtensionCodec = unsafe { codec.pointer_checked(Some(CODEC))?.cast().as_ref() };

@@ -126,6 +126,15 @@ impl Settings {
                 if let (Some(nobodys), true) = (options.first(), parts.is_empty()) {
                     return Err(unknown(&nobodys.name, nobodys.name_place));
                 }
+                let named = |setting: &&Setting| [READ_FUNCTION, WRITE_FUNCTION].contains(&setting.name.as_str());
+                if let (Some(part), Some(named)) = (parts.first(), settings.iter().find(named)) {
+                    return Err(error_at(Error::invalid_setting, named.name_place, |at| {
+                        let (named, part) = (&named.name, &part.name);
+                        format!(
+                            "'{part}' names a part of a program, and '{named}' a function{at}: leave one of them out"
+                        )
+                    }));
+                }
                 definition.program =
                     (!parts.is_empty()).then(|| options.into_iter().map(Setting::into_option).collect());
                 for part in parts {
