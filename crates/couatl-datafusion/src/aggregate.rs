@@ -80,6 +80,14 @@ impl AggregateUDFImpl for PythonAggregate {
         Ok(Box::new(OneGroup(self.groups(&arguments)?)))
     }
 
+    fn create_sliding_accumulator(&self, _arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        Err(into_datafusion(Error::unsupported(format!(
+            "function '{}' is an aggregate in Python, which takes rows and gives none back: a window must begin at UNBOUNDED \
+             PRECEDING",
+            self.callee.name()
+        ))))
+    }
+
     fn groups_accumulator_supported(&self, _arguments: AccumulatorArgs<'_>) -> bool {
         true
     }

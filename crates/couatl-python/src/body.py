@@ -85,15 +85,35 @@ class Body:
         kinds = {type(node) for node in definitions}
         if is_aggregate and kinds == {ast.FunctionDef}:
             raise Refused(f"'{name}' is a function; an aggregate is a class with process(), merge() and finalize()")
-        if kinds == {ast.ClassDef}:
+        if kinds == {ast.ClassDef} and not is_aggregate:
             members = {member for node in definitions for member in top_level_bindings(node)[0]}
-            if not is_aggregate and {"process", "finalize"} <= members:
+            if {"process", "finalize"} <= members:
                 raise Refused(f"class '{name}' is an aggregate; say CREATE AGGREGATE FUNCTION")
-            if not is_aggregate:
-                return
-        problem = misfit(definitions, arguments, role)
+            return
+        if kinds == {ast.ClassDef}:
+            self.check_methods(name, definitions, arguments)
+        problem = misfit(definitions, 0 if is_aggregate else arguments, role)
         if problem:
             raise Refused(f"'{name}' {problem}")
+
+    def check_methods(self, name, definitions, arguments):
+        """Checks the methods of an aggregate, as far as its class shows them."""
+        for node in definitions:
+            members, open_ended = top_level_bindings(node)
+            missing = [method for method in ("process", "finalize") if method not in members]
+            if (
+                missing
+                and not open_ended
+                and not node.bases
+                and not node.decorator_list
+                and "__getattr__" not in members
+            ):
+                methods = " and no ".join(f"{method}()" for method in missing)
+                raise Refused(f"class '{name}' has no {methods}, which an aggregate has")
+            for method, count in (("process", arguments), ("merge", 1), ("finalize", 0)):
+                problem = misfit(members.get(method, ()), count + 1, "method")
+                if problem:
+                    raise Refused(f"{name}.{method}() {problem}")
 
     def hint(self, name):
         names = sorted(self.bindings)
@@ -295,6 +315,7 @@ WHY = {
     "deinit": lambda count: "a deinit function receives no arguments",
     "scalar": lambda count: PARAMETERS.get(count, f"one for each of the {count} parameters"),
     "table": lambda count: PARAMETERS.get(count, f"one for each of the {count} parameters"),
+    "method": lambda count: "self, and what it is given",
     "aggregate": lambda count: "one is made for each group, without arguments",
 }
 

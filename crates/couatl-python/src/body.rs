@@ -83,9 +83,7 @@ impl Body {
         definition: &FunctionDefinition,
     ) -> Result<Self> {
         let object = compiled(py, "function", &program)?;
-        let role = Role::of(definition);
-        let arguments = if role == Role::Aggregate { 0 } else { definition.parameters.len() };
-        let check = (role.as_str(), definition.entry(), arguments);
+        let check = (Role::of(definition).as_str(), definition.entry(), definition.parameters.len());
         object.call_method1("check_function", check).map_err(|error| refused(py, &program.subject(), error))?;
         Ok(Self { object: object.unbind(), definition: program })
     }

@@ -138,13 +138,22 @@ class Kept:
     def finalize(self):
         group = self.make()
         for arguments in self.calls:
-            group.process(*arguments)
+            done("process", group, group.process(*arguments))
         return group.finalize()
 
 
 def picked(column, rows):
     """Some rows of a list, or of an array of pyarrow or NumPy."""
     return [column[row] for row in rows] if isinstance(column, list) else column.take(rows)
+
+
+def done(method, group, returned):
+    """Refuses what has not been done yet: a coroutine, or a generator, which nobody runs."""
+    if hasattr(returned, "__await__") or inspect.isgenerator(returned):
+        if inspect.iscoroutine(returned):
+            returned.close()
+        kind = "a generator" if inspect.isgenerator(returned) else "a coroutine"
+        raise Refused(f"{type(group).__name__}.{method}() returned {kind}, which nobody runs; make it a plain method")
 
 
 def aggregator(make):
@@ -197,11 +206,8 @@ class Aggregations:
             self.take(self.group(groups, index), [picked(column, of_group) for column in columns])
 
     def take(self, group, columns):
-        if self.calls_by_row:
-            for row in zip(*columns):
-                group.process(*row)
-        else:
-            group.process(*columns)
+        for arguments in zip(*columns) if self.calls_by_row else [columns]:
+            done("process", group, group.process(*arguments))
 
     def merge(self, aggregation, indices, count, states):
         groups = self.of(aggregation, count)
@@ -210,7 +216,7 @@ class Aggregations:
             if groups[index] is None:
                 groups[index] = other
             else:
-                groups[index].merge(other)
+                done("merge", groups[index], groups[index].merge(other))
 
     def states(self, aggregation, first):
         groups = self.of(aggregation, first)
@@ -232,8 +238,12 @@ class Aggregations:
         if state[:1] == b"n":
             return self.moving.pop(int(state[1:]))
         group = self.make()
-        group.deserialize(state[1:])
-        return group
+        # A class method makes a group of its own.
+        made = group.deserialize(state[1:])
+        if made is not None and not isinstance(made, type(group)):
+            name = type(group).__name__
+            raise Refused(f"{name}.deserialize() returned {made!r}; expected None, or a {name}")
+        return group if made is None else made
 
     def values(self, aggregation, first, keeps):
         groups = self.of(aggregation, first)

@@ -190,6 +190,11 @@ impl Clauses {
         }
         definition.volatility = self.volatility.unwrap_or_default();
         definition.is_strict = self.is_strict.unwrap_or_default();
+        if definition.is_strict && matches!(definition.returns, Returns::Table(_)) {
+            return Err(Error::invalid_setting(
+                "RETURNS NULL ON NULL INPUT is about a function that gives a value; this one gives rows: leave it out",
+            ));
+        }
         for (name, value, place) in self.options {
             let one_of = |words: &str| {
                 error_at(Error::invalid_setting, place, |at| format!("{name} must be {words}, found '{value}'{at}"))
