@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from couatl._columns import quoted
-from couatl._errors import Misuse
+from couatl._errors import Misuse, shown
 from couatl._models import is_connector
 
 SCALARS: dict[Any, str] = {
@@ -47,6 +47,19 @@ def columns_of(row: type | None, of: str) -> str:
     return ", ".join(f'"{name}" {_type(hint, f"{row.__qualname__}.{name}")}' for name, hint in hints.items())
 
 
+def columns_of_class(cls: type) -> str:
+    """The columns that a source's class says it has."""
+    from couatl._reading import source_of
+
+    found = source_of(cls, {}, None).schema()
+    if not isinstance(found, str):
+        raise Misuse(
+            f"{cls.__qualname__}.schema() returned {shown(found)}; expected columns, as in "
+            '"tick int64, label string": return them there, or give them here'
+        )
+    return found
+
+
 def in_tuples(function: Callable[[], Any], row: type | None) -> Callable[[], Any]:
     """The function, whose rows are dataclasses, as one whose rows are tuples."""
     if row is None or not dataclasses.is_dataclass(row):
@@ -62,7 +75,9 @@ def in_tuples(function: Callable[[], Any], row: type | None) -> Callable[[], Any
 
     def listed() -> Any:
         items = function()
-        return [as_tuple(item) for item in items] if isinstance(items, list) else items
+        if isinstance(items, list):
+            return [as_tuple(item) for item in items]
+        return map(as_tuple, items) if hasattr(items, "__next__") else items
 
     return rows if inspect.isgeneratorfunction(function) else listed
 
@@ -84,9 +99,7 @@ def signature_of(function: Callable[..., Any], name: str) -> tuple[str, str]:
             f'{name}: expected parameters and returns, as in ("a int64, b string", "string"), or annotations; '
             f"there is none for {what}"
         )
-    is_whole = (
-        isinstance(function, type) and bool(found) and all(typing.get_origin(hints[each]) is list for each in found)
-    )
+    is_whole = isinstance(function, type) and all(typing.get_origin(hints[each]) is list for each in found)
     values = {each: typing.get_args(hints[each])[0] if is_whole else hints[each] for each in found}
     columns = ", ".join(f"{quoted(each)} {_nullable(hint, f'{name}.{each}')}" for each, hint in values.items())
     head = f"({columns}) RETURNS {_type(typing.get_type_hints(gives)['return'], name)}"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from couatl import _couatl
-from couatl._annotations import columns_of, in_tuples, is_aggregate, row_of, signature_of
+from couatl._annotations import columns_of, columns_of_class, in_tuples, is_aggregate, row_of, signature_of
 from couatl._columns import quoted
 from couatl._errors import Misuse
 from couatl.exceptions import InterfaceError
@@ -47,13 +47,15 @@ class Session:
     def source(self, columns: str | None = None, *, name: str | None = None, mode: str = "auto") -> Callable[[F], F]:
         """Make a stream of the function below, or of a class of ``couatl.sources``, in the place of one of that name.
 
-        `columns` are those of a statement; without them, the function is annotated to return an iterator or a list of a
-        dataclass or a NamedTuple. `mode` is ``batch``, ``streaming`` or ``auto``.
+        `columns` are those of a statement; without them, the class has a ``schema()``, or the function is annotated to
+        return an iterator or a list of a dataclass or a NamedTuple. `mode` is ``batch``, ``streaming`` or ``auto``.
         """
 
         def register(function: F) -> F:
             row = None if columns is not None or isinstance(function, type) else row_of(function)
-            told = columns if columns is not None else columns_of(row, function.__name__)
+            told = columns
+            if told is None:
+                told = columns_of_class(function) if isinstance(function, type) else columns_of(row, function.__name__)
             self._session.register(name or function.__name__, told, mode, in_tuples(function, row), None)
             return function
 
@@ -204,11 +206,10 @@ class Result:
         """A table of the first rows, for notebooks. It takes them."""
         if self._rows is None:
             return html.escape(repr(self))
-        names: list[str] = []
         shown: list[list[Any]] = []
-        with self:
-            for batch in self:
-                names = batch.schema.names
+        with self, self.to_reader() as batches:
+            names = batches.schema.names
+            for batch in batches:
                 columns = [column.to_pylist() for column in batch.slice(0, SHOWN_ROWS + 1 - len(shown)).columns]
                 shown += [list(row) for row in zip(*columns)]
                 if len(shown) > SHOWN_ROWS:

@@ -318,4 +318,6 @@ pub enum InputEvent {
     Batch(RecordBatch),
     /// There are no more.
     End,
+    /// They could not be had: what was made of those before is still wanted.
+    Failed,
 }

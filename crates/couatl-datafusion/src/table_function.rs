@@ -24,7 +24,7 @@ use couatl_core::{
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef, TableReference};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -32,7 +32,7 @@ use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, Relati
 use datafusion::logical_expr::{
     Expr, ExprSchemable, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore,
 };
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr};
 use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::{EmissionType, SchedulingType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -45,7 +45,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 use futures::SinkExt;
 use futures::channel::mpsc::{self, Sender};
+use futures::future::{FusedFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 
 use crate::calling::Defined;
 use crate::catalog::Home;
@@ -195,7 +197,8 @@ impl RelationPlanner for TableFunctions {
                         expr => expr,
                     });
                 }
-                (Parameter::Rows { .. }, ast::Expr::Subquery(subquery)) => {
+                (Parameter::Rows { .. }, ast::Expr::Subquery(mut subquery)) => {
+                    keep_order(&mut subquery);
                     let derived = TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
                     input = Some(context.plan(derived)?);
                 }
@@ -212,6 +215,15 @@ impl RelationPlanner for TableFunctions {
     }
 }
 
+/// Lets a query keep its ORDER BY, which DataFusion takes out of subqueries: what skips no row is taken for a LIMIT.
+fn keep_order(query: &mut ast::Query) {
+    if query.order_by.is_some() && query.limit_clause.is_none() && query.fetch.is_none() {
+        let none = ast::Expr::value(ast::Value::Number("0".to_owned(), false));
+        let offset = Some(ast::Offset { value: none, rows: ast::OffsetRows::None });
+        query.limit_clause = Some(ast::LimitClause::LimitOffset { limit: None, offset, limit_by: Vec::new() });
+    }
+}
+
 /// Refuses a function that gives values in the place of a relation.
 fn gives_rows(home: &Home, relation: &TableFactor) -> Result<()> {
     let TableFactor::Table { name, args: Some(_), .. } = relation else { return Ok(()) };
@@ -224,7 +236,7 @@ fn gives_rows(home: &Home, relation: &TableFactor) -> Result<()> {
     }
 }
 
-fn invalid(definition: &FunctionDefinition, message: &str) -> datafusion::error::DataFusionError {
+fn invalid(definition: &FunctionDefinition, message: &str) -> DataFusionError {
     into_datafusion(Error::invalid_argument(format!("function '{}': {message}", definition.name)))
 }
 
@@ -428,6 +440,8 @@ pub(crate) struct TableFunctionExec {
     function: Arc<dyn TableFunction>,
     values: Vec<ArrayRef>,
     input: Arc<dyn ExecutionPlan>,
+    /// In which the rows are to come, where their query says so.
+    order: Option<LexOrdering>,
     properties: Arc<PlanProperties>,
     metrics: Arc<Metrics>,
 }
@@ -447,7 +461,8 @@ impl TableFunctionExec {
             input.boundedness(),
         );
         let properties = Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative));
-        Self { defined, function, values, input, properties, metrics: Arc::default() }
+        let order = input.output_ordering().cloned();
+        Self { defined, function, values, input, order, properties, metrics: Arc::default() }
     }
 
     fn is_apart(&self) -> bool {
@@ -474,6 +489,10 @@ impl ExecutionPlan for TableFunctionExec {
         vec![if self.is_apart() { Distribution::UnspecifiedDistribution } else { Distribution::SinglePartition }]
     }
 
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        vec![self.order.clone().map(OrderingRequirements::from)]
+    }
+
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![self.is_apart()]
     }
@@ -491,7 +510,8 @@ impl ExecutionPlan for TableFunctionExec {
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.swap_remove(0);
-        Ok(Arc::new(Self::new(self.defined.clone(), self.function.clone(), self.values.clone(), input)))
+        let made = Self::new(self.defined.clone(), self.function.clone(), self.values.clone(), input);
+        Ok(Arc::new(Self { order: self.order.clone(), ..made }))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -519,39 +539,53 @@ impl ExecutionPlan for TableFunctionExec {
             }
             Query::told(asking.as_ref(), error, &owners)
         });
-        let fed = fed(Box::pin(rows), Box::pin(feed(input, sender)));
+        let failure = Failure::default();
+        let feeding = Box::pin(feed(input, sender, Arc::clone(&failure)));
+        let fed = fed(Box::pin(rows), feeding, failure);
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(self.schema(), fed))))
     }
 }
 
+/// Why rows could not be had, once that is so.
+type Failure = Arc<Mutex<Option<DataFusionError>>>;
+
 /// Hands rows over until there are no more, or nobody takes them.
-async fn feed(mut input: SendableRecordBatchStream, mut sender: Sender<InputEvent>) -> Result<()> {
-    while let Some(batch) = input.try_next().await? {
-        if batch.num_rows() > 0 && sender.send(InputEvent::Batch(batch)).await.is_err() {
-            return Ok(());
+async fn feed(mut input: SendableRecordBatchStream, mut sender: Sender<InputEvent>, failure: Failure) {
+    loop {
+        let event = match input.try_next().await {
+            Ok(Some(batch)) if batch.num_rows() == 0 => continue,
+            Ok(Some(batch)) => InputEvent::Batch(batch),
+            Ok(None) => InputEvent::End,
+            Err(error) => {
+                *failure.lock() = Some(error);
+                InputEvent::Failed
+            }
+        };
+        let is_last = !matches!(event, InputEvent::Batch(_));
+        if sender.send(event).await.is_err() || is_last {
+            return;
         }
     }
-    let _ = sender.send(InputEvent::End).await;
-    Ok(())
 }
 
-/// The rows, while what they are made of is handed over. An error there is one here.
+/// The rows, while what they are made of is handed over. An error there is one here, after the rows that were made before.
 fn fed(
     rows: impl futures::Stream<Item = Result<RecordBatch>> + Send + Unpin + 'static,
-    feeding: impl Future<Output = Result<()>> + Send + Unpin + 'static,
+    feeding: impl Future<Output = ()> + Send + Unpin + 'static,
+    failure: Failure,
 ) -> impl futures::Stream<Item = Result<RecordBatch>> + Send {
-    stream::try_unfold((rows, Some(feeding)), |(mut rows, mut feeding)| async move {
+    stream::try_unfold((rows, feeding.fuse(), failure), |(mut rows, mut feeding, failure)| async move {
         loop {
-            let Some(handing) = &mut feeding else {
-                return Ok(rows.try_next().await?.map(|batch| (batch, (rows, None))));
-            };
             tokio::select! {
                 biased;
-                row = rows.next() => return Ok(row.transpose()?.map(|batch| (batch, (rows, feeding)))),
-                handed = handing => {
-                    feeding = None;
-                    handed?;
-                }
+                row = rows.next() => return match row {
+                    Some(Ok(batch)) => Ok(Some((batch, (rows, feeding, failure)))),
+                    last => match failure.lock().take() {
+                        Some(error) => Err(error),
+                        None => last.transpose().map(|_| None),
+                    },
+                },
+                () = &mut feeding, if !feeding.is_terminated() => {}
             }
         }
     })

@@ -115,7 +115,8 @@ class Whole:
             all_values.extend(values)
 
     def merge(self, other):
-        self.process(*(other.columns or ()))
+        if other.columns is not None:
+            self.process(*other.columns)
 
     def finalize(self):
         # Of no rows it is not asked: it would look for the lists of its arguments.
@@ -303,7 +304,7 @@ def batches_of(feed, names):
         yield pyarrow.RecordBatch.from_arrays(list(columns), names=names)
 
 
-def table(thing, is_transform, names, arguments):
+def table(thing, is_transform, takes_list, names, arguments):
     """What a function that gives rows returns."""
     model = adapter_of(thing, "transform") if is_transform else None
     if model is None:
@@ -312,4 +313,6 @@ def table(thing, is_transform, names, arguments):
     # The rows are what it reads; the values are its options.
     name = next(name for name, value in given.items() if isinstance(value, Rows) or inspect.isgenerator(value))
     rows = given.pop(name)
-    return model.as_transform(thing, given)(rows.elements() if isinstance(rows, Rows) else rows)
+    found = model.as_transform(thing, given)(rows.elements() if isinstance(rows, Rows) else rows)
+    # What a node emits is one element; where that is to be the value of an only column, a row is around it.
+    return ((list(each),) if isinstance(each, (list, tuple)) else each for each in found) if takes_list else found

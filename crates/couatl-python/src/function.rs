@@ -23,6 +23,7 @@ use crate::connector;
 use crate::exception::internal;
 use crate::host::{Callable, PythonSource};
 use crate::interpreter::attach;
+use crate::interrupt::Control;
 use crate::program::{Code, Program};
 
 /// Checks a function, without running its body.
@@ -81,7 +82,12 @@ pub(crate) struct TableCall {
 
 impl TableCall {
     /// What its function is called with.
-    pub(crate) fn arguments<'py>(&self, py: Python<'py>, input: Option<Input>) -> Result<Vec<Bound<'py, PyAny>>> {
+    pub(crate) fn arguments<'py>(
+        &self,
+        py: Python<'py>,
+        input: Option<Input>,
+        control: &Arc<Control>,
+    ) -> Result<Vec<Bound<'py, PyAny>>> {
         let mut values = self.values.iter();
         let mut input = input;
         let argument = |parameter: &Parameter| match parameter {
@@ -92,7 +98,7 @@ impl TableCall {
             }
             Parameter::Rows { .. } => {
                 let missing = || Error::internal("a call of a function without its table");
-                rows(py, input.take().ok_or_else(missing)?, self.definition.format()).map_err(internal)
+                rows(py, input.take().ok_or_else(missing)?, self.definition.format(), control.clone()).map_err(internal)
             }
         };
         let arguments = self.definition.parameters.iter().map(argument).collect::<Result<Vec<_>>>();
@@ -101,10 +107,10 @@ impl TableCall {
 }
 
 /// What a function iterates over to read its table.
-fn rows(py: Python<'_>, input: Input, format: ArgumentFormat) -> PyResult<Bound<'_, PyAny>> {
+fn rows(py: Python<'_>, input: Input, format: ArgumentFormat, control: Arc<Control>) -> PyResult<Bound<'_, PyAny>> {
     let names: Vec<_> = input.schema.fields().iter().map(|field| field.name().clone()).collect();
     let Input { schema, events } = input;
-    let feed = Bound::new(py, Feed { schema, format, events: Mutex::new(Some(events)) })?;
+    let feed = Bound::new(py, Feed { schema, format, control, events: Mutex::new(Some(events)) })?;
     let support = support(py)?;
     match format {
         ArgumentFormat::Row => support.call_method1("rows_of", (feed, names)),
@@ -118,6 +124,7 @@ fn rows(py: Python<'_>, input: Input, format: ArgumentFormat) -> PyResult<Bound<
 struct Feed {
     schema: SchemaRef,
     format: ArgumentFormat,
+    control: Arc<Control>,
     /// None after the end.
     events: Mutex<Option<futures::channel::mpsc::Receiver<InputEvent>>>,
 }
@@ -139,7 +146,12 @@ impl Feed {
         });
         match event {
             None | Some(Some(InputEvent::End)) => Ok(None),
-            Some(None) => Err(PyKeyboardInterrupt::new_err("the query was cancelled")),
+            Some(Some(InputEvent::Failed)) => Err(PyRuntimeError::new_err("the rows to read could not be had")),
+            Some(None) => {
+                // Nobody wants to know what this thread raises now.
+                self.control.cancel();
+                Err(PyKeyboardInterrupt::new_err("the query was cancelled"))
+            }
             Some(Some(InputEvent::Batch(batch))) => {
                 let columns = batch.columns().iter().zip(self.schema.fields());
                 let columns = columns.map(|(array, field)| {

@@ -118,16 +118,18 @@ impl<'a, 'py> Reader<'a, 'py> {
         thread: &Opened<'_>,
         call: &TableCall,
         input: Option<Input>,
+        control: &Arc<Control>,
     ) -> Result<Returned<'py>> {
         if self.fetch == 0 {
             return Ok(Returned::Nothing);
         }
-        let arguments = call.arguments(self.py, input)?;
+        let arguments = call.arguments(self.py, input, control)?;
         let function = thread.function(self.py, Role::Table, arguments.len())?;
         let names: Vec<_> = call.definition.parameters.iter().map(Parameter::name).collect();
         let is_transform = call.definition.input().is_some();
+        let takes_list = self.layout.only_takes_list();
         let returned = user(self.py, self.control, || {
-            function::support(self.py)?.call_method1("table", (function, is_transform, names, arguments))
+            function::support(self.py)?.call_method1("table", (function, is_transform, takes_list, names, arguments))
         });
         returned.map(Returned::Rows).map_err(|error| call::refused(self.py, self.program, self.control, error))
     }

@@ -134,7 +134,7 @@ pub(crate) async fn open(
                 }
             };
             let returned = match call {
-                Some(call) => reader.call_table(&thread, &call, input),
+                Some(call) => reader.call_table(&thread, &call, input, &lane.control),
                 None => reader.call(&thread),
             };
             let outcome = match returned {
