@@ -82,7 +82,11 @@ def required(name: str, role: _models.Role) -> type:
     """The class for a role; Refused where there is none."""
     cls = load(name, role)
     if cls is None:
-        raise Refused(f"'{name}' is registered, and not as a {role}; SHOW CONNECTORS lists what there is")
+        is_registered = name in _registry.names()
+        what = (
+            f"'{name}' is registered, and not as a {role}" if is_registered else f"no {role} is registered as '{name}'"
+        )
+        raise Refused(f"{what}; SHOW CONNECTORS lists what there is")
     return cls
 
 

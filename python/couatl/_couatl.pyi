@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import final
 
-__all__ = ["Batch", "Rows", "Session", "__version__", "cancel_all", "keep_stdout", "run"]
+__all__ = ["Batch", "PythonTable", "Rows", "Session", "__version__", "cancel_all", "keep_stdout", "run"]
 
 __version__: str
 

@@ -42,7 +42,7 @@ class Registered:
     role: _models.Role
     point: EntryPoint
     state: str = LISTED
-    cls: type | None = None
+    cls: Any = None
 
     @property
     def distribution(self) -> str:
@@ -54,7 +54,7 @@ class Registered:
         """The version of its distribution."""
         return self.point.dist.version if self.point.dist is not None else ""
 
-    def load(self) -> type:
+    def load(self) -> Any:
         """Import it, once; what has failed is tried again. Unloadable says why it cannot be had."""
         if self.cls is not None:
             return self.cls
@@ -65,10 +65,13 @@ class Registered:
             self.state = f"failed: {type(error).__name__}: {error}"
             raise Unloadable(f"the {what} cannot be imported: {type(error).__name__}: {error}") from error
         try:
+            of, _, _ = self.point.group.partition(".")
+            if of == "couatl" and self.role in ("function", "transform") and is_plain(thing):
+                self.state, self.cls = LOADED, thing
+                return thing
             if not isinstance(thing, type):
                 raise TypeError(f"expected a class, found {thing!r}")
             model = _models.recognise(thing, self.role)
-            of, _, _ = self.point.group.partition(".")
             if model.name != of and of != "couatl":
                 raise TypeError(
                     f"expected a {of} {self.role}, and class {thing.__qualname__} is a {model.name} {self.role}"
@@ -81,7 +84,18 @@ class Registered:
 
     def options(self) -> str:
         """Its options as they are written, with types and defaults; empty before it was loaded."""
-        return "" if self.cls is None else ", ".join(_shown(option) for option in _options.options_of(self.cls))
+        return (
+            ""
+            if not isinstance(self.cls, type)
+            else ", ".join(_shown(option) for option in _options.options_of(self.cls))
+        )
+
+
+def is_plain(thing: object) -> bool:
+    """Whether it is a function, or an aggregate's class, as a body may have it too."""
+    if isinstance(thing, type):
+        return all(callable(getattr(thing, method, None)) for method in ("process", "finalize"))
+    return callable(thing) and not _models.is_connector(thing, "function")
 
 
 _found: dict[tuple[str, str, str, str], Registered] = {}

@@ -51,6 +51,10 @@ class Session:
         return an iterator or a list of a dataclass or a NamedTuple. `mode` is ``batch``, ``streaming`` or ``auto``.
         """
 
+        if callable(columns):
+            made = getattr(columns, "__name__", "it")
+            raise Misuse(f"{made}: expected @session.source(…), with parentheses, as in @session.source()")
+
         def register(function: F) -> F:
             row = None if columns is not None or isinstance(function, type) else row_of(function)
             told = columns
@@ -63,6 +67,10 @@ class Session:
 
     def sink(self, columns: str, *, name: str | None = None) -> Callable[[F], F]:
         """Make a stream to INSERT into: of the function below, which takes a list per column, or of a sink's class."""
+
+        if callable(columns):
+            made, what = getattr(columns, "__name__", "it"), '@session.sink("a int64, b string")'
+            raise Misuse(f"{made}: expected the columns that it takes, as in {what}")
 
         def register(function: F) -> F:
             self._session.register(name or function.__name__, columns, "auto", None, function)

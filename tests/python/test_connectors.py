@@ -603,6 +603,39 @@ def test_a_source_and_a_sink_of_one_name_have_options_of_their_own(registered, t
     assert "there is no option 'paht'" in message
 
 
+OF_PACKAGES = """
+class Summed:
+    def __init__(self): self.sum = 0
+    def process(self, n): self.sum += sum(n)
+    def merge(self, other): self.sum += other.sum
+    def finalize(self): return self.sum
+
+def trebled(n): return [value * 3 for value in n]
+
+def twice(rows):
+    for row in rows:
+        yield row
+        yield row
+"""
+
+
+def test_registered_functions_are_classes_of_functions(own_server, tmp_path, monkeypatch):
+    (tmp_path / "numbers_of.py").write_text(OF_PACKAGES)
+    functions = {"treble": "numbers_of:trebled", "summed": "numbers_of:Summed", "five": "numbers_of:__name__"}
+    install(tmp_path, "numbers", couatl_functions=functions, couatl_transforms={"twice": "numbers_of:twice"})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    by = "LANGUAGE PYTHON OPTIONS (class"
+    with own_server().connect() as connection:
+        run(connection, f"CREATE FUNCTION treble(n int64) RETURNS int64 {by} 'treble')")
+        run(connection, f"CREATE AGGREGATE FUNCTION summed(n int64) RETURNS int64 {by} 'summed')")
+        run(connection, f"CREATE FUNCTION twice(t TABLE) RETURNS TABLE (n int64) {by} 'twice')")
+        sql = "SELECT summed(treble(n)) FROM twice((SELECT value AS n FROM generate_series(1, 3)))"
+        assert rows(connection, sql) == [(36,)]
+        assert listed(connection)["function", "treble", "numbers"] == ("loaded", "")
+        refusal = error(connection, f"CREATE FUNCTION five(n int64) RETURNS int64 {by} 'five')")
+        assert "function 'five' (couatl.functions: numbers_of:__name__, of numbers) does not fit" in refusal
+
+
 def test_what_is_registered_and_cannot_be_had_says_who_registered_it(registered):
     create = "CREATE EXTERNAL STREAM made (n int64) SETTINGS type = "
     message = error(registered, f"{create}'broken'")

@@ -1324,3 +1324,23 @@ class sums:
         made.sum = int(state)
         return made
 """
+
+
+MERGED = SERIALIZED.replace("sums", "merged").replace(
+    "def merge(self, other): self.sum += other.sum",
+    "def merge(self, other):\n        made = merged()\n        made.sum = self.sum + other.sum\n        return made",
+)
+
+
+def test_an_aggregate_that_is_merged_is_what_merge_gives(connection):
+    aggregate(connection, "merged(n int64) RETURNS int64", MERGED)
+    run(connection, "CREATE TABLE merged_of AS SELECT value AS v FROM generate_series(1, 100000)")
+    assert rows(connection, "SELECT merged(v) FROM merged_of") == [(5000050000,)]
+    aggregate(
+        connection,
+        "unmerged(n int64) RETURNS int64",
+        SERIALIZED.replace("sums", "unmerged").replace("self.sum += other.sum", "return 5"),
+    )
+    assert "unmerged.merge() returned 5; expected None, as it fills self, or a unmerged" in error(
+        connection, "SELECT unmerged(v) FROM merged_of"
+    )

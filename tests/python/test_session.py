@@ -272,3 +272,30 @@ def test_a_program_ends_while_a_query_runs():
     command = [sys.executable, "-c", textwrap.dedent(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
+
+
+def test_decorators_without_their_parentheses_say_so():
+    session = couatl.Session()
+    with pytest.raises(Misuse, match=r"squares: expected @session.source\(…\), with parentheses"):
+
+        @session.source
+        def squares(): ...
+
+    with pytest.raises(Misuse, match="keep: expected the columns that it takes"):
+
+        @session.sink
+        def keep(n): ...
+
+
+def test_a_class_with_a_schema_needs_no_columns():
+    session = couatl.Session()
+
+    @session.source()
+    class Numbers(Source):
+        def schema(self):
+            return "n int64"
+
+        def open(self, partition, state):
+            return iter([1, 2])
+
+    assert session.sql('SELECT n FROM "Numbers"').to_arrow().to_pydict() == {"n": [1, 2]}

@@ -149,9 +149,9 @@ pub enum Volatility {
     /// For every row: equal arguments may give something else.
     #[default]
     Volatile,
-    /// Once for equal arguments within a query.
+    /// It gives the same for equal arguments within a query, and may be called once for them.
     Stable,
-    /// Once for equal arguments: its result depends on nothing else.
+    /// It gives the same for equal arguments always, and may be called once for them.
     Immutable,
 }
 

@@ -157,6 +157,15 @@ def done(method, group, returned):
         raise Refused(f"{type(group).__name__}.{method}() returned {kind}, which nobody runs; make it a plain method")
 
 
+def filled(method, group, returned):
+    """The group after a method that fills it: itself, or the one that is returned in its place."""
+    done(method, group, returned)
+    if returned is not None and not isinstance(returned, type(group)):
+        name = type(group).__name__
+        raise Refused(f"{name}.{method}() returned {returned!r}; expected None, as it fills self, or a {name}")
+    return group if returned is None else returned
+
+
 def aggregator(make):
     """What makes the object of a group: one that can be merged, whether or not its class can."""
     if not callable(make):
@@ -217,7 +226,7 @@ class Aggregations:
             if groups[index] is None:
                 groups[index] = other
             else:
-                done("merge", groups[index], groups[index].merge(other))
+                groups[index] = filled("merge", groups[index], groups[index].merge(other))
 
     def states(self, aggregation, first):
         groups = self.of(aggregation, first)
@@ -240,11 +249,7 @@ class Aggregations:
             return self.moving.pop(int(state[1:]))
         group = self.make()
         # A class method makes a group of its own.
-        made = group.deserialize(state[1:])
-        if made is not None and not isinstance(made, type(group)):
-            name = type(group).__name__
-            raise Refused(f"{name}.deserialize() returned {made!r}; expected None, or a {name}")
-        return group if made is None else made
+        return filled("deserialize", group, group.deserialize(state[1:]))
 
     def values(self, aggregation, first, keeps):
         groups = self.of(aggregation, first)

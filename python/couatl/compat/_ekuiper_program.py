@@ -166,7 +166,7 @@ def program(source: str | Path, packages: Path | None = None) -> Plugin:
 def is_program(tree: ast.Module) -> bool:
     """Whether the body of a stream is a program that starts a plugin, as far as its text tells.
 
-    It imports the SDK, or ours, asks whether it is ``__main__``, and calls something's ``start``.
+    It imports the SDK, or ours, and calls something's ``start`` where it is run, or asks whether it is ``__main__``.
 
     >>> import ast
     >>> is_program(ast.parse("from ekuiper import plugin\\nif __name__ == '__main__':\\n    plugin.start(None)"))
@@ -177,9 +177,11 @@ def is_program(tree: ast.Module) -> bool:
     asks = any(
         isinstance(node, ast.If)
         and any(isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test))
+        and any(map(_starts, ast.walk(tree)))
         for node in tree.body
     )
-    return asks and any(map(_imports_sdk, ast.walk(tree))) and any(map(_starts, ast.walk(tree)))
+    starts = any(isinstance(node, ast.Expr) and _starts(node.value) for node in tree.body)
+    return (asks or starts) and any(map(_imports_sdk, ast.walk(tree)))
 
 
 def _imports_sdk(node: ast.AST) -> bool:
