@@ -6,7 +6,7 @@ mod session;
 mod table;
 
 use std::ffi::OsString;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mimalloc::MiMalloc;
 use pyo3::prelude::*;
@@ -27,13 +27,19 @@ fn keep_stdout() -> bool {
     couatl_cli::keep_stdout()
 }
 
-/// Cancels every scan and write of this process and waits for their threads, at most for so many seconds. Gives how
+/// Cancels every scan and write of this process and waits for their threads, and for who waits for their rows, at most
+/// for so many seconds. Gives how
 /// many have not ended.
 #[pyfunction]
 fn cancel_all(py: Python<'_>, grace: f64) -> PyResult<usize> {
     let grace = Duration::try_from_secs_f64(grace)
         .map_err(|error| pyo3::exceptions::PyValueError::new_err(format!("grace: {error}")))?;
-    Ok(py.detach(|| couatl::cancel_all(grace)))
+    Ok(py.detach(|| {
+        let began = Instant::now();
+        let left = couatl::cancel_all(grace);
+        session::wait_for_calls(grace.saturating_sub(began.elapsed()));
+        left
+    }))
 }
 
 #[pymodule]

@@ -5,9 +5,10 @@
 //! given up the interpreter, and looks for Ctrl-C.
 
 use std::error::Error as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, RecordBatch, StructArray};
 use arrow::datatypes::SchemaRef;
@@ -36,12 +37,48 @@ pub(crate) fn runtime() -> PyResult<&'static Runtime> {
     made.as_ref().map_err(|error| PyRuntimeError::new_err(error.clone()))
 }
 
+/// A call of Python's that waits here. The interpreter must not end meanwhile: it would end the thread from within our code.
+struct Call;
+
+/// How many there are now, and how many have begun.
+static CALLS: Mutex<usize> = Mutex::new(0);
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+
+impl Call {
+    fn begin() -> Self {
+        *CALLS.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        BEGUN.fetch_add(1, Relaxed);
+        Self
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        *CALLS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+    }
+}
+
+/// Waits until no call waits here any more, at most for so long: who has been woken up may call again at once.
+pub(crate) fn wait_for_calls(patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let mut begun = BEGUN.load(Relaxed);
+    while begun > 0 && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
+        let (before, now) = (begun, BEGUN.load(Relaxed));
+        if before == now && *CALLS.lock().unwrap_or_else(PoisonError::into_inner) == 0 {
+            return;
+        }
+        begun = now;
+    }
+}
+
 /// What a future gives, run where queries do. Ctrl-C, and whatever else a signal raises, drops it.
 fn wait<T: Send + 'static>(
     py: Python<'_>,
     future: impl Future<Output = couatl::Result<T>> + Send + 'static,
     left: &CancellationToken,
 ) -> PyResult<T> {
+    let _call = Call::begin();
     let (send, receive) = sync_channel(1);
     let sent = async move { send.send(future.await).map_err(drop) };
     let task = runtime()?.spawn(couatl::waited_for(sent, left.clone()));
@@ -184,6 +221,7 @@ impl Rows {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).take();
         let runtime = runtime()?;
+        let _call = Call::begin();
         py.detach(|| {
             let _guard = runtime.enter();
             drop(rows);

@@ -1344,3 +1344,20 @@ def test_an_aggregate_that_is_merged_is_what_merge_gives(connection):
     assert "unmerged.merge() returned 5; expected None, as it fills self, or a unmerged" in error(
         connection, "SELECT unmerged(v) FROM merged_of"
     )
+
+
+def test_what_is_computed_is_computed_once_and_where_it_stands(connection):
+    """Conditions without NULLs, volatile values under conditions, and conditions about no column."""
+    run(connection, "CREATE TABLE without_nulls AS SELECT value AS v, value % 2 AS k FROM generate_series(1, 10)")
+    aggregate(connection, "sums_of(n int64) RETURNS int64", SERIALIZED.replace("sums", "sums_of"))
+    sql = "SELECT k, sums_of(v) FILTER (WHERE v < 5) FROM without_nulls GROUP BY k ORDER BY k"
+    assert rows(connection, sql) == [(0, 6), (1, 4)]
+    body = "import itertools\ncount = itertools.count()\ndef counted(n):\n    return [next(count) for _ in n]"
+    function(connection, "counted(n int64) RETURNS int64", body)
+    sql = "SELECT c FROM (SELECT counted(v) AS c FROM without_nulls WHERE v > 0) WHERE c > 0"
+    assert sorted(rows(connection, sql)) == [(n,) for n in range(1, 10)]
+    body = "def all_of(t):\n    yield sum(row.v for row in t),"
+    function(connection, "all_of(t TABLE) RETURNS TABLE (n int64)", body)
+    function(connection, "never() RETURNS bool", "def never():\n    return False")
+    assert rows(connection, "SELECT n FROM all_of(without_nulls) WHERE NOT never()") == [(55,)]
+    assert rows(connection, "SELECT n FROM all_of(without_nulls) WHERE never()") == []

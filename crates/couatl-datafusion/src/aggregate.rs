@@ -88,6 +88,13 @@ impl AggregateUDFImpl for PythonAggregate {
         ))))
     }
 
+    /// What it gives of no rows.
+    fn default_value(&self, _data_type: &DataType) -> Result<ScalarValue> {
+        let mut groups = Groups::new(self.callee.clone());
+        groups.count = 1;
+        ScalarValue::try_from_array(&groups.values(1, true)?, 0)
+    }
+
     fn groups_accumulator_supported(&self, _arguments: AccumulatorArgs<'_>) -> bool {
         true
     }
@@ -95,6 +102,11 @@ impl AggregateUDFImpl for PythonAggregate {
     fn create_groups_accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
         Ok(Box::new(self.groups(&arguments)?))
     }
+}
+
+/// A condition that is false where it is unknown.
+fn without_unknown(condition: &BooleanArray) -> BooleanArray {
+    if condition.null_count() > 0 { prep_null_mask_filter(condition) } else { condition.clone() }
 }
 
 /// An aggregation: its groups are where the Python is.
@@ -131,7 +143,7 @@ impl Groups {
     fn process(&mut self, columns: Vec<ArrayRef>, groups: &[usize], taken: Option<&BooleanArray>) -> Result<()> {
         let columns = stored(self.definition(), columns)?;
         let whole = without_nulls(self.definition(), &columns);
-        let taken = match (taken.map(prep_null_mask_filter), whole) {
+        let taken = match (taken.map(without_unknown), whole) {
             (Some(taken), Some(whole)) => Some(and(&taken, &whole)?),
             (taken, whole) => taken.or(whole),
         };

@@ -173,15 +173,7 @@ pub(crate) fn check(plan: &LogicalPlan) -> PlanResult<()> {
 
 /// A plan whose functions are its own, and what says whose calls they are; the plan as it is, where it has none.
 pub(crate) fn bound(plan: LogicalPlan) -> PlanResult<(LogicalPlan, Option<Arc<Run>>)> {
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            found |= expr.exists(|expr| Ok(callee(expr).is_some()))?;
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    if !found {
+    if !calls(&plan)? {
         return Ok((plan, None));
     }
     let run = Arc::new(Run::default());
@@ -190,6 +182,28 @@ pub(crate) fn bound(plan: LogicalPlan) -> PlanResult<(LogicalPlan, Option<Arc<Ru
         Ok(Transformed::yes(computed_later(taken.data)?))
     })?;
     Ok((bound.data, Some(run)))
+}
+
+/// Whether a plan calls functions.
+pub(crate) fn calls(plan: &LogicalPlan) -> PlanResult<bool> {
+    any(plan, &|_| true)
+}
+
+/// Whether it calls some that must be called for every row.
+pub(crate) fn calls_volatile(plan: &LogicalPlan) -> PlanResult<bool> {
+    any(plan, &|callee| callee.defined.definition.volatility == couatl_core::Volatility::Volatile)
+}
+
+fn any(plan: &LogicalPlan, is_one: &dyn Fn(&Callee) -> bool) -> PlanResult<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            found |= expr.exists(|expr| Ok(callee(expr).is_some_and(is_one)))?;
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }
 
 /// VALUES are computed while they are planned: those that call functions are rows of their own instead.

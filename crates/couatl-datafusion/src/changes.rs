@@ -284,6 +284,13 @@ async fn changed(dml: DmlStatement, state: &SessionState, context: Arc<TaskConte
     let (mut rows, mut count) = changed_rows(&dml, table, seen.clone(), state, &context).await?;
     let mut locked = held(table).await;
     if !are_same_rows(&locked, &seen) {
+        // Python may ask for the table itself, which is locked now.
+        if calling::calls(&LogicalPlan::Dml(dml.clone()))? {
+            return Err(into_datafusion(Error::already_exists(format!(
+                "'{}' was written to meanwhile: nothing has been changed; run the statement again",
+                dml.table_name
+            ))));
+        }
         let now = locked.iter().map(|batches| batches.to_vec()).collect();
         (rows, count) = changed_rows(&dml, table, now, state, &context).await?;
     }

@@ -83,6 +83,14 @@ struct WholeSinkExec {
     properties: Arc<PlanProperties>,
 }
 
+impl WholeSinkExec {
+    /// Whether the rows come in an order by themselves.
+    fn is_ordered(&self, order: &LexOrdering) -> Result<bool> {
+        let is_one = self.input.output_partitioning().partition_count() == 1;
+        Ok(is_one && self.input.equivalence_properties().ordering_satisfy(order.clone())?)
+    }
+}
+
 impl DisplayAs for WholeSinkExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.sink.fmt_as(format, f)
@@ -120,8 +128,8 @@ impl ExecutionPlan for WholeSinkExec {
         let rows = stream::select_all(partitions.collect::<Result<Vec<_>>>()?);
         let rows = Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), rows));
         let rows: SendableRecordBatchStream = match &self.order {
-            Some(order) => sorted(rows, order, &context)?,
-            None => rows,
+            Some(order) if !self.is_ordered(order)? => sorted(rows, order, &context)?,
+            _ => rows,
         };
         let (sink, schema) = (Arc::clone(&self.sink), self.schema());
         let count = stream::once(async move {

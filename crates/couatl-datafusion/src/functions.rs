@@ -59,7 +59,8 @@ impl Session {
     pub(crate) async fn create_function(&self, create: &CreateFunction) -> Result<()> {
         self.needs(Role::Developer, "create functions: their Python runs on the server")?;
         let name = &create.definition.name;
-        if let Some(existing) = self.functions().get(name) {
+        let seen = self.functions().get(name);
+        if let Some(existing) = &seen {
             if create.if_not_exists {
                 return Ok(());
             }
@@ -68,7 +69,7 @@ impl Session {
                     "a function named '{name}' exists already; use CREATE OR REPLACE, or drop it first"
                 )));
             }
-            self.owns(&existing)?;
+            self.owns(existing)?;
         }
         let (host, definition) = (self.host(), Arc::new(create.definition.clone()));
         let checked = {
@@ -76,7 +77,7 @@ impl Session {
             tokio::task::spawn_blocking(move || host.function(definition)).await
         };
         let function = checked.map_err(|error| Error::internal(error.to_string()))??;
-        self.register_function(definition, function)
+        self.put(definition, function, Some(seen))
     }
 
     /// Gives a function its name, in the place of one that has it.
@@ -84,12 +85,29 @@ impl Session {
     /// # Errors
     /// `already-exists`, where a function of SQL has the name.
     pub fn register_function(&self, definition: Arc<FunctionDefinition>, function: Function) -> Result<()> {
+        self.put(definition, function, None)
+    }
+
+    /// The same, where what has the name is what was seen.
+    fn put(
+        &self,
+        definition: Arc<FunctionDefinition>,
+        function: Function,
+        seen: Option<Option<Arc<Defined>>>,
+    ) -> Result<()> {
         let owners = self.caller().principals().map(|user| Arc::clone(&user.name)).collect();
         let name = definition.name.clone();
         if self.is_built_in(&name, &definition.returns) {
             return Err(Error::already_exists(format!("'{name}' is a function of SQL; choose another name")));
         }
-        self.functions().0.write().insert(name, Arc::new(Defined { definition, function, owners }));
+        let mut all = self.functions().0.write();
+        if seen.is_some_and(|seen| seen.as_ref().map(Arc::as_ptr) != all.get(&name).map(Arc::as_ptr)) {
+            return Err(Error::already_exists(format!("function '{name}' was made, replaced or dropped meanwhile")));
+        }
+        let old = all.insert(name, Arc::new(Defined { definition, function, owners }));
+        // Its Python may have code of its own, which is not run under the lock.
+        drop(all);
+        drop(old);
         Ok(())
     }
 
@@ -99,7 +117,8 @@ impl Session {
             return if if_exists { Ok(()) } else { Err(no_function(name)) };
         };
         self.owns(&existing)?;
-        self.functions().0.write().remove(name);
+        let old = self.functions().0.write().remove(name);
+        drop(old);
         Ok(())
     }
 

@@ -113,11 +113,13 @@ impl QueryPlanner for Planner {
         let (logical_plan, run) = calling::bound(logical_plan)?;
         let is_metadata = run.is_none() && is_metadata(&logical_plan)?;
         let streaming = reads_streams(&logical_plan)?;
+        let is_volatile = calling::calls_volatile(&logical_plan)?;
         let adjusted = match streaming {
             true => Some(streaming_state(state)),
             false => writes_stream(&logical_plan).then(|| in_order(state)),
         };
-        let state = adjusted.as_ref().unwrap_or(state);
+        let once = is_volatile.then(|| called_once(adjusted.as_ref().unwrap_or(state)));
+        let state = once.as_ref().or(adjusted.as_ref()).unwrap_or(state);
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![
             Arc::new(changes::ChangePlanner),
             Arc::new(TableCallPlanner),
@@ -275,6 +277,13 @@ fn in_order(state: &SessionState) -> SessionState {
     let mut config = state.config().clone();
     config.options_mut().optimizer.enable_round_robin_repartition = false;
     SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build()
+}
+
+/// Conditions stay where they are: below what they are about, DataFusion would compute a volatile value once more.
+fn called_once(state: &SessionState) -> SessionState {
+    let rules = state.physical_optimizers().iter().filter(|rule| !rule.name().starts_with("FilterPushdown"));
+    let rules = rules.cloned().collect();
+    SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build()
 }
 
 fn time_boxed(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {

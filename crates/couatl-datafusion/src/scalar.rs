@@ -78,8 +78,8 @@ impl ScalarUDFImpl for PythonScalar {
 /// they must be where the rows are: exactly.
 pub(crate) fn signature(definition: &FunctionDefinition) -> Signature {
     let volatility = match definition.volatility {
-        couatl_core::Volatility::Immutable => Volatility::Immutable,
-        couatl_core::Volatility::Stable => Volatility::Stable,
+        // What is immutable, DataFusion computes while it plans, too.
+        couatl_core::Volatility::Immutable | couatl_core::Volatility::Stable => Volatility::Stable,
         couatl_core::Volatility::Volatile => Volatility::Volatile,
     };
     Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], volatility)

@@ -35,6 +35,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr};
 use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::{EmissionType, SchedulingType};
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
@@ -301,6 +302,8 @@ pub(crate) struct TableCall {
     defined: Arc<Defined>,
     values: Vec<Expr>,
     input: Option<Arc<LogicalPlan>>,
+    /// Those about no column, which the optimizer moves below a node whatever it is.
+    conditions: Vec<Expr>,
     schema: DFSchemaRef,
 }
 
@@ -308,7 +311,7 @@ impl TableCall {
     fn new(defined: Arc<Defined>, values: Vec<Expr>, input: Option<LogicalPlan>) -> Result<Self> {
         let name = TableReference::bare(defined.definition.name.as_str());
         let schema = Arc::new(DFSchema::try_from_qualified_schema(name, &columns(&defined.definition))?);
-        Ok(Self { defined, values, input: input.map(Arc::new), schema })
+        Ok(Self { defined, values, input: input.map(Arc::new), conditions: Vec::new(), schema })
     }
 
     /// Whether it makes rows by itself, which may come slowly.
@@ -326,7 +329,10 @@ fn columns(definition: &FunctionDefinition) -> SchemaRef {
 
 impl PartialEq for TableCall {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.defined, &other.defined) && self.values == other.values && self.input == other.input
+        Arc::ptr_eq(&self.defined, &other.defined)
+            && self.values == other.values
+            && self.conditions == other.conditions
+            && self.input == other.input
     }
 }
 
@@ -358,7 +364,7 @@ impl UserDefinedLogicalNodeCore for TableCall {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        self.values.clone()
+        self.values.iter().chain(&self.conditions).cloned().collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -366,8 +372,19 @@ impl UserDefinedLogicalNodeCore for TableCall {
         write!(f, "TableFunction: {}({})", self.defined.definition.name, values.join(", "))
     }
 
-    fn with_exprs_and_inputs(&self, values: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
-        Ok(Self { values, input: inputs.pop().map(Arc::new), ..self.clone() })
+    fn with_exprs_and_inputs(&self, mut values: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
+        let mut conditions = values.split_off(self.values.len());
+        let input = match (inputs.pop(), &self.input) {
+            // It is about what the function gives, and not about what that reads.
+            (Some(LogicalPlan::Filter(filter)), Some(before))
+                if filter.predicate.column_refs().is_empty() && filter.input == *before =>
+            {
+                conditions.push(filter.predicate);
+                Some(filter.input)
+            }
+            (input, _) => input.map(Arc::new),
+        };
+        Ok(Self { values, conditions, input, ..self.clone() })
     }
 }
 
@@ -414,7 +431,13 @@ impl ExtensionPlanner for TableCallPlanner {
             return Ok(Some(Arc::new(scan)));
         };
         let function = Arc::clone(function);
-        Ok(Some(Arc::new(TableFunctionExec::new(call.defined.clone(), function, values, Arc::clone(input)))))
+        let mut plan: Arc<dyn ExecutionPlan> =
+            Arc::new(TableFunctionExec::new(call.defined.clone(), function, values, Arc::clone(input)));
+        for condition in &call.conditions {
+            let condition = planner.create_physical_expr(condition, &call.schema, state, context)?;
+            plan = Arc::new(FilterExec::try_new(condition, plan)?);
+        }
+        Ok(Some(plan))
     }
 }
 

@@ -83,9 +83,12 @@ impl ValueFunction for PythonFunction {
                     }
                     Err(error) => Err(error),
                 };
-                // Whoever calls first is told.
-                if let (Ok((_, reply)), _) = waiting(py, &metrics, || inbox.lock().recv()) {
-                    let _ = reply.send(failed.map(|()| nothing()));
+                // Whoever calls is told: the first as it is, the others what it says.
+                let said = failed.as_ref().err().map(|error| (error.kind(), error.to_string()));
+                let mut failed = Some(failed);
+                while let (Ok((_, reply)), _) = waiting(py, &metrics, || inbox.lock().recv()) {
+                    let again = || said.clone().map_or(Ok(()), |(kind, said)| Err(Error::new(kind, said)));
+                    let _ = reply.send(failed.take().unwrap_or_else(again).map(|()| nothing()));
                 }
                 Ok(())
             }
@@ -126,13 +129,13 @@ impl Calls for PythonCalls {
         let answer = self.send(call);
         let mut is_gone = self.is_gone.clone();
         // What runs may not hear of a cancel for long; who waits does.
-        block_on(async {
+        block_on(tokio::task::unconstrained(async {
             tokio::select! {
                 biased;
                 answer = answer => answer.unwrap_or_else(|_| Err(cancelled(&self.subject))),
                 _ = is_gone.wait_for(|gone| *gone) => Err(cancelled(&self.subject)),
             }
-        })
+        }))
     }
 
     fn forget(&self, aggregation: u64) {
