@@ -9,6 +9,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from couatl import _models, _options, _registry
@@ -40,7 +41,9 @@ def load(name: str, role: _models.Role) -> type | None:
 def names_plugin(path: str) -> bool:
     """Whether it is a part of an eKuiper plugin, by the file or the folder that this is packaged in."""
     location = path.rpartition(":")[0]
-    return location.endswith((".json", ".zip")) or "/" in location
+    # A module may be called json, too.
+    is_description = location.endswith(".json") and Path(location).is_file()
+    return is_description or location.endswith(".zip") or "/" in location
 
 
 def of_plugin(path: str, role: _models.Role) -> type:
