@@ -92,6 +92,11 @@ impl User {
         Err(self.denied(format!("{what}, which takes the role {role}")))
     }
 
+    /// Whether they may see the code of what these have created.
+    pub(crate) fn sees_code_of(&self, creators: &[Arc<str>]) -> bool {
+        self.role == Role::Admin || creators.contains(&self.name)
+    }
+
     fn denied(&self, what: impl fmt::Display) -> Error {
         let Self { name, role } = self;
         Error::new(ErrorKind::PermissionDenied, format!("user '{name}' ({role}) may not {what}"))

@@ -90,9 +90,7 @@ impl AggregateUDFImpl for PythonAggregate {
 
     /// What it gives of no rows.
     fn default_value(&self, _data_type: &DataType) -> Result<ScalarValue> {
-        let mut groups = Groups::new(self.callee.clone());
-        groups.count = 1;
-        ScalarValue::try_from_array(&groups.values(1, true)?, 0)
+        OneGroup(Groups::new(self.callee.clone())).evaluate()
     }
 
     fn groups_accumulator_supported(&self, _arguments: AccumulatorArgs<'_>) -> bool {
@@ -130,13 +128,11 @@ impl Groups {
     }
 
     fn call(&mut self, call: Call) -> Result<ArrayRef> {
-        if self.opened.is_none() {
-            self.opened = Some(self.callee.open()?);
-        }
-        match &self.opened {
-            Some(opened) => opened.call(call),
-            None => Err(into_datafusion(Error::internal("an aggregate that is not open"))),
-        }
+        let opened = match &self.opened {
+            Some(opened) => opened,
+            None => self.opened.insert(self.callee.open()?),
+        };
+        opened.call(call)
     }
 
     /// Rows for their groups, of those that a condition takes.
@@ -160,6 +156,12 @@ impl Groups {
         }
         let (aggregation, count) = (self.number, self.count);
         self.call(Call::Process { aggregation, arguments: columns, groups, count }).map(drop)
+    }
+
+    /// The states of parts of their groups.
+    fn merge(&mut self, states: &[ArrayRef], groups: Vec<usize>) -> Result<()> {
+        let (aggregation, count) = (self.number, self.count);
+        self.call(Call::Merge { aggregation, states: Arc::clone(&states[0]), groups, count }).map(drop)
     }
 
     fn values(&mut self, first: usize, keeps: bool) -> Result<ArrayRef> {
@@ -214,8 +216,7 @@ impl GroupsAccumulator for Groups {
 
     fn merge_batch(&mut self, states: &[ArrayRef], groups: &[usize], count: usize) -> Result<()> {
         self.count = count;
-        let (aggregation, groups) = (self.number, groups.to_vec());
-        self.call(Call::Merge { aggregation, states: Arc::clone(&states[0]), groups, count }).map(drop)
+        self.merge(states, groups.to_vec())
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], taken: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
@@ -235,16 +236,22 @@ impl GroupsAccumulator for Groups {
 #[derive(Debug)]
 struct OneGroup(Groups);
 
+impl OneGroup {
+    /// The aggregation, whose group is there.
+    fn one(&mut self) -> &mut Groups {
+        self.0.count = 1;
+        &mut self.0
+    }
+}
+
 impl Accumulator for OneGroup {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.0.count = 1;
         let rows = values.first().map_or(0, Array::len);
-        self.0.process(values.to_vec(), &vec![0; rows], None)
+        self.one().process(values.to_vec(), &vec![0; rows], None)
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.0.count = 1;
-        ScalarValue::try_from_array(&self.0.values(1, true)?, 0)
+        ScalarValue::try_from_array(&self.one().values(1, true)?, 0)
     }
 
     fn size(&self) -> usize {
@@ -252,13 +259,10 @@ impl Accumulator for OneGroup {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        self.0.count = 1;
-        Ok(vec![ScalarValue::try_from_array(&self.0.states(1)?, 0)?])
+        Ok(vec![ScalarValue::try_from_array(&self.one().states(1)?, 0)?])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.0.count = 1;
-        let (aggregation, groups) = (self.0.number, vec![0; states[0].len()]);
-        self.0.call(Call::Merge { aggregation, states: Arc::clone(&states[0]), groups, count: 1 }).map(drop)
+        self.one().merge(states, vec![0; states[0].len()])
     }
 }

@@ -77,6 +77,11 @@ impl Caller {
         self.user.iter().chain(self.origin.iter().flat_map(|origin| &origin.creators))
     }
 
+    /// Their names: what is created is theirs.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Arc<str>> {
+        self.principals().map(|user| Arc::clone(&user.name))
+    }
+
     /// How many queries theirs run inside of.
     pub fn depth(&self) -> u32 {
         self.origin.as_ref().map_or(0, |origin| origin.depth)
@@ -86,7 +91,7 @@ impl Caller {
     pub fn is_same(&self, other: &Self) -> bool {
         let who = |caller: &Self| {
             let query = caller.origin.as_ref().map(|origin| origin.query_id.clone());
-            (query, caller.principals().map(|user| Arc::clone(&user.name)).collect::<Vec<_>>())
+            (query, caller.names().collect::<Vec<_>>())
         };
         self.name() == other.name() && who(self) == who(other)
     }

@@ -30,6 +30,7 @@ use crate::aggregate::PythonAggregate;
 use crate::into_datafusion;
 use crate::query::Query;
 use crate::scalar::PythonScalar;
+use crate::statistics::Access;
 
 /// A function of a session.
 pub(crate) struct Defined {
@@ -100,7 +101,7 @@ impl Callee {
     }
 
     fn told(&self, query: &Arc<Query>, error: Error) -> DataFusionError {
-        query.failed(self.name(), crate::statistics::Access::Call, error.kind());
+        query.failed(self.name(), Access::Call, error.kind());
         Query::told(Some(query), error, &self.defined.owners)
     }
 
@@ -208,13 +209,9 @@ fn any(plan: &LogicalPlan, is_one: &dyn Fn(&Callee) -> bool) -> PlanResult<bool>
 
 /// VALUES are computed while they are planned: those that call functions are rows of their own instead.
 fn computed_later(node: LogicalPlan) -> PlanResult<LogicalPlan> {
-    let calls = |expr: &Expr| expr.exists(|expr| Ok(callee(expr).is_some()));
+    let calls = matches!(node, LogicalPlan::Values(_)) && calls(&node)?;
     let LogicalPlan::Values(values) = node else { return Ok(node) };
-    let mut found = false;
-    for expr in values.values.iter().flatten() {
-        found |= calls(expr)?;
-    }
-    if !found {
+    if !calls {
         return Ok(LogicalPlan::Values(values));
     }
     let one = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema: Arc::new(DFSchema::empty()) });

@@ -18,12 +18,11 @@ use datafusion::logical_expr::dml::InsertOp;
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr};
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::streaming::StreamingTableExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
-
 use futures::stream;
-use parking_lot::Mutex;
 
+use crate::once::Once;
 use crate::sink::StreamSink;
 use crate::table::StreamTable;
 
@@ -147,30 +146,6 @@ fn sorted(
     context: &Arc<TaskContext>,
 ) -> Result<SendableRecordBatchStream> {
     let schema = rows.schema();
-    let rows = Arc::new(Once { schema: Arc::clone(&schema), rows: Mutex::new(Some(rows)) });
-    let rows = StreamingTableExec::try_new(schema, vec![rows], None, [], false, None)?;
+    let rows = StreamingTableExec::try_new(schema, vec![Arc::new(Once::new(rows))], None, [], false, None)?;
     SortExec::new(order.clone(), Arc::new(rows)).execute(0, Arc::clone(context))
-}
-
-/// Rows that are read once.
-struct Once {
-    schema: SchemaRef,
-    rows: Mutex<Option<SendableRecordBatchStream>>,
-}
-
-impl fmt::Debug for Once {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Once")
-    }
-}
-
-impl PartitionStream for Once {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let none = || Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream::empty())) as _;
-        self.rows.lock().take().unwrap_or_else(none)
-    }
 }

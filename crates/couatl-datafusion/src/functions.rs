@@ -14,6 +14,7 @@ use crate::aggregate::PythonAggregate;
 use crate::calling::{Callee, Defined};
 use crate::scalar::PythonScalar;
 use crate::session::Session;
+use crate::table::HIDDEN_BODY;
 
 /// Functions by name.
 #[derive(Debug, Default)]
@@ -71,12 +72,9 @@ impl Session {
             }
             self.owns(existing)?;
         }
-        let (host, definition) = (self.host(), Arc::new(create.definition.clone()));
-        let checked = {
-            let definition = Arc::clone(&definition);
-            tokio::task::spawn_blocking(move || host.function(definition)).await
-        };
-        let function = checked.map_err(|error| Error::internal(error.to_string()))??;
+        let definition = Arc::new(create.definition.clone());
+        let asked = Arc::clone(&definition);
+        let function = self.on_host(move |host| host.function(asked)).await?;
         self.put(definition, function, Some(seen))
     }
 
@@ -95,7 +93,7 @@ impl Session {
         function: Function,
         seen: Option<Option<Arc<Defined>>>,
     ) -> Result<()> {
-        let owners = self.caller().principals().map(|user| Arc::clone(&user.name)).collect();
+        let owners = self.caller().names().collect();
         let name = definition.name.clone();
         if self.is_built_in(&name, &definition.returns) {
             return Err(Error::already_exists(format!("'{name}' is a function of SQL; choose another name")));
@@ -126,9 +124,8 @@ impl Session {
     pub(crate) fn function_statement(&self, name: &str) -> Result<String> {
         let function = self.functions().get(name).ok_or_else(|| no_function(name))?;
         let mut definition = FunctionDefinition::clone(&function.definition);
-        let is_disclosed = |user: &crate::User| user.role == Role::Admin || function.owners.contains(&user.name);
-        if !self.caller().principals().all(is_disclosed) {
-            definition.body.text = Arc::from("\n# hidden: its creator and admins see it\n");
+        if !self.caller().principals().all(|user| user.sees_code_of(&function.owners)) {
+            definition.body.text = Arc::from(HIDDEN_BODY);
         }
         Ok(create_function_statement(&definition))
     }

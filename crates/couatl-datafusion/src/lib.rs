@@ -35,6 +35,7 @@ mod join;
 mod limits;
 mod lineage;
 mod memory;
+mod once;
 mod operators;
 mod options;
 mod order;

@@ -9,11 +9,10 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use couatl_core::{Error, Result};
 use couatl_sql::{Statement, StatementKind};
 use datafusion::catalog::TableProvider;
@@ -23,17 +22,15 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ParamValues, ScalarValue};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{DmlStatement, EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, Values, WriteOp};
-use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::StreamExt;
-use parking_lot::Mutex;
 
+use crate::once::Once;
 use crate::store::{exactly, storable, store};
 use crate::table::StreamTable;
 use crate::{from_datafusion, uuid_text};
@@ -319,28 +316,5 @@ pub(crate) fn table(rows: SendableRecordBatchStream) -> DataFusionResult<Arc<dyn
     let renamed = schema.clone();
     let rows = rows.map(move |batch| Ok(RecordBatch::try_new(renamed.clone(), batch?.columns().to_vec())?));
     let rows: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema.clone(), rows));
-    let once = Arc::new(Once { schema: schema.clone(), rows: Mutex::new(Some(rows)) });
-    Ok(Arc::new(StreamingTable::try_new(schema, vec![once])?))
-}
-
-struct Once {
-    schema: SchemaRef,
-    rows: Mutex<Option<SendableRecordBatchStream>>,
-}
-
-impl fmt::Debug for Once {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Once")
-    }
-}
-
-impl PartitionStream for Once {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let rows = self.rows.lock().take();
-        rows.unwrap_or_else(|| Box::pin(EmptyRecordBatchStream::new(self.schema.clone())))
-    }
+    Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(Once::new(rows))])?))
 }

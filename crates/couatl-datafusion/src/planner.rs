@@ -113,7 +113,7 @@ impl QueryPlanner for Planner {
         let (logical_plan, run) = calling::bound(logical_plan)?;
         let is_metadata = run.is_none() && is_metadata(&logical_plan)?;
         let streaming = reads_streams(&logical_plan)?;
-        let is_volatile = calling::calls_volatile(&logical_plan)?;
+        let is_volatile = run.is_some() && calling::calls_volatile(&logical_plan)?;
         let adjusted = match streaming {
             true => Some(streaming_state(state)),
             false => writes_stream(&logical_plan).then(|| in_order(state)),

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema};
 use couatl_core::{Error, ErrorKind, Result, type_spelling};
 use datafusion::common::metadata::ScalarAndMetadata;
@@ -12,6 +12,7 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, ParamValues, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Execute, Expr, LogicalPlan, Prepare, Statement as PlanStatement};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -201,6 +202,13 @@ async fn declared(state: &SessionState, tokens: Vec<TokenWithSpan>) -> Result<(S
     }
 }
 
+/// What an expression without columns gives, as an array of one.
+pub(crate) fn value_of(expr: &dyn PhysicalExpr) -> datafusion::error::Result<ArrayRef> {
+    let row = RecordBatchOptions::new().with_row_count(Some(1));
+    let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &row)?;
+    expr.evaluate(&row)?.into_array(1)
+}
+
 /// The value of an expression without columns.
 fn constant(state: &SessionState, expr: Expr) -> Result<ScalarValue> {
     if let Expr::Literal(value, _) = expr {
@@ -211,9 +219,7 @@ fn constant(state: &SessionState, expr: Expr) -> Result<ScalarValue> {
     }
     let evaluated = || {
         let expr = state.create_physical_expr(expr, &DFSchema::empty())?;
-        let row = RecordBatchOptions::new().with_row_count(Some(1));
-        let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &row)?;
-        ScalarValue::try_from_array(&expr.evaluate(&row)?.into_array(1)?, 0)
+        ScalarValue::try_from_array(&value_of(&*expr)?, 0)
     };
     evaluated().map_err(from_datafusion)
 }

@@ -224,7 +224,7 @@ impl Query {
 
     /// An error as its caller may see it, of the code of a stream that these have created: a traceback shows its lines.
     fn disclosed(&self, error: Error, creators: &[Arc<str>]) -> Error {
-        if self.caller.principals().all(|user| user.role == Role::Admin || creators.contains(&user.name)) {
+        if self.caller.principals().all(|user| user.sees_code_of(creators)) {
             return error;
         }
         let Some(disclosed) = error.without_tracebacks() else { return error };

@@ -55,9 +55,9 @@ impl ScalarUDFImpl for PythonScalar {
     fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         check_arguments(self.definition(), arguments.arg_fields)?;
         let is_nullable = self.definition().is_strict && arguments.arg_fields.iter().any(|field| field.is_nullable());
-        Ok(Arc::new(
-            returned(self.definition()).with_nullable(returned(self.definition()).is_nullable() || is_nullable),
-        ))
+        let field = returned(self.definition());
+        let is_nullable = is_nullable || field.is_nullable();
+        Ok(Arc::new(field.with_nullable(is_nullable)))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use couatl_core::{Finish, Metrics, Mode, Partition, ScanRequest, Source};
+use couatl_core::{Finish, Input, Metrics, Mode, Partition, ScanRequest, Source};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
@@ -155,41 +155,50 @@ impl ExecutionPlan for StreamScanExec {
     }
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let query = Query::of(&context);
-        let opening = query.as_ref().map_or_else(Opening::default, |query| {
-            query.open(self.source.name(), Access::Read, &self.metrics, &self.owners)
-        });
-        let request = ScanRequest {
-            projection: self.projection.clone(),
-            fetch: self.fetch,
-            context: opening.context,
-            metrics: self.metrics.clone(),
-            finish: opening.finish.unwrap_or_else(Finish::ignore),
-            input: None,
-        };
-        let batches = rows_of(self.source.clone(), request);
-        let (owners, asking) = (self.owners.clone(), query.clone());
-        let batches = batches.map_err(move |error| Query::told(asking.as_ref(), error, &owners));
-        let name = self.source.name().to_owned();
-        let batches = batches.inspect_err(move |error| {
-            if let Some(query) = &query {
-                query.failed(&name, Access::Read, crate::error::kind(error));
-            }
-        });
+        let (source, owners, metrics) = (self.source.clone(), self.owners.clone(), self.metrics.clone());
+        let opened = Opened { source, access: Access::Read, owners, metrics };
+        let batches = opened.rows(&context, self.projection.clone(), self.fetch, None);
         // Rows past the limit are nobody's, in order or not.
         let batches = self.order.clone().checked(self.source.name().to_owned(), limited(batches, self.fetch));
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))))
     }
 }
 
-/// What all partitions of a scan give, as it comes.
-pub(crate) fn rows_of(
-    source: Arc<dyn Source>,
-    request: ScanRequest,
-) -> impl futures::Stream<Item = couatl_core::Result<RecordBatch>> + Send {
-    stream::once(async move { source.open(request).await })
-        .map_ok(|partitions| stream::select_all(partitions.into_iter().map(|partition| Box::pin(rows(partition)))))
-        .try_flatten()
+/// A source that a query opens: the query is over when it is, and hears of its errors.
+pub(crate) struct Opened {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) access: Access,
+    /// Who created it.
+    pub(crate) owners: Arc<[Arc<str>]>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Opened {
+    /// What all its partitions give, as it comes.
+    pub(crate) fn rows(
+        self,
+        context: &TaskContext,
+        projection: Vec<usize>,
+        fetch: Option<usize>,
+        input: Option<Input>,
+    ) -> impl futures::Stream<Item = Result<RecordBatch>> + Send + 'static {
+        let Self { source, access, owners, metrics } = self;
+        let query = Query::of(context);
+        let name = source.name().to_owned();
+        let open = |query: &Arc<Query>| query.open(&name, access, &metrics, &owners);
+        let Opening { context, finish } = query.as_ref().map_or_else(Opening::default, open);
+        let finish = finish.unwrap_or_else(Finish::ignore);
+        let request = ScanRequest { projection, fetch, context, metrics, finish, input };
+        stream::once(async move { source.open(request).await })
+            .map_ok(|partitions| stream::select_all(partitions.into_iter().map(|partition| Box::pin(rows(partition)))))
+            .try_flatten()
+            .map_err(move |error| {
+                if let Some(query) = &query {
+                    query.failed(&name, access, error.kind());
+                }
+                Query::told(query.as_ref(), error, &owners)
+            })
+    }
 }
 
 /// What a partition gives, its cleanup before its end.

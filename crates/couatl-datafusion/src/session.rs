@@ -170,8 +170,14 @@ impl Session {
         &self.inner.context
     }
 
-    pub(crate) fn host(&self) -> Arc<dyn Host> {
-        Arc::clone(&self.inner.host)
+    /// What the host says, which may wait for its interpreter.
+    pub(crate) async fn on_host<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn Host) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let host = Arc::clone(&self.inner.host);
+        let asked = tokio::task::spawn_blocking(move || ask(&*host)).await;
+        asked.map_err(|error| Error::internal(error.to_string()))?
     }
 
     pub(crate) fn grants(&self) -> &Grants {
@@ -361,11 +367,7 @@ impl Session {
             }
             StatementKind::ShowCreateFunction(name) => show::statement(&self.function_statement(name)?)?,
             StatementKind::ShowStreams => show::streams(&self.streams().await)?,
-            StatementKind::ShowConnectors => {
-                let host = self.host();
-                let found = tokio::task::spawn_blocking(move || host.connectors()).await;
-                show::connectors(&found.map_err(|error| Error::internal(error.to_string()))??)?
-            }
+            StatementKind::ShowConnectors => show::connectors(&self.on_host(|host| host.connectors()).await?)?,
             StatementKind::Grant { privileges, name, user, granted } => {
                 self.needs(Role::Admin, "grant or revoke")?;
                 let (table, schema) = self.place(name)?;

@@ -42,9 +42,8 @@ impl Session {
                 check_secret_references(text)?;
             }
         }
-        let host = self.host();
         let context = OpenContext::new(Arc::clone(&self.queries().secrets), None);
-        let checked = tokio::task::spawn_blocking(move || {
+        let checked = self.on_host(move |host| {
             if definition.schema.fields().is_empty() {
                 definition.schema = match host.columns(&definition, &context)? {
                     Columns::Text(text) => Arc::new(parse_columns(&text).map_err(|error| {
@@ -59,8 +58,8 @@ impl Session {
             }
             host.stream(Arc::new(definition))
         });
-        let stream = checked.await.map_err(|error| Error::internal(error.to_string()))??;
-        let owners = self.caller().principals().map(|user| Arc::clone(&user.name)).collect();
+        let stream = checked.await?;
+        let owners = self.caller().names().collect();
         let table: Arc<dyn TableProvider> = Arc::new(StreamTable::owned(stream, owners));
         catalog::put(&schema, &name.table, table, existing.is_some()).map_err(from_datafusion)?;
         Ok(())

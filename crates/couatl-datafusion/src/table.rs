@@ -13,7 +13,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::physical_plan::ExecutionPlan;
 
-use crate::access::{Role, User};
+use crate::access::User;
 use crate::into_datafusion;
 use crate::scan::StreamScanExec;
 use crate::sink::StreamSink;
@@ -46,7 +46,7 @@ impl StreamTable {
 
     /// Whether a user may see all of its statement.
     pub(crate) fn is_disclosed_to(&self, user: &User) -> bool {
-        user.role == Role::Admin || self.owners.contains(&user.name)
+        user.sees_code_of(&self.owners)
     }
 
     /// The statement as others than its creator may see it: without what may hold secrets.
@@ -78,10 +78,13 @@ impl StreamTable {
     }
 }
 
+/// What stands in the place of a body that is not shown.
+pub(crate) const HIDDEN_BODY: &str = "\n# hidden: its creator and admins see it\n";
+
 /// The statement of a definition without what may hold secrets.
 fn disclosed(definition: &StreamDefinition) -> String {
     let mut definition = StreamDefinition::clone(definition);
-    definition.body.text = Arc::from("\n# hidden: its creator and admins see it\n");
+    definition.body.text = Arc::from(HIDDEN_BODY);
     if let Some(init) = &mut definition.functions.init {
         init.parameters = init.parameters.as_ref().map(|_| "hidden".to_owned());
     }

@@ -14,12 +14,12 @@ use std::hash::{Hash, Hasher};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use couatl_core::{
-    Error, Finish, Function, FunctionDefinition, Input, InputEvent, Metrics, Mode, Parameter, Returns, ScanRequest,
-    Source, TableFunction, type_spelling,
+    Error, Function, FunctionDefinition, Input, InputEvent, Metrics, Mode, Parameter, Returns, TableFunction,
+    type_spelling,
 };
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -53,8 +53,8 @@ use parking_lot::Mutex;
 use crate::calling::Defined;
 use crate::catalog::Home;
 use crate::memory::has_subquery;
-use crate::query::{Opening, Query};
-use crate::scan::{StreamScanExec, rows_of};
+use crate::prepared::value_of;
+use crate::scan::{Opened, StreamScanExec};
 use crate::statistics::Access;
 use crate::store::{can_store, store};
 use crate::{from_datafusion, into_datafusion};
@@ -83,17 +83,17 @@ impl VisitorMut for Tables<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         let Some((function, arguments)) = called(self.home, factor) else { return ControlFlow::Continue(()) };
-        let Some((place, (table, _))) = place_of_rows(&function.definition).zip(function.definition.input()) else {
-            return ControlFlow::Continue(());
-        };
-        let mut positions = 0..;
+        let mut by_place = function.definition.parameters.iter();
         for argument in arguments {
-            let (is_rows, value) = match argument {
-                FunctionArg::Unnamed(value) => (positions.next() == Some(place), value),
-                FunctionArg::Named { name, arg, .. } => (folded(name) == table, arg),
+            let (parameter, value) = match argument {
+                FunctionArg::Unnamed(value) => (by_place.next(), value),
+                FunctionArg::Named { name, arg, .. } => {
+                    let name = folded(name);
+                    (function.definition.parameters.iter().find(|parameter| parameter.name() == name), arg)
+                }
                 FunctionArg::ExprNamed { .. } => continue,
             };
-            if is_rows && let FunctionArgExpr::Expr(expr) = value {
+            if let (Some(Parameter::Rows { .. }), FunctionArgExpr::Expr(expr)) = (parameter, value) {
                 query_of(self.home, expr);
             }
         }
@@ -104,9 +104,7 @@ impl VisitorMut for Tables<'_> {
 /// The function that a relation calls, and with what.
 fn called<'f>(home: &Home, factor: &'f mut TableFactor) -> Option<(Arc<Defined>, &'f mut Vec<FunctionArg>)> {
     let TableFactor::Table { name, args: Some(arguments), .. } = factor else { return None };
-    let [ObjectNamePart::Identifier(name)] = &name.0[..] else { return None };
-    let function =
-        home.functions.get(&folded(name)).filter(|function| matches!(function.function, Function::Table(_)))?;
+    let function = function_of(home, name).filter(|function| gives_rows(function))?;
     Some((function, &mut arguments.args))
 }
 
@@ -114,14 +112,14 @@ fn folded(name: &ast::Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_ascii_lowercase() }
 }
 
-fn is_table_function(home: &Home, name: &ast::ObjectName) -> bool {
-    let [ObjectNamePart::Identifier(name)] = &name.0[..] else { return false };
-    home.functions.get(&folded(name)).is_some_and(|function| matches!(function.function, Function::Table(_)))
+/// The function of a name, if it is one in Python.
+fn function_of(home: &Home, name: &ast::ObjectName) -> Option<Arc<Defined>> {
+    let [ObjectNamePart::Identifier(name)] = &name.0[..] else { return None };
+    home.functions.get(&folded(name))
 }
 
-/// Which of the parameters is a table.
-fn place_of_rows(definition: &FunctionDefinition) -> Option<usize> {
-    definition.parameters.iter().position(|parameter| matches!(parameter, Parameter::Rows { .. }))
+fn gives_rows(function: &Defined) -> bool {
+    matches!(function.function, Function::Table(_))
 }
 
 /// `name`, `TABLE(name)` and a call of another function, as a query of all its rows.
@@ -147,7 +145,9 @@ fn query_of(home: &Home, expr: &mut ast::Expr) {
             }
             return;
         }
-        ast::Expr::Function(function) if is_table_function(home, &function.name) => expr.to_string(),
+        ast::Expr::Function(call) if function_of(home, &call.name).is_some_and(|function| gives_rows(&function)) => {
+            expr.to_string()
+        }
         _ => return,
     };
     let query = format!("SELECT * FROM {table}");
@@ -171,7 +171,7 @@ impl RelationPlanner for TableFunctions {
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
         let Some((defined, arguments)) = called(&self.0, &mut relation) else {
-            gives_rows(&self.0, &relation)?;
+            no_value(&self.0, &relation)?;
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         let arguments = std::mem::take(arguments);
@@ -226,11 +226,10 @@ fn keep_order(query: &mut ast::Query) {
 }
 
 /// Refuses a function that gives values in the place of a relation.
-fn gives_rows(home: &Home, relation: &TableFactor) -> Result<()> {
+fn no_value(home: &Home, relation: &TableFactor) -> Result<()> {
     let TableFactor::Table { name, args: Some(_), .. } = relation else { return Ok(()) };
-    let [ObjectNamePart::Identifier(name)] = &name.0[..] else { return Ok(()) };
-    match home.functions.get(&folded(name)) {
-        Some(function) if matches!(function.function, Function::Value(_)) => {
+    match function_of(home, name) {
+        Some(function) if !gives_rows(&function) => {
             Err(invalid(&function.definition, &format!("it gives a value, as in SELECT {name}(…), and no rows")))
         }
         _ => Ok(()),
@@ -450,10 +449,7 @@ fn constant(
 ) -> Result<ArrayRef> {
     let schema = DFSchema::empty();
     let _ = expr.get_type(&schema)?;
-    let expr = planner.create_physical_expr(expr, &schema, state, context)?;
-    let options = RecordBatchOptions::new().with_row_count(Some(1));
-    let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?;
-    expr.evaluate(&row)?.into_array(1)
+    value_of(&*planner.create_physical_expr(expr, &schema, state, context)?)
 }
 
 /// Hands the rows of its input to a function, and gives those that it yields.
@@ -538,30 +534,13 @@ impl ExecutionPlan for TableFunctionExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let name = self.defined.definition.name.clone();
-        let owners = self.defined.owners.clone();
-        let query = Query::of(&context);
-        let opening = query
-            .as_ref()
-            .map_or_else(Opening::default, |query| query.open(&name, Access::Call, &self.metrics, &owners));
-        let input = self.input.execute(partition, context)?;
+        let input = self.input.execute(partition, Arc::clone(&context))?;
         let (sender, events) = mpsc::channel(0);
-        let source: Arc<dyn Source> = self.function.source(self.values.clone());
-        let request = ScanRequest {
-            projection: (0..source.schema().fields().len()).collect(),
-            fetch: None,
-            context: opening.context,
-            metrics: self.metrics.clone(),
-            finish: opening.finish.unwrap_or_else(Finish::ignore),
-            input: Some(Input { schema: input.schema(), events }),
-        };
-        let asking = query.clone();
-        let rows = rows_of(source, request).map_err(move |error| {
-            if let Some(query) = &asking {
-                query.failed(&name, Access::Call, error.kind());
-            }
-            Query::told(asking.as_ref(), error, &owners)
-        });
+        let (access, owners, metrics) = (Access::Call, self.defined.owners.clone(), self.metrics.clone());
+        let source = self.function.source(self.values.clone());
+        let all = (0..source.schema().fields().len()).collect();
+        let input_rows = Input { schema: input.schema(), events };
+        let rows = Opened { source, access, owners, metrics }.rows(&context, all, None, Some(input_rows));
         let failure = Failure::default();
         let feeding = Box::pin(feed(input, sender, Arc::clone(&failure)));
         let fed = fed(Box::pin(rows), feeding, failure);
