@@ -91,6 +91,8 @@ class Server:
                 stderr=log,
                 text=True,
                 start_new_session=True,
+                # What a killed server leaves goes with the folder.
+                env=os.environ | {"TMPDIR": str(folder)},
             )
         self.first_line = self.process.stdout.readline()
         found = re.fullmatch(r"listening on (grpc(?:\+tls)?://\S+)\n", self.first_line)

@@ -29,6 +29,7 @@ mod expansion;
 mod filter;
 mod foreign;
 mod functions;
+mod held;
 mod ingest;
 mod insert;
 mod join;

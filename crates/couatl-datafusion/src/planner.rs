@@ -32,6 +32,7 @@ use crate::band::BAND_JOINS;
 use crate::caller::Caller;
 use crate::catalog::SYSTEM;
 use crate::endless::RefuseEndless;
+use crate::held::BetweenLimits;
 use crate::prompt::{BOUND_LIMITS, PARTIAL_SORTS, PROMPT_FILTERS, PROMPT_JOINS, PROMPT_WINDOWS, WHOLE_GROUPING_SETS};
 use crate::queries::Queries;
 use crate::root::QueryExec;
@@ -56,6 +57,9 @@ pub fn install_streaming(builder: SessionStateBuilder) -> SessionStateBuilder {
     let mut builder = builder;
     let rules = builder.physical_optimizers().take().unwrap_or_default().rules;
     let mut rules = builder.physical_optimizer_rules().take().unwrap_or(rules);
+    if let Some(sorts) = rules.iter_mut().find(|rule| rule.name() == "EnsureRequirements") {
+        *sorts = Arc::new(BetweenLimits(Arc::clone(sorts)));
+    }
     // Before DataFusion's own check of the finished plan, which says less in more words.
     let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(rules.len());
     rules.insert(check, Arc::new(RefuseEndless));
