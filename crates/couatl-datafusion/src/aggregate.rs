@@ -11,7 +11,7 @@ use couatl_core::{Call, Error, FunctionDefinition};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature};
+use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator, Signature};
 
 use crate::calling::{Callee, Opened};
 use crate::into_datafusion;
@@ -56,6 +56,10 @@ impl AggregateUDFImpl for PythonAggregate {
 
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        Some(&self.callee.defined.documentation)
     }
 
     fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {

@@ -15,13 +15,14 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
 use arrow::array::ArrayRef;
-use couatl_core::{Call, Calls, Error, Function, FunctionDefinition, Result};
+use couatl_core::{Call, Calls, Error, Function, FunctionDefinition, Parameter, Result, type_spelling};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::{
-    AggregateUDF, EmptyRelation, Expr, LogicalPlan, Projection, ScalarUDF, Union, WindowFunctionDefinition,
+    AggregateUDF, DocSection, Documentation, EmptyRelation, Expr, LogicalPlan, Projection, ScalarUDF, Union,
+    WindowFunctionDefinition,
 };
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -38,6 +39,28 @@ pub(crate) struct Defined {
     pub(crate) function: Function,
     /// Who created it.
     pub(crate) owners: Arc<[Arc<str>]>,
+    /// What `SHOW FUNCTIONS` says of it.
+    pub(crate) documentation: Documentation,
+}
+
+impl Defined {
+    pub(crate) fn new(definition: Arc<FunctionDefinition>, function: Function, owners: Arc<[Arc<str>]>) -> Self {
+        let description = format!("in Python, {}", definition.volatility.as_str());
+        let call = format!("{}{}", definition.name, shown(&definition));
+        let named = Documentation::builder(DocSection::default(), description, call);
+        let arguments = definition.values().map(|field| (field.name(), type_spelling(field)));
+        let named = arguments.fold(named, |named, (name, spelling)| named.with_argument(name, spelling));
+        Self { definition, function, owners, documentation: named.build() }
+    }
+}
+
+/// The parameters of a function, as they are declared.
+pub(crate) fn shown(definition: &FunctionDefinition) -> String {
+    let parameters = definition.parameters.iter().map(|parameter| match parameter {
+        Parameter::Value(field) => format!("{} {}", field.name(), type_spelling(field)),
+        Parameter::Rows { name, .. } => format!("{name} TABLE"),
+    });
+    format!("({})", parameters.collect::<Vec<_>>().join(", "))
 }
 
 impl fmt::Debug for Defined {
@@ -90,14 +113,16 @@ impl Callee {
 
     /// Its use in the query for which it is called.
     pub(crate) fn open(&self) -> PlanResult<Opened> {
-        let query = self.run.as_ref().and_then(|run| run.query()).ok_or_else(|| {
-            into_datafusion(Error::unsupported(format!(
-                "function '{}' is written in Python, and called when a query runs: here a constant is expected",
-                self.name()
-            )))
-        })?;
+        let query = self.run.as_ref().and_then(|run| run.query()).ok_or_else(|| self.no_constant())?;
         let calls = query.calls(&self.defined).map_err(|error| self.told(&query, error))?;
         Ok(Opened { callee: self.clone(), query, calls })
+    }
+
+    fn no_constant(&self) -> DataFusionError {
+        into_datafusion(Error::unsupported(format!(
+            "function '{}' is written in Python, and called when a query runs: here a constant is expected",
+            self.name()
+        )))
     }
 
     fn told(&self, query: &Arc<Query>, error: Error) -> DataFusionError {
@@ -150,11 +175,14 @@ impl Opened {
     }
 }
 
-/// Refuses what aggregates of Python are not offered with.
+/// Refuses what functions of Python are not offered with.
 pub(crate) fn check(plan: &LogicalPlan) -> PlanResult<()> {
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
+                if let (LogicalPlan::Limit(_), Some(callee)) = (node, callee(expr)) {
+                    return Err(callee.no_constant());
+                }
                 let Expr::AggregateFunction(call) = expr else { return Ok(TreeNodeRecursion::Continue) };
                 let Some(callee) = aggregate(&call.func) else { return Ok(TreeNodeRecursion::Continue) };
                 let what = match () {

@@ -15,6 +15,7 @@ use crate::calling::{Callee, Defined};
 use crate::scalar::PythonScalar;
 use crate::session::Session;
 use crate::table::HIDDEN_BODY;
+use crate::table_function::Listed;
 
 /// Functions by name.
 #[derive(Debug, Default)]
@@ -39,7 +40,7 @@ impl Functions {
 
     /// Lets statements that are planned in a state call them.
     pub(crate) fn install(&self, state: &mut SessionState) {
-        for function in self.0.read().values() {
+        for (name, function) in &*self.0.read() {
             let callee = Callee::new(Arc::clone(function));
             let installed = match (&function.function, function.definition.is_aggregate) {
                 (Function::Value(_), false) => {
@@ -48,7 +49,10 @@ impl Functions {
                 (Function::Value(_), true) => {
                     state.register_udaf(Arc::new(AggregateUDF::from(PythonAggregate::new(callee)))).map(drop)
                 }
-                (Function::Table(_), _) => Ok(()),
+                (Function::Table(_), _) => {
+                    state.register_udtf(name, Arc::new(Listed));
+                    Ok(())
+                }
             };
             // A state takes any function.
             debug_assert!(installed.is_ok(), "{installed:?}");
@@ -102,7 +106,7 @@ impl Session {
         if seen.is_some_and(|seen| seen.as_ref().map(Arc::as_ptr) != all.get(&name).map(Arc::as_ptr)) {
             return Err(Error::already_exists(format!("function '{name}' was made, replaced or dropped meanwhile")));
         }
-        let old = all.insert(name, Arc::new(Defined { definition, function, owners }));
+        let old = all.insert(name, Arc::new(Defined::new(definition, function, owners)));
         // Its Python may have code of its own, which is not run under the lock.
         drop(all);
         drop(old);

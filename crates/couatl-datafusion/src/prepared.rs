@@ -11,7 +11,9 @@ use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, ParamValues, ScalarValue};
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Execute, Expr, LogicalPlan, Prepare, Statement as PlanStatement};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast;
@@ -48,15 +50,31 @@ pub(crate) enum Verb {
     Deallocate,
 }
 
-/// Whether a statement begins with one of the verbs.
+/// Whether a statement begins with one of the verbs, or asks how an EXECUTE would go.
 pub(crate) fn verb(tokens: &[TokenWithSpan]) -> Option<Verb> {
-    let first = tokens.iter().map(|token| &token.token).find(|token| !matches!(token, Token::Whitespace(_)))?;
-    match first {
-        Token::Word(word) if word.keyword == Keyword::PREPARE => Some(Verb::Prepare),
-        Token::Word(word) if word.keyword == Keyword::EXECUTE => Some(Verb::Execute),
-        Token::Word(word) if word.keyword == Keyword::DEALLOCATE => Some(Verb::Deallocate),
+    let mut keywords = tokens.iter().filter_map(|token| match &token.token {
+        Token::Whitespace(_) => None,
+        Token::Word(word) => Some(word.keyword),
+        _ => Some(Keyword::NoKeyword),
+    });
+    match keywords.next()? {
+        Keyword::PREPARE => Some(Verb::Prepare),
+        Keyword::EXECUTE => Some(Verb::Execute),
+        Keyword::DEALLOCATE => Some(Verb::Deallocate),
+        Keyword::EXPLAIN => {
+            let statement = keywords.find(|word| ![Keyword::ANALYZE, Keyword::VERBOSE].contains(word));
+            (statement == Some(Keyword::EXECUTE)).then_some(Verb::Execute)
+        }
         _ => None,
     }
+}
+
+/// An EXECUTE, and what asks how it would go.
+fn explained(mut tokens: Vec<TokenWithSpan>) -> (Vec<TokenWithSpan>, Vec<TokenWithSpan>) {
+    let is_execute =
+        |token: &TokenWithSpan| matches!(&token.token, Token::Word(word) if word.keyword == Keyword::EXECUTE);
+    let execute = tokens.split_off(tokens.iter().position(is_execute).unwrap_or_default());
+    (tokens, execute)
 }
 
 /// What stands behind the first AS that is outside of parentheses.
@@ -140,6 +158,7 @@ impl Session {
         state: &SessionState,
         tokens: Vec<TokenWithSpan>,
     ) -> Result<(Vec<TokenWithSpan>, ParamValues)> {
+        let (mut whole, tokens) = explained(tokens);
         let plan =
             state.statement_to_plan(parse_tokens(tokens).map_err(from_datafusion)?).await.map_err(from_datafusion)?;
         let LogicalPlan::Statement(PlanStatement::Execute(Execute { name, parameters })) = plan else {
@@ -159,7 +178,8 @@ impl Session {
         let plan = self.plan(state, kept.tokens.clone(), &kept.types).await?;
         let is_update = matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_));
         let values = parameters::typed(values, &parameters::parameters(&plan)?, is_update)?;
-        Ok((kept.tokens.clone(), values))
+        whole.extend(kept.tokens.iter().cloned());
+        Ok((whole, values))
     }
 
     /// Forgets what a DEALLOCATE names.
@@ -218,6 +238,14 @@ fn constant(state: &SessionState, expr: Expr) -> Result<ScalarValue> {
         return Err(Error::invalid_argument("EXECUTE takes values: write them out in the place of its parameters"));
     }
     let evaluated = || {
+        let mut state = state.clone();
+        state.mark_start_execution();
+        let context = SimplifyContext::builder()
+            .with_config_options(Arc::clone(state.config_options()))
+            .with_query_execution_start_time(state.execution_props().query_execution_start_time);
+        let simplifier = ExprSimplifier::new(context.build());
+        // The time is a value by then.
+        let expr = simplifier.simplify(simplifier.coerce(expr, &DFSchema::empty())?)?;
         let expr = state.create_physical_expr(expr, &DFSchema::empty())?;
         ScalarValue::try_from_array(&value_of(&*expr)?, 0)
     };

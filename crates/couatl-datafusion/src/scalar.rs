@@ -10,7 +10,8 @@ use couatl_core::{Call, Error, FunctionDefinition, Returns, type_spelling};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature,
+    Volatility,
 };
 
 use crate::calling::{Callee, Opened};
@@ -48,6 +49,10 @@ impl ScalarUDFImpl for PythonScalar {
         &self.signature
     }
 
+    fn documentation(&self) -> Option<&Documentation> {
+        Some(&self.callee.defined.documentation)
+    }
+
     fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
         Ok(returned(self.definition()).data_type().clone())
     }
@@ -82,7 +87,9 @@ pub(crate) fn signature(definition: &FunctionDefinition) -> Signature {
         couatl_core::Volatility::Immutable | couatl_core::Volatility::Stable => Volatility::Stable,
         couatl_core::Volatility::Volatile => Volatility::Volatile,
     };
-    Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], volatility)
+    // Those of its parameters are what `SHOW FUNCTIONS` lists.
+    let declared = TypeSignature::Exact(definition.values().map(|field| field.data_type().clone()).collect());
+    Signature::one_of(vec![declared, TypeSignature::Nullary, TypeSignature::VariadicAny], volatility)
 }
 
 /// What a function gives, by its name.

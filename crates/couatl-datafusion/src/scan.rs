@@ -130,28 +130,7 @@ impl ExecutionPlan for StreamScanExec {
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
-        let now = self.metrics.snapshot();
-        let mut set = MetricsSet::new();
-        let rows = Count::new();
-        rows.add(now.rows as usize);
-        set.push(Arc::new(Metric::new(MetricValue::OutputRows(rows), Some(0))));
-        let batches = Count::new();
-        batches.add(now.batches as usize);
-        set.push(Arc::new(Metric::new(MetricValue::OutputBatches(batches), Some(0))));
-        let mut push_time = |name: &'static str, duration: Duration| {
-            // Adding nothing to a `Time` adds a nanosecond, and so does summing it up: nothing is left out.
-            if duration.is_zero() {
-                return;
-            }
-            let time = Time::new();
-            time.add_duration(duration);
-            set.push(Arc::new(Metric::new(MetricValue::Time { name: name.into(), time }, Some(0))));
-        };
-        push_time("python_time", now.python);
-        push_time("convert_time", now.convert);
-        push_time("gil_wait_time", now.gil_wait);
-        push_time("blocked_time", now.blocked);
-        Some(set)
+        Some(metrics_set(&self.metrics))
     }
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -162,6 +141,32 @@ impl ExecutionPlan for StreamScanExec {
         let batches = self.order.clone().checked(self.source.name().to_owned(), limited(batches, self.fetch));
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))))
     }
+}
+
+/// What was counted, as `EXPLAIN ANALYZE` shows it.
+pub(crate) fn metrics_set(metrics: &Metrics) -> MetricsSet {
+    let now = metrics.snapshot();
+    let mut set = MetricsSet::new();
+    let rows = Count::new();
+    rows.add(now.rows as usize);
+    set.push(Arc::new(Metric::new(MetricValue::OutputRows(rows), Some(0))));
+    let batches = Count::new();
+    batches.add(now.batches as usize);
+    set.push(Arc::new(Metric::new(MetricValue::OutputBatches(batches), Some(0))));
+    let mut push_time = |name: &'static str, duration: Duration| {
+        // Adding nothing to a `Time` adds a nanosecond, and so does summing it up: nothing is left out.
+        if duration.is_zero() {
+            return;
+        }
+        let time = Time::new();
+        time.add_duration(duration);
+        set.push(Arc::new(Metric::new(MetricValue::Time { name: name.into(), time }, Some(0))));
+    };
+    push_time("python_time", now.python);
+    push_time("convert_time", now.convert);
+    push_time("gil_wait_time", now.gil_wait);
+    push_time("blocked_time", now.blocked);
+    set
 }
 
 /// A source that a query opens: the query is over when it is, and hears of its errors.

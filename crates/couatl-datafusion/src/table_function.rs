@@ -21,7 +21,7 @@ use couatl_core::{
     Error, Function, FunctionDefinition, Input, InputEvent, Metrics, Mode, Parameter, Returns, TableFunction,
     type_spelling,
 };
-use datafusion::catalog::Session;
+use datafusion::catalog::{Session, TableFunctionImpl};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef, TableReference};
 use datafusion::error::{DataFusionError, Result};
@@ -36,6 +36,7 @@ use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequ
 use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::{EmissionType, SchedulingType};
 use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
@@ -50,11 +51,11 @@ use futures::future::{FusedFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
-use crate::calling::Defined;
+use crate::calling::{Defined, shown};
 use crate::catalog::Home;
 use crate::memory::has_subquery;
 use crate::prepared::value_of;
-use crate::scan::{Opened, StreamScanExec};
+use crate::scan::{Opened, StreamScanExec, metrics_set};
 use crate::statistics::Access;
 use crate::store::{can_store, store};
 use crate::{from_datafusion, into_datafusion};
@@ -286,14 +287,11 @@ fn matched(
     whole.collect()
 }
 
-/// `(input TABLE, n int32)`
-fn shown(definition: &FunctionDefinition) -> String {
-    let parameters = definition.parameters.iter().map(|parameter| match parameter {
-        Parameter::Value(field) => format!("{} {}", field.name(), type_spelling(field)),
-        Parameter::Rows { name, .. } => format!("{name} TABLE"),
-    });
-    format!("({})", parameters.collect::<Vec<_>>().join(", "))
-}
+/// A function in lists of what there is; its calls are planned by [`TableFunctions`].
+#[derive(Debug)]
+pub(crate) struct Listed;
+
+impl TableFunctionImpl for Listed {}
 
 /// A call in a logical plan.
 #[derive(Debug, Clone)]
@@ -531,6 +529,10 @@ impl ExecutionPlan for TableFunctionExec {
         let input = children.swap_remove(0);
         let made = Self::new(self.defined.clone(), self.function.clone(), self.values.clone(), input);
         Ok(Arc::new(Self { order: self.order.clone(), ..made }))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(metrics_set(&self.metrics))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

@@ -45,7 +45,8 @@ impl CreateFunction {
     pub(crate) fn is_next(tokens: &Tokens<'_>) -> bool {
         [&["create"][..], &["create", "or", "replace"]].into_iter().any(|begin| {
             let starts = |words: &[&str]| tokens.at_words(&[begin, words].concat());
-            starts(&["function"]) || starts(&["aggregate", "function"])
+            let temporary = ["temporary", "temp"].into_iter().any(|word| starts(&[word, "function"]));
+            temporary || starts(&["function"]) || starts(&["aggregate", "function"])
         })
     }
 
@@ -54,6 +55,14 @@ impl CreateFunction {
         tokens.word("create")?;
         let or_replace = tokens.eat_words(&["or", "replace"]);
         let is_aggregate = tokens.eat_words(&["aggregate"]);
+        let place = tokens.location();
+        if tokens.eat_words(&["temporary"]) || tokens.eat_words(&["temp"]) {
+            return Err(error_at(Error::unsupported, place, |at| {
+                format!(
+                    "a function belongs to the server, found TEMPORARY{at}: leave it out, and DROP FUNCTION in the end"
+                )
+            }));
+        }
         tokens.word("function")?;
         let place = tokens.location();
         let if_not_exists = tokens.eat_words(&["if", "not", "exists"]);

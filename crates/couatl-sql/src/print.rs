@@ -7,7 +7,7 @@ use couatl_core::{OptionValue, StreamDefinition, quoted, type_spelling};
 
 use crate::settings::{
     BATCH_SIZE, CLASS, DEINIT_FUNCTION, INIT_FUNCTION, INIT_PARAMETERS, LINGER_MS, MODE, ORDER_BY, PYTHON,
-    READ_FUNCTION, SINK, SOURCE, TYPE, WRITE_FORMAT, WRITE_FUNCTION,
+    READ_FUNCTION, SINK, SOURCE, TYPE, WRITE_FORMAT, WRITE_FUNCTION, known,
 };
 
 /// A statement that makes the same stream. Parsing it gives an equal definition, but for the line on which the body
@@ -88,9 +88,11 @@ fn write(out: &mut String, definition: &StreamDefinition) -> fmt::Result {
         write!(out, ", {LINGER_MS} = {}", definition.linger.as_millis())?;
     }
     for (name, value) in definition.options() {
+        // Quotes say that it is the connector's, where a setting has its name.
+        let name = if known(name).is_some() { format!("\"{name}\"") } else { quoted(name) };
         match value {
-            OptionValue::Text(text) => write!(out, ", {} = '{}'", quoted(name), text.replace('\'', "''"))?,
-            OptionValue::Number(number) => write!(out, ", {} = {number}", quoted(name))?,
+            OptionValue::Text(text) => write!(out, ", {name} = '{}'", text.replace('\'', "''"))?,
+            OptionValue::Number(number) => write!(out, ", {name} = {number}")?,
         }
     }
     Ok(())

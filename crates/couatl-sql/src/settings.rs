@@ -70,6 +70,8 @@ pub(crate) struct Settings(Vec<Setting>);
 struct Setting {
     /// In the case of ours; any other as it is written, and then an option of a connector, or nobody's.
     name: String,
+    /// Whether it is a connector's although we have one of its name: `"mode" = 'r'`.
+    is_option: bool,
     value: Value,
     name_place: Location,
     place: Location,
@@ -88,14 +90,19 @@ impl Settings {
         let mut settings: Vec<Setting> = Vec::new();
         if tokens.eat_words(&["settings"]) {
             loop {
-                let setting = Setting::parse(tokens)?;
-                if settings.iter().any(|other| other.name == setting.name) {
-                    return Err(setting.invalid(|at| format!("setting '{}' is given twice{at}", setting.name)));
-                }
-                settings.push(setting);
+                settings.push(Setting::parse(tokens)?);
                 if !tokens.eat(&Token::Comma) {
                     break;
                 }
+            }
+        }
+        if !settings.iter().any(Setting::names_connector) {
+            settings.iter_mut().for_each(Setting::make_ours);
+        }
+        for (index, setting) in settings.iter().enumerate() {
+            let is_same = |other: &Setting| (&other.name, other.is_option) == (&setting.name, setting.is_option);
+            if settings[..index].iter().any(is_same) {
+                return Err(setting.invalid(|at| format!("setting '{}' is given twice{at}", setting.name)));
             }
         }
         Ok(Self(settings))
@@ -117,7 +124,8 @@ impl Settings {
     pub(crate) fn apply(self, definition: &mut StreamDefinition, has_body: bool) -> Result<()> {
         let mut has_type = false;
         let (mut init, mut parameters) = (None, None);
-        let (settings, options) = self.0.into_iter().partition::<Vec<_>, _>(|setting| known(&setting.name).is_some());
+        let is_setting = |setting: &Setting| !setting.is_option && known(&setting.name).is_some();
+        let (settings, options) = self.0.into_iter().partition::<Vec<_>, _>(is_setting);
         match settings.iter().find(|setting| setting.names_connector()) {
             Some(named) => definition.connector = Some(named.connector(has_body, &settings, options)?),
             None => {
@@ -188,17 +196,27 @@ fn by_word<T: Copy>(choices: &[T], word: fn(T) -> &'static str) -> Vec<(&'static
 impl Setting {
     fn parse(tokens: &mut Tokens<'_>) -> Result<Self> {
         let name_place = tokens.location();
+        let is_quoted = matches!(tokens.peek(0), Some(Token::Word(word)) if word.quote_style.is_some());
         let written = tokens.name("the name of a setting")?;
-        let name = known(&written.to_ascii_lowercase()).map_or(written, str::to_owned);
+        let name = known(&written.to_ascii_lowercase());
+        let is_option = is_quoted && name.is_some();
+        let name = name.filter(|_| !is_option).map_or(written, str::to_owned);
         tokens.token(&Token::Eq)?;
         let place = tokens.location();
-        Ok(Self { name, value: Value::parse(tokens)?, name_place, place })
+        Ok(Self { name, is_option, value: Value::parse(tokens)?, name_place, place })
+    }
+
+    /// There is no connector whose it could be.
+    fn make_ours(&mut self) {
+        if let Some(name) = known(&self.name.to_ascii_lowercase()).filter(|_| self.is_option) {
+            (self.name, self.is_option) = (name.to_owned(), false);
+        }
     }
 
     /// Whether it names a connector: a class does, and so does any type but Python itself.
     fn names_connector(&self) -> bool {
         let is_python = || matches!(&self.value, Value::Text(text) if text.eq_ignore_ascii_case(PYTHON));
-        self.name == CLASS || self.name == TYPE && !is_python()
+        !self.is_option && (self.name == CLASS || self.name == TYPE && !is_python())
     }
 
     /// The connector that this names, which takes what nobody else does.
@@ -344,7 +362,8 @@ fn names(text: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn known(name: &str) -> Option<&'static str> {
+/// A setting of streams.
+pub(crate) fn known(name: &str) -> Option<&'static str> {
     NAMES.iter().find(|known| **known == name).copied()
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use couatl_core::{Init, Mode, WriteFormat};
-use couatl_sql::parse;
+use couatl_sql::{StatementKind, create_statement, parse};
 use expect_test::{Expect, expect};
 
 use crate::{definition, failure, table};
@@ -199,4 +199,40 @@ fn errors_name_their_setting() {
     let error = parse(&statement("SETTINGS type = 'python', mode = 'stream'")).unwrap_err();
     let context: Vec<_> = error.context().collect();
     assert_eq!(context, [("line", "3"), ("column", "34"), ("setting", "mode")]);
+}
+
+#[test]
+fn quoted_names_are_the_connectors_where_there_is_one() {
+    let settings = [
+        r#"type = 'faker', "mode" = 'r', mode = 'batch', "Type" = 'x', "class" = 5"#,
+        r#""type" = 'faker', "mode" = 'batch', "MODE" = 'r'"#,
+        r#"type = 'python', class = 'm:C', "batch_size" = 'many', "order_by" = 'x'"#,
+        r#"type = 'faker', "mode" = 'r', "mode" = 'w'"#,
+        r#"type = 'faker', "mode" = 'r'"#,
+    ];
+    let say = |settings: &str| match parse(&format!("CREATE EXTERNAL STREAM s (a int)\nSETTINGS {settings}")) {
+        Ok(statements) => match &statements[0].kind {
+            StatementKind::CreateStream(create) => {
+                let printed = create_statement(&create.definition);
+                printed[printed.find("SETTINGS").unwrap_or(0)..].to_owned()
+            }
+            other => format!("{other:?}"),
+        },
+        Err(error) => failure(&error),
+    };
+    expect![[r#"
+        type = 'faker', "mode" = 'r', mode = 'batch', "Type" = 'x', "class" = 5
+            SETTINGS type = 'faker', mode = 'batch', "mode" = 'r', "Type" = 'x', "class" = 5
+        "type" = 'faker', "mode" = 'batch', "MODE" = 'r'
+            invalid-setting: setting 'mode' is given twice at line 2, column 55
+        type = 'python', class = 'm:C', "batch_size" = 'many', "order_by" = 'x'
+            SETTINGS type = 'python', class = 'm:C', "batch_size" = 'many', "order_by" = 'x'
+        type = 'faker', "mode" = 'r', "mode" = 'w'
+            invalid-setting: setting 'mode' is given twice at line 2, column 49
+        type = 'faker', "mode" = 'r'
+            SETTINGS type = 'faker', "mode" = 'r'
+    "#]]
+    .assert_eq(&table(&settings, say));
+    let body = definition(&statement(r#"SETTINGS "type" = 'python', "Mode" = 'batch'"#));
+    assert_eq!(body.mode, Mode::Batch);
 }
