@@ -25,7 +25,7 @@ from couatl._errors import Misuse
 from couatl.sources import Source
 from harness import wait_until
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -62,10 +62,14 @@ def test_examples_run(module):
     assert found.attempted > 0 and found.failed == 0
 
 
-def test_the_examples_of_the_readme(capsys):
-    section = README.read_text().split("## In a Python program")[1].split("##")[0]
+@pytest.mark.parametrize(
+    ("page", "first", "behind", "count"),
+    [("README.md", "## In a program", "## Where", 1), ("docs/embedding.md", "## In Python", "## In Rust", 3)],
+)
+def test_the_examples_of_the_pages(page, first, behind, count, capsys):
+    section = (ROOT / page).read_text().split(first)[1].split(behind)[0]
     examples = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```\n", section, flags=re.MULTILINE | re.DOTALL)
-    assert section.count("```") == 4 * len(examples) == 12
+    assert section.count("```") == 4 * len(examples) == 4 * count
     names = {"__name__": "example"}
     for code, printed in examples:
         exec(code, names)
@@ -285,6 +289,20 @@ def test_decorators_without_their_parentheses_say_so():
 
         @session.sink
         def keep(n): ...
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        (None, "Bad.schema() returned None; expected columns, as in"),
+        (3, "Bad.schema() returned 3 (int); expected columns, as in"),
+        ("n int65", "Bad.schema() returned 'n int65' (str); expected columns, as in \"tick int64, label string\" ("),
+    ],
+)
+def test_a_schema_that_is_none(session, schema, said):
+    bad = type("Bad", (Source,), {"schema": lambda self: schema})
+    with pytest.raises(Misuse, match=f"^{re.escape(said)}"):
+        session.source()(bad)
 
 
 def test_a_class_with_a_schema_needs_no_columns():

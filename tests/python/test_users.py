@@ -379,6 +379,20 @@ def test_tracebacks_are_shown_to_those_who_see_the_body(guarded):
             assert "OSError: no way" in message and "hunter2" not in message
 
 
+def test_the_log_of_a_traceback_has_no_secrets(own_server, users, tmp_path):
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "token").write_text("hunter2hunter2")
+    server = own_server("--users", users, "--secrets", folder)
+    body = "def init(parameters):\n    raise OSError('no way with ' + parameters)\n\ndef read():\n    return []\n"
+    with connect(server, "dora") as dora, connect(server, "rita") as rita:
+        settings = {"init_function_name": "init", "init_function_parameters": "${secret:token}"}
+        create(dora, "telling", "n int64", body, read_function_name="read", **settings)
+        assert "no way with ${secret:token}" in error(rita, "SELECT * FROM telling")
+    log = server.log.read_text()
+    assert "no way with ${secret:token}" in log and "hunter2" not in log
+
+
 def test_a_default_reads_nothing(guarded):
     with connect(guarded, "will") as will:
         sql = "CREATE TABLE log (m INT, who VARCHAR DEFAULT (SELECT max(sql) FROM system.queries))"

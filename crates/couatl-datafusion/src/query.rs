@@ -228,8 +228,9 @@ impl Query {
             return error;
         }
         let Some(disclosed) = error.without_tracebacks() else { return error };
+        let error = self.hide(error).to_string();
         // Escaped: what users write into messages must not look like lines of the log.
-        tracing::warn!(query = self.id, error = ?error.to_string(), "a traceback that its caller does not see");
+        tracing::warn!(query = self.id, ?error, "a traceback that its caller does not see");
         disclosed
     }
 
