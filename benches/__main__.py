@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benches import picture, report
-from benches.groups import batches, flight, latency, listing, lists, memory, peers, rows, sinks, startup
+from benches.groups import batches, flight, functions, latency, listing, lists, memory, peers, rows, sinks, startup
 from benches.machine import machine
 from benches.measure import Outcome, Result, Scale
 
@@ -19,6 +19,7 @@ GROUPS = {
     "batches": batches,
     "peers": peers,
     "sinks": sinks,
+    "functions": functions,
     "latency": latency,
     "startup": startup,
     "memory": memory,
