@@ -11,9 +11,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from couatl import _couatl
 from couatl._columns import quoted
 from couatl._errors import Misuse, shown
 from couatl._models import is_connector
+from couatl.exceptions import Error
 
 SCALARS: dict[Any, str] = {
     bool: "bool",
@@ -49,14 +51,19 @@ def columns_of(row: type | None, of: str) -> str:
 
 def columns_of_class(cls: type) -> str:
     """The columns that a source's class says it has."""
-    from couatl._reading import source_of
+    from couatl._reading import schema_of, source_of
 
-    found = source_of(cls, {}, None).schema()
+    found = schema_of(source_of(cls, {}, None))
     if not isinstance(found, str):
         raise Misuse(
             f"{cls.__qualname__}.schema() returned {shown(found)}; expected columns, as in "
             '"tick int64, label string": return them there, or give them here'
         )
+    try:
+        _couatl.Session().register("columns", found, "auto", list, None)
+    except Error as error:
+        expected = f'expected columns, as in "tick int64, label string" ({error})'
+        raise Misuse(f"{cls.__qualname__}.schema() returned {shown(found)}; {expected}") from None
     return found
 
 

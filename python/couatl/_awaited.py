@@ -12,12 +12,13 @@ An asynchronous iterator runs ahead until the queue is full. An :class:`~couatl.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from couatl import _clock, _errors
+from couatl._calls import has_run
 from couatl._errors import class_name, misuse
-from couatl._loop import Loop, settled
+from couatl._loop import Loop, awaited, settled
 from couatl._pull import Schedule
 from couatl._push import Queued, Rows
 from couatl.sources import AsyncPartition
@@ -27,9 +28,9 @@ CAPACITY = 1024
 
 
 class Awaited(Queued):
-    """A partition that is asynchronous: `opened` gives it, or something to await that does, on the loop."""
+    """A partition that is asynchronous: `opened` gives it, awaited on the loop."""
 
-    def __init__(self, loop: Loop, of: object, opened: Callable[[], Any]) -> None:
+    def __init__(self, loop: Loop, of: object, opened: Callable[[], Awaitable[Any]]) -> None:
         super().__init__(Rows(CAPACITY), class_name(of))
         self._loop = loop
         self._of = of
@@ -48,7 +49,7 @@ class Awaited(Queued):
 
     async def _read(self) -> None:
         try:
-            reader = await settled(self._opened())
+            reader = await self._opened()
             if isinstance(reader, AsyncPartition):
                 self._reader, self._schedule = reader, Schedule(reader)
                 self._is_open.set()
@@ -85,7 +86,7 @@ class Awaited(Queued):
             while (left := schedule.left()) > 0:
                 await _clock.sleep(left)
             try:
-                batch = await settled(partition.next_batch())
+                batch = await awaited(partition, "next_batch()")
             except StopAsyncIteration:
                 return
             self._rows.put_whole(schedule.asked(_errors.batch(partition, "next_batch", batch)))
@@ -113,7 +114,7 @@ class Awaited(Queued):
 
     def snapshot(self) -> Any:
         async def taken() -> Any:
-            return await settled(self._reader.snapshot())
+            return await awaited(self._reader, "snapshot()")
 
         return self._loop.run(taken()) if isinstance(self._reader, AsyncPartition) else None
 
@@ -121,8 +122,9 @@ class Awaited(Queued):
         async def closed() -> None:
             self._stop()
             await asyncio.wait([self._task])
-            close = getattr(self._reader, "aclose", None) or getattr(self._reader, "close", None)
-            if close is not None:
+            if isinstance(self._reader, AsyncPartition):
+                has_run(self._reader, "close", await awaited(self._reader, "close()"))
+            elif (close := getattr(self._reader, "aclose", None) or getattr(self._reader, "close", None)) is not None:
                 await settled(close())
 
         self._rows.stop()

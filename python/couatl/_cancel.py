@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from couatl import _threads
-from couatl._errors import class_name, synchronous
+from couatl._calls import run
+from couatl._errors import class_name
 from couatl._threads import UserThread, log
 
 
@@ -40,7 +41,7 @@ class CancelHook:
 
     def _run(self) -> None:
         try:
-            synchronous(self._of, "cancel", self._of.cancel())
+            run(self._of, "cancel()")
         except Exception:
             log.warning("%s.cancel() raised", class_name(self._of), exc_info=True)
 

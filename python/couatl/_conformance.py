@@ -8,22 +8,24 @@ raises :class:`ContractError`; what the SDK sees by itself is the TypeError that
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from couatl._columns import Columns
 from couatl._contract import ContractError, NoThreadsLeft, check_options, check_plain, same, some, without
-from couatl._errors import class_name, shown
+from couatl._errors import class_name, counted, shown
 from couatl._models import recognise
 from couatl._observed import Place, Reads, Seen, of_partition
-from couatl._reading import reading, source_of
+from couatl._reading import reading, schema_of, source_of
 from couatl._shapes import converted, declaration, text_of
 
 __all__ = ["check_resume", "check_source"]
 
 #: How long a source that gives nothing is waited for, unless a test says otherwise.
 PATIENCE = timedelta(seconds=2)
+#: How often partitions are read in two ways, in turns, before what differs is taken for more than chance.
+TURNS = 3
 
 
 def check_source(
@@ -57,12 +59,13 @@ def check_source(
     whether its rows fit the columns, `snapshot`, how reading goes on from there (if it gives the same rows each time),
     `close`, a cancel, and threads that it leaves behind.
     """
+    seconds = _checked("check_source", limit, patience)
     model = recognise(thing, "source")
     if model.is_called and isinstance(thing, type):
         check_options(thing)
     check_plain(thing, "schema", "close")
     text, declared = _columns_of(thing, options, columns)
-    reads = Reads(thing, options, declared, patience.total_seconds(), limit)
+    reads = Reads(thing, options, declared, seconds, limit)
     first = reads.all()
     if not any(seen.rows for seen in first):
         expected = "expected some to look at; give it options with which it has rows, or more patience"
@@ -114,7 +117,7 @@ def check_resume(
     is read from its beginning, and to have snapshots. :func:`check_source` checks this too, where that is so.
     """
     declared = None if columns is None else declaration(columns)
-    reads = Reads(thing, options, declared, patience.total_seconds(), limit)
+    reads = Reads(thing, options, declared, _checked("check_resume", limit, patience), limit)
     for seen in reads.all():
         of = of_partition(thing, seen.partition)
         if not _resumes(seen):
@@ -127,6 +130,14 @@ def check_resume(
         _check_places(reads, seen)
 
 
+def _checked(of: str, limit: int, patience: timedelta) -> float:
+    """The patience in seconds; TypeError or ValueError where one of the two is not what it should be."""
+    counted(of, "limit", limit, 1)
+    if not isinstance(patience, timedelta):
+        raise TypeError(f"{of}: expected a timedelta as patience, got {shown(patience)}")
+    return patience.total_seconds()
+
+
 def _columns_of(
     thing: object, options: Mapping[str, Any], columns: Columns | Mapping[str, str] | None
 ) -> tuple[str | None, Columns | None]:
@@ -134,7 +145,7 @@ def _columns_of(
     if columns is not None:
         text = text_of(declaration(columns))
         return text, converted(thing, text, [])[0]
-    schema = source_of(thing, options).schema()
+    schema = schema_of(source_of(thing, options))
     returned = f"{class_name(thing)}.schema() returned {shown(schema)}"
     if schema is None:
         raise ContractError(f"{returned}, which leaves them to the statement; expected columns={{'name': 'type', …}}")
@@ -158,24 +169,54 @@ def _check_values(thing: object, columns: str, rows: Iterable[Any]) -> None:
 
 
 def _check_side_by_side(reads: Reads, first: list[Seen]) -> bool:
-    """Whether the same rows come each time; if so, they do one partition after the other and side by side alike."""
+    """Whether the same rows come each time; if so, they do side by side, one after the other, and alone alike."""
     names = [seen.partition for seen in first]
     reach = {seen.partition: _reach(seen) for seen in first}
-    in_turn = reads.all(side_by_side=False, rows=reach)
-    if [seen.partition for seen in in_turn] != names:
-        returned = f"{class_name(reads.thing)}.partitions() returned {[seen.partition for seen in in_turn]}"
-        raise ContractError(f"{returned}, and before {names}; expected the same names each time")
-    different = [(one, other) for one, other in zip(first, in_turn) if not other.is_again(one)]
-    if not different:
+
+    def in_turn() -> list[Seen]:
+        found = reads.all(side_by_side=False, rows=reach)
+        if [seen.partition for seen in found] != names:
+            returned = f"{class_name(reads.thing)}.partitions() returned {[seen.partition for seen in found]}"
+            raise ContractError(f"{returned}, and before {names}; expected the same names each time")
+        return found
+
+    def alone() -> list[Seen]:
+        return [reads.one(name, reach[name]) for name in names]
+
+    if len(names) == 1:
+        return _are_again(in_turn(), first)
+    return _check_way(reads, first, "alone", alone) and _check_way(reads, first, "in turn with them", in_turn)
+
+
+def _check_way(reads: Reads, first: list[Seen], way: str, read: Callable[[], list[Seen]]) -> bool:
+    """Whether partitions that are read one by one give what they did side by side."""
+    found = read()
+    if _are_again(found, first):
         return True
-    if len(first) > 1 and all(other.is_again(one) for one, other in zip(first, reads.all(rows=reach))):
-        one, other = different[0]
-        of = of_partition(reads.thing, one.partition)
-        raise ContractError(
-            f"{of} gave {some(one.rows)} while the other partitions were read, and {some(other.rows)} alone; expected "
-            "partitions that share nothing"
-        )
+    reach = {seen.partition: _reach(seen) for seen in first}
+    # Rows that are others each time are nobody's fault. Where the two ways of reading take turns, and those of one come
+    # again each time, the others belong to the other way.
+    together = [first]
+    for _ in range(TURNS):
+        together.append(reads.all(rows=reach))
+        if not _are_again(read(), found):
+            return False
+    for by_itself, *beside_others in zip(found, *together):
+        if not any(_agree(by_itself, seen) for seen in beside_others):
+            raise ContractError(
+                f"{of_partition(reads.thing, by_itself.partition)} gave {some(beside_others[0].rows)} while the other "
+                f"partitions were read, and {some(by_itself.rows)} {way}; expected partitions that share nothing"
+            )
     return False
+
+
+def _are_again(found: list[Seen], before: list[Seen]) -> bool:
+    return all(one.is_again(earlier) for one, earlier in zip(found, before))
+
+
+def _agree(one: Seen, other: Seen) -> bool:
+    """Whether one of the two goes as far as the other, and gave the same rows."""
+    return one.is_again(other) or other.is_again(one)
 
 
 def _reach(seen: Seen) -> int:

@@ -142,11 +142,11 @@ def listed() -> list[tuple[str, str, str, str, str, str]]:
 
 def columns(name: str, options: Mapping[str, Any]) -> Any:
     """The columns that the class knows: a statement's text, or an Arrow schema."""
-    from couatl._reading import source_of
+    from couatl._reading import schema_of, source_of
 
     cls = required(name, "source")
     source = _refusing(source_of, cls, options_for(name, cls, options), None)
-    found = source.schema()
+    found = schema_of(source)
     if found is None:
         raise Refused(f"{class_name(cls)} leaves its columns to the statement: give them between ( and )")
     if not isinstance(found, str) and not hasattr(found, "__arrow_c_schema__"):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import reprlib
-from collections.abc import Iterator, Set
+from collections.abc import AsyncIterator, Iterator, Set
+from numbers import Integral
 from typing import Any
 
 _SHORT = reprlib.Repr()
@@ -25,12 +26,29 @@ def misuse(of: object, method: str, returned: object, expected: str) -> Misuse:
     >>> misuse(Bad(), "next_batch", 3, "a list of rows, or None where there are none now")
     Misuse('Bad.next_batch() returned 3 (int); expected a list of rows, or None where there are none now')
     """
-    return Misuse(f"{class_name(of)}.{method}() returned {shown(returned)}; expected {expected}")
+    error = Misuse(f"{class_name(of)}.{method}() returned {shown(returned)}; expected {expected}")
+    if inspect.iscoroutine(returned):
+        # Nobody awaits it now.
+        returned.close()
+    return error
+
+
+def missing(of: object, method: str) -> Misuse:
+    """The error for a class without a method that it must have; `method` is written as it is called."""
+    return Misuse(f"{class_name(of)} has no {method}")
 
 
 def shown(value: object) -> str:
     """The value, shortened, with its type: ``'abc' (str)``."""
     return "None" if value is None else f"{_SHORT.repr(value)} ({type(value).__qualname__})"
+
+
+def counted(of: str, name: str, value: object, least: int = 0) -> None:
+    """Refuse what is no number of rows, or one below the least. `of` is whose argument it is."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{of}: expected a number of rows as {name}, got {shown(value)}")
+    if value < least:
+        raise ValueError(f"{of}: expected {name} to be at least {least}, got {value}")
 
 
 def class_name(of: object) -> str:
@@ -43,7 +61,6 @@ def class_name(of: object) -> str:
 def synchronous(of: object, method: str, returned: Any) -> Any:
     """What a plain method returned, unless it is asynchronous."""
     if inspect.iscoroutine(returned):
-        returned.close()
         raise misuse(of, method, returned, "a plain method (def, not async def)")
     return returned
 
@@ -51,6 +68,6 @@ def synchronous(of: object, method: str, returned: Any) -> Any:
 def batch(of: object, method: str, returned: Any) -> Any:
     """What was returned as rows, unless it is of no shape that they have, or only gives them later."""
     synchronous(of, method, returned)
-    if isinstance(returned, (Iterator, Set, range)) and not hasattr(returned, "__arrow_c_stream__"):
+    if isinstance(returned, (AsyncIterator, Iterator, Set, range)) and not hasattr(returned, "__arrow_c_stream__"):
         raise misuse(of, method, returned, "a list of rows, or None where there are none now")
     return returned

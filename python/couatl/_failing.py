@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from couatl._columns import Columns
-from couatl._errors import class_name
+from couatl._errors import class_name, counted, shown
 from couatl._pull import Pull
-from couatl._reading import Reading, reading, source_of
+from couatl._reading import Reading, reading, schema_of, source_of
 from couatl._shapes import flat
 from couatl._writing import Writing, writing
 from couatl.sinks import Sink
@@ -33,9 +33,16 @@ def failing_source(thing: object, *, after: int, error: Exception | None = None,
     Traceback (most recent call last):
     couatl._failing.InjectedFailure: the source TestingSource was to fail after 1 row
     """
+    counted("failing_source", "after", after)
+    _check_error("failing_source", error)
     if error is None:
         error = InjectedFailure(f"the source {class_name(thing)} was to fail after {after} row{'s' * (after != 1)}")
     return _FailingSource(thing, options, after, error)
+
+
+def _check_error(of: str, error: object) -> None:
+    if error is not None and not isinstance(error, Exception):
+        raise TypeError(f"{of}: expected an exception to raise as error, got {shown(error)}")
 
 
 class _FailingSource(Source):
@@ -44,7 +51,7 @@ class _FailingSource(Source):
         self.reading: Reading | None = None
 
     def schema(self) -> Any:
-        return source_of(self.thing, self.options).schema()
+        return schema_of(source_of(self.thing, self.options))
 
     def partitions(self) -> Sequence[str]:
         self.reading = reading(self.thing, self.options, self.columns)
@@ -104,6 +111,7 @@ def failing_sink(thing: object, *, at: Step, error: Exception | None = None, **o
     """
     if at not in get_args(Step):
         raise ValueError(f"failing_sink: expected at to be one of {', '.join(get_args(Step))}, got {at!r}")
+    _check_error("failing_sink", error)
     if error is None:
         error = InjectedFailure(f"the sink {class_name(thing)} was to fail at {at}()")
     return _FailingSink(thing, options, at, error)

@@ -10,6 +10,8 @@ from concurrent.futures import CancelledError, Future, wait
 from typing import Any
 
 from couatl import _threads
+from couatl._calls import call, name_of
+from couatl._errors import class_name
 from couatl._threads import UserThread, log
 
 
@@ -93,6 +95,18 @@ class Loop:
         self._thread.interrupt()
         # Where it waits, it is woken to see that.
         self.call(lambda: None)
+
+
+async def awaited(of: object, method: str, /, *arguments: Any, **named: Any) -> Any:
+    """What a method of the user's gives, awaited where it can be; `method` is as in :mod:`couatl._calls`."""
+    try:
+        return await settled(call(of, method, *arguments, **named))
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, StopIteration) or not str(error).startswith("coroutine raised"):
+            raise
+        name = f"{class_name(of)}.{name_of(method)}()"
+        expected = "where rows are asked for, StopAsyncIteration is the end"
+        raise RuntimeError(f"{name} raised StopIteration; {expected}") from error.__cause__
 
 
 async def settled(value: Any) -> Any:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
 from typing import Literal
 
 from couatl._errors import Misuse, class_name, shown
@@ -34,6 +36,10 @@ class Model:
     classes: Mapping[str, Sequence[str]]
     ducks: Mapping[str, Sequence[tuple[str, ...]]] = field(default_factory=dict)
     is_called: bool = False
+
+    def adapter(self) -> ModuleType:
+        """The module that turns its classes into ours; imported here, as it imports our base classes."""
+        return import_module(f"couatl.compat.{self.module}")
 
     def roles_of(self, qualified: str) -> set[str]:
         """The roles of one of its base classes, by qualified name; none of any other class."""

@@ -23,7 +23,7 @@ __all__ = ["Option", "check", "instance", "make", "options_of"]
 T = TypeVar("T")
 
 
-#: The settings that a statement keeps for itself: no class is told of them.
+#: The settings that a statement keeps for itself, unless they are quoted: then a class is told of them.
 OWN_SETTINGS = {
     "type",
     "class",
@@ -90,7 +90,8 @@ def check(cls: type, options: Mapping[str, Any], given: Collection[str] | None =
     for option in known.values():
         if option.required and option.name not in given:
             of = f" ({type_name(option.type)})" if option.type is not Any else ""
-            own = "; a setting of that name is the stream's own" if option.name in OWN_SETTINGS else ""
+            is_own = option.name in OWN_SETTINGS
+            own = f'; write "{option.name}", in quotes, else it is a setting of the stream' if is_own else ""
             raise Misuse(f"{class_name(cls)}: expected the option '{option.name}'{of}, and it is not set{own}")
     values: dict[str, Any] = {}
     for name, value in options.items():
@@ -137,13 +138,14 @@ def _parameters(cls: type) -> list[inspect.Parameter]:
     if constructor is None:
         return []
     try:
-        return list(_signature(constructor).parameters.values())[1:]
+        return list(signature(constructor).parameters.values())[1:]
     except (TypeError, ValueError):
         # A constructor in C: it may take anything.
         return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
 
 
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
+def signature(function: Callable[..., Any]) -> inspect.Signature:
+    """What a function takes, in every version of Python."""
     if sys.version_info >= (3, 14):
         import annotationlib
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from couatl import _clock, _errors
+from couatl import _calls, _clock, _errors
 from couatl._cancel import CancelHook
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Batches(Pull):
         if self.cancelled.is_set():
             raise StopIteration
         # The StopIteration of a partition that has ended is ours.
-        batch = self._partition.next_batch()
+        batch = _calls.ask(self._partition, "next_batch()")
         return self._schedule.asked(_errors.batch(self._partition, "next_batch", batch))
 
     def cancel(self) -> None:
@@ -100,12 +100,11 @@ class Batches(Pull):
         return self._schedule.is_due()
 
     def snapshot(self) -> Any:
-        return self._partition.snapshot()
+        return _errors.synchronous(self._partition, "snapshot", _calls.call(self._partition, "snapshot()"))
 
     def _close(self) -> None:
         self._hook.end()
-        close: Callable[[], Any] = self._partition.close
-        _errors.synchronous(self._partition, "close", close())
+        _calls.run(self._partition, "close()")
 
 
 class Schedule:
@@ -120,7 +119,7 @@ class Schedule:
     def left(self) -> float:
         """How long to wait before looking again, in seconds; none or less: it is time."""
         if not self._known:
-            self._awake, self._known = self._partition.next_awake(), True
+            self._awake, self._known = _calls.call(self._partition, "next_awake()"), True
             if self._awake is None:
                 idle, self._idle = self._idle, False
                 return IDLE if idle else 0

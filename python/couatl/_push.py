@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from couatl._calls import run
 from couatl._errors import class_name
 from couatl._pull import Pull
 from couatl._threads import UserThread, log
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 #: How long ``run()`` may take to notice by itself that the query has ended, in seconds.
 NOTICE = 0.1
+#: How long who pushes after the end waits each time, in seconds: a loop that does not look at the end costs nothing.
+UNWANTED = 0.1
 
 
 class QueryEnded(KeyboardInterrupt):
@@ -34,6 +37,8 @@ class Rows:
         self.capacity = capacity
         #: Set when no more rows come, or nobody pulls any more.
         self.ended = threading.Event()
+        #: Set while the source cleans up, and may wait for those who push.
+        self.cleaning = threading.Event()
         #: Called, by the thread that pulls, when there is room again.
         self.on_room: Callable[[], object] | None = None
         #: The thread that exists for pushing alone: it is ended when nobody pulls any more.
@@ -51,22 +56,30 @@ class Rows:
         """Whether the next one waits."""
         return self._size >= self.capacity
 
-    def put(self, row: Any) -> None:
-        """Add one row, when there is room. After the end, nothing happens."""
+    def put(self, row: Any) -> bool:
+        """Add one row, when there is room, and give whether it was added: after the end, nothing happens."""
         with self._lock:
-            if self._admits():
-                # Only where there was no list to add to, somebody may wait.
-                if self._last is None:
-                    self._last = []
-                    self._add(self._last, True)
-                self._last.append(row)
+            if not self._admits():
+                return False
+            # Only where there was no list to add to, somebody may wait.
+            if self._last is None:
+                self._last = []
+                self._add(self._last, True)
+            self._last.append(row)
+            return True
 
-    def put_whole(self, batch: Any) -> None:
+    def put_whole(self, batch: Any) -> bool:
         """Add what leaves as it is, in its place between the rows. An empty list delivers those before it."""
         with self._lock:
-            if self._admits():
-                self._last = None
-                self._add(batch, False)
+            if not self._admits():
+                return False
+            self._last = None
+            self._add(batch, False)
+            return True
+
+    def unwanted(self) -> None:
+        """Wait a moment, after the end; while the source cleans up, not at all."""
+        self.cleaning.wait(UNWANTED)
 
     def _admits(self) -> bool:
         while self._size >= self.capacity and not self.ended.is_set():
@@ -112,6 +125,7 @@ class Rows:
         """Nobody pulls any more: those that wait are dropped."""
         with self._lock:
             self._stopped = True
+            self.cleaning.set()
             self._batches.clear()
             self._last = None
             self.end()
@@ -172,7 +186,7 @@ class Pushed(Queued):
 
     def _produce(self) -> None:
         try:
-            self._source.run()
+            run(self._source, "run()")
         except BaseException as error:
             self._failed(error)
         self._rows.end()
@@ -186,9 +200,10 @@ class Pushed(Queued):
         self._stopping = True
         try:
             # This may be what ends run(): it disconnects a client that waits.
-            self._source.on_stop()
+            run(self._source, "on_stop()")
         finally:
             if not ended:
                 self._thread.end(self._what)
+            self._rows.cleaning.clear()
         if not self.cancelled.is_set():
             self._raise()

@@ -19,22 +19,24 @@ from __future__ import annotations
 import contextlib
 import inspect
 import threading
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 from couatl._awaited import Awaited
+from couatl._calls import call, has_run
 from couatl._cancel import CancelHook
 from couatl._columns import Columns
 from couatl._errors import class_name, misuse, synchronous
-from couatl._loop import Loop, settled
+from couatl._loop import Loop, awaited, settled
 from couatl._models import COUATL, recognise
 from couatl._options import instance
 from couatl._pull import Batches, Iterated, Pull, is_arrow
 from couatl._push import Pushed
 from couatl.sources import AsyncPartition, AsyncSource, Partition, PushSource, Source
 
-__all__ = ["Pull", "Reading", "reading", "source_of"]
+__all__ = ["Pull", "Reading", "reading", "schema_of", "source_of"]
+
+OPEN = "open(partition, state)"
 
 
 def reading(
@@ -62,9 +64,13 @@ def source_of(
     model = recognise(thing, "source")
     if model is COUATL:
         return _declared(cast(Source, instance(thing, options)), columns)
-    adapter = import_module(f"couatl.compat.{model.module}")
     streaming = {"batch": False, "streaming": True}.get(mode or "")
-    return cast(Source, adapter.as_source(thing, dict(options), columns, streaming))
+    return cast(Source, model.adapter().as_source(thing, dict(options), columns, streaming))
+
+
+def schema_of(source: Source) -> Any:
+    """The columns that it says it has: a text, something of Arrow's, or None."""
+    return synchronous(source, "schema", call(source, "schema()"))
 
 
 def _declared(source: Source, columns: Columns | None) -> Source:
@@ -82,7 +88,7 @@ class Reading:
     def __init__(self, source: Source, columns: Columns | None) -> None:
         self.source = source
         self._only = columns.names[0] if columns is not None and len(columns) == 1 else None
-        names = synchronous(source, "partitions", source.partitions())
+        names = synchronous(source, "partitions", call(source, "partitions()"))
         if isinstance(names, (str, bytes)) or not hasattr(names, "__iter__"):
             raise misuse(source, "partitions", names, "a list of strings")
         self.partitions = list(names)
@@ -98,8 +104,8 @@ class Reading:
         """Open one of the parts, from where it was."""
         source = self.source
         if isinstance(source, AsyncSource):
-            return self._awaited(lambda: source.open(partition, state))
-        opened = source.open(partition, state)
+            return self._awaited(lambda: awaited(source, OPEN, partition, state))
+        opened = call(source, OPEN, partition, state)
         if isinstance(opened, Pull):
             return opened
         if isinstance(opened, PushSource):
@@ -108,14 +114,14 @@ class Reading:
         if isinstance(opened, Partition):
             return Batches(opened, CancelHook(opened, Partition.cancel))
         if isinstance(opened, AsyncPartition) or hasattr(opened, "__aiter__") or inspect.isawaitable(opened):
-            return self._awaited(lambda: opened)
+            return self._awaited(lambda: settled(opened))
         if isinstance(opened, list) or is_arrow(opened):
             return Iterated([opened])
         if hasattr(opened, "__iter__") and not isinstance(opened, (str, bytes, Mapping)):
             return Iterated(opened)
         raise misuse(source, "open", opened, "a Partition, or an iterable of rows")
 
-    def _awaited(self, opened: Callable[[], Any]) -> Pull:
+    def _awaited(self, opened: Callable[[], Awaitable[Any]]) -> Pull:
         return Awaited(self._running_loop(), self.source, opened)
 
     def _running_loop(self) -> Loop:
@@ -130,8 +136,8 @@ class Reading:
             return
         self._closed = True
         try:
-            close: Callable[[], Any] = self.source.close
-            closed = close()
+            closed = call(self.source, "close()")
+            has_run(self.source, "close", closed)
             if inspect.isawaitable(closed):
                 self._running_loop().run(settled(closed))
         finally:

@@ -26,6 +26,9 @@ GROUPS: dict[str, _models.Role] = {
     "streamz.nodes": "transform",
 }
 
+#: Types of streams that no package can give another meaning.
+BUILT_IN = ("python",)
+
 LISTED = "listed"
 LOADED = "loaded"
 
@@ -106,6 +109,9 @@ def registered() -> list[Registered]:
     all_found = list(_registered())
     first: dict[tuple[str, str], Registered] = {}
     for each in all_found:
+        if each.role in ("source", "sink") and each.name.lower() in BUILT_IN:
+            each.state = f"hidden: the type '{each.name.lower()}' is built in"
+            continue
         winner = first.setdefault((each.role, each.name), each)
         if winner is not each:
             each.state = f"hidden: {winner.distribution or winner.point.value} has the name"
@@ -133,8 +139,9 @@ def find(name: str, role: _models.Role) -> Registered | None:
 
 
 def names() -> list[str]:
-    """The names that streams may have as their type."""
-    return sorted({each.name for each in registered() if each.role in ("source", "sink")})
+    """The names that streams may have as their type, beside those that are built in."""
+    found = {each.name for each in registered() if each.role in ("source", "sink")}
+    return sorted(name for name in found if name.lower() not in BUILT_IN)
 
 
 def _shown(option: _options.Option) -> str:

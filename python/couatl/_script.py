@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from couatl._clock import now
+from couatl._errors import counted, shown
 from couatl.sources import Partition, Source
 
 
@@ -59,15 +60,24 @@ class TestingSource(Source):
 
         for_duration: timedelta
 
+        def __post_init__(self) -> None:
+            """Look at what was given."""
+            if not isinstance(self.for_duration, timedelta):
+                raise TypeError(f"TestingSource.PAUSE: expected a timedelta, got {shown(self.for_duration)}")
+
     @dataclass(frozen=True)
     class FAIL:
         """An error, raised as it is, each time that reading comes here."""
 
         error: Exception
 
+        def __post_init__(self) -> None:
+            """Look at what was given."""
+            if not isinstance(self.error, Exception):
+                raise TypeError(f"TestingSource.FAIL: expected an exception to raise, got {shown(self.error)}")
+
     def __init__(self, items: Iterable[Any] = (), batch_size: int = 1) -> None:
-        if batch_size < 1:
-            raise ValueError(f"TestingSource: expected a batch_size of at least one row, got {batch_size}")
+        counted("TestingSource", "batch_size", batch_size, 1)
         self.items = list(items)
         if (mark := next((item for item in self.items if isinstance(item, type) and item in MARKS), None)) is not None:
             raise TypeError(f"TestingSource: expected the mark {mark.__name__}(), got its class")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from couatl import _couatl
-from couatl._columns import Columns
+from couatl._columns import Columns, quoted
 from couatl._errors import class_name, shown
 from couatl._pull import is_arrow
 from couatl.sources import Source
@@ -15,14 +15,15 @@ NESTED = ("array", "map", "tuple", "struct", "json")
 
 
 def declaration(columns: Columns | Mapping[str, str]) -> Columns:
-    """The columns, of names and types."""
+    """The columns, of names and types; TypeError where they are something else."""
+    if not isinstance(columns, (Columns, Mapping)):
+        raise TypeError(f"expected columns as {{'name': 'type', …}}, got {shown(columns)}")
     return columns if isinstance(columns, Columns) else Columns(list(columns), list(columns.values()))
 
 
 def text_of(columns: Columns) -> str:
     """The columns as a statement has them."""
-    quoted = [(name.replace('"', '""'), type) for name, type in columns]
-    return ", ".join(f'"{name}" {type}' for name, type in quoted)
+    return ", ".join(f"{quoted(name)} {type}" for name, type in columns)
 
 
 def flat(pull: Iterable[Any], columns: Columns | None) -> Iterator[Any]:

@@ -13,21 +13,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
-from importlib import import_module
 from typing import Any
 
+from couatl._calls import has_run, run
 from couatl._cancel import CancelHook
 from couatl._columns import Columns
-from couatl._errors import Misuse, class_name, synchronous
-from couatl._loop import Loop, settled
+from couatl._errors import Misuse, class_name
+from couatl._loop import Loop, awaited
 from couatl._models import COUATL, recognise
-from couatl._options import instance
+from couatl._options import instance, signature
+from couatl.compat._methods import check_call
 from couatl.sinks import AsyncSink, Sink
 
 __all__ = ["Writing", "writing"]
+
+#: How the methods of a sink are called.
+METHODS = {
+    "open": "open(columns)",
+    "write": "write(*columns)",
+    "flush": "flush()",
+    "commit": "commit()",
+    "abort": "abort()",
+    "close": "close()",
+}
 
 
 def writing(thing: object, options: Mapping[str, Any], columns: Columns, mode: str | None = None) -> Writing:
@@ -39,8 +49,7 @@ def writing(thing: object, options: Mapping[str, Any], columns: Columns, mode: s
     if model is COUATL:
         sink = instance(thing, options)
         return AwaitedWriting(sink, columns) if isinstance(sink, AsyncSink) else Writing(sink, columns)
-    adapter = import_module(f"couatl.compat.{model.module}")
-    return Writing(adapter.as_sink(thing, dict(options), columns), columns)
+    return Writing(model.adapter().as_sink(thing, dict(options), columns), columns)
 
 
 class Writing:
@@ -107,7 +116,7 @@ class Writing:
         self._call(method, *arguments, **named)
 
     def _call(self, method: str, *arguments: Any, **named: Any) -> None:
-        synchronous(self.sink, method, getattr(self.sink, method)(*arguments, **named))
+        run(self.sink, METHODS[method], *arguments, **named)
 
 
 class AwaitedWriting(Writing):
@@ -151,7 +160,7 @@ class AwaitedWriting(Writing):
                 raise KeyboardInterrupt
             self._working = asyncio.current_task()
             try:
-                await settled(getattr(self.sink, method)(*arguments, **named))
+                await self._awaited(method, *arguments, **named)
             except asyncio.CancelledError:
                 if self._cancelled.done():
                     raise KeyboardInterrupt from None
@@ -163,7 +172,10 @@ class AwaitedWriting(Writing):
             raise KeyboardInterrupt
 
     def _call(self, method: str, *arguments: Any, **named: Any) -> None:
-        self._ends(lambda: settled(getattr(self.sink, method)(*arguments, **named)))
+        self._ends(lambda: self._awaited(method, *arguments, **named))
+
+    async def _awaited(self, method: str, *arguments: Any, **named: Any) -> None:
+        has_run(self.sink, method, await awaited(self.sink, METHODS[method], *arguments, **named))
 
     def _ends(self, work: Callable[[], Awaitable[None]]) -> bool:
         """Run it on the loop, as long as it takes; from a cancel on, within the patience. Give whether it ended."""
@@ -193,15 +205,19 @@ class AwaitedWriting(Writing):
 
 def _takes(sink: Any, columns: Columns) -> bool:
     """Whether ``write`` takes these columns by name; Misuse where it does not take them at all."""
-    signature = inspect.signature(sink.write)
-    by_name = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    try:
+        found = signature(sink.write)
+    except (TypeError, ValueError):
+        check_call(type(sink), "write", *columns.names)
+        raise
+    by_name = [p.name for p in found.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if sorted(by_name) == sorted(columns.names):
         return True
     try:
-        signature.bind(*columns.names)
+        found.bind(*columns.names)
     except TypeError as error:
         raise Misuse(
-            f"{class_name(sink)}.write{signature} cannot be called with one list for each of the "
+            f"{class_name(sink)}.write{found} cannot be called with one list for each of the "
             f"columns {', '.join(columns.names)} ({error})"
         ) from None
     return False

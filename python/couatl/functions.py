@@ -26,9 +26,12 @@ these methods, derived from :class:`Aggregate` or not. Of each group, an object 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from couatl._errors import Misuse
+from couatl._options import signature
+from couatl.compat._methods import check_plain
 
 __all__ = ["Aggregate"]
 
@@ -36,7 +39,8 @@ __all__ = ["Aggregate"]
 class Aggregate:
     """A group of rows, of which one value is made.
 
-    What derives from it has ``process`` and ``finalize``, which Misuse says where it has not.
+    What derives from it has ``process`` and ``finalize``, which Misuse says where it has not, or where they cannot be
+    called.
     """
 
     def __init_subclass__(cls, **given: Any) -> None:
@@ -46,9 +50,18 @@ class Aggregate:
         if missing:
             methods = " and no ".join(f"{name}()" for name in missing)
             raise Misuse(f"{cls.__qualname__} has no {methods}, which an aggregate has")
+        check_plain(cls, "process", *_parameters(cls.process))
+        check_plain(cls, "merge", "other")
+        check_plain(cls, "finalize")
 
     def process(self, *columns: Any) -> None:
         """Take some rows: a list for each parameter; the values of one, where its format is ``row``."""
 
     def finalize(self) -> Any:
         """Give the value of all rows that were taken. It may be asked for again, after more of them."""
+
+
+def _parameters(method: Callable[..., Any]) -> list[str]:
+    """What a method takes by position, which is its own affair."""
+    found = list(signature(method).parameters.values())[1:] if callable(method) else []
+    return [each.name for each in found if each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD)]

@@ -28,6 +28,7 @@ from __future__ import annotations
 from typing import Any
 
 from couatl._columns import Columns
+from couatl._errors import missing
 
 __all__ = ["AsyncSink", "Columns", "Sink"]
 
@@ -67,7 +68,7 @@ class Sink:
 
         The lists come in the order of the columns; where the parameters are named as the columns are, by name.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no write(*columns)")
+        raise missing(self, "write(*columns)")
 
     def flush(self) -> None:
         """Send off what was written and is still here: all rows have been given."""
@@ -118,7 +119,7 @@ class AsyncSink:
 
     async def write(self, *columns: Any) -> None:
         """Take the next rows: one list per column, all of one length; by name where the parameters are named so."""
-        raise NotImplementedError(f"{type(self).__name__} has no write(*columns)")
+        raise missing(self, "write(*columns)")
 
     async def flush(self) -> None:
         """Send off what was written and is still here: all rows have been given."""

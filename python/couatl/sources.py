@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from couatl import _errors
+from couatl import _calls, _errors
 from couatl._clock import now
 from couatl._columns import Columns
 from couatl._pull import is_arrow
@@ -80,7 +80,7 @@ class Source:
         a :class:`PushSource`; or something asynchronous, see :class:`AsyncSource`. `state` is what the ``snapshot()``
         of this part gave when it was read last; None at the beginning.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no open(partition, state)")
+        raise _errors.missing(self, "open(partition, state)")
 
     def close(self) -> None:
         """Clean up, once, after the last partition: on success, errors and cancels alike."""
@@ -114,7 +114,7 @@ class Partition:
 
     def next_batch(self) -> Any:
         """The next rows; None or an empty list where there are none now. StopIteration is the end."""
-        raise NotImplementedError(f"{type(self).__name__} has no next_batch()")
+        raise _errors.missing(self, "next_batch()")
 
     def next_awake(self) -> datetime | None:
         """When to ask for the next rows, asked before each time. A time without a zone is local.
@@ -201,12 +201,14 @@ class PollingSource(Source):
             raise TypeError(f"{type(self).__name__}: expected a timedelta as interval, got {_errors.shown(interval)}")
         if interval <= timedelta(0):
             raise ValueError(f"{type(self).__name__}: expected an interval above zero, got {interval}")
+        if align_to is not None and not isinstance(align_to, datetime):
+            raise TypeError(f"{type(self).__name__}: expected a datetime as align_to, got {_errors.shown(align_to)}")
         self.interval = interval
         self.align_to = align_to
 
     def next_item(self) -> Any:
         """The next rows, or None. Raise :class:`Retry` to be asked once more in between, StopIteration to end."""
-        raise NotImplementedError(f"{type(self).__name__} has no next_item()")
+        raise _errors.missing(self, "next_item()")
 
     def snapshot(self) -> Any:
         """From where to go on after the last item: anything that can be pickled."""
@@ -223,7 +225,7 @@ class PollingSource(Source):
         if not hasattr(self, "interval"):
             raise _errors.Misuse(f"{type(self).__name__}.__init__() does not call super().__init__(interval)")
         if state is not None:
-            self.resume(state)
+            _calls.run(self, "resume(state)", state)
         return _Polling(self)
 
 
@@ -239,7 +241,7 @@ class _Polling(Partition):
 
     def next_batch(self) -> Any:
         try:
-            item = self.source.next_item()
+            item = _calls.ask(self.source, "next_item()")
         except Retry as retry:
             self.awake = _now() + retry.timeout
             return None
@@ -254,10 +256,10 @@ class _Polling(Partition):
         return self.awake
 
     def snapshot(self) -> Any:
-        return self.source.snapshot()
+        return _errors.synchronous(self.source, "snapshot", _calls.call(self.source, "snapshot()"))
 
     def cancel(self) -> None:
-        self.source.cancel()
+        _calls.run(self.source, "cancel()")
 
 
 #: What ticks are counted by.
@@ -284,7 +286,22 @@ class PushSource(Source):
     [('sun', 3), ('moon', 4)]
 
     When the query has ended, ``wait`` says so, ``next`` raises KeyboardInterrupt on the thread of ``run()`` (elsewhere
-    it does nothing), and ``on_stop`` is called. A ``run()`` that goes on nevertheless is interrupted, a second later.
+    it gives False), and ``on_stop`` is called. A ``run()`` that goes on nevertheless is interrupted, a second later. A
+    thread of one's own is best a loop that ends by itself:
+
+    >>> class Count(PushSource):
+    ...     def run(self):
+    ...         import threading
+    ...
+    ...         threading.Thread(target=self.count).start()
+    ...         self.wait()
+    ...
+    ...     def count(self):
+    ...         n = 0
+    ...         while self.next(n):
+    ...             n += 1
+    >>> rows(Count, limit=3)
+    [0, 1, 2]
     """
 
     #: How many rows may wait to be read before ``next`` waits.
@@ -297,6 +314,7 @@ class PushSource(Source):
     def __new__(cls, *args: Any, **kwargs: Any) -> PushSource:
         """Make the queue, whatever the constructor of a subclass forgets."""
         self = super().__new__(cls)
+        _errors.counted(_errors.class_name(cls), "capacity", cls.capacity, 1)
         self._couatl_rows = Rows(cls.capacity)
         return self
 
@@ -305,27 +323,30 @@ class PushSource(Source):
 
     def run(self) -> None:
         """Give rows until there are no more, or until the query has ended: see :meth:`wait`."""
-        raise NotImplementedError(f"{type(self).__name__} has no run()")
+        raise _errors.missing(self, "run()")
 
-    def next(self, *row: Any, **columns: Any) -> None:
-        """Give one row, by position or by name.
+    def next(self, *row: Any, **columns: Any) -> bool:
+        """Give one row, by position or by name, and whether it was taken: True, until the end.
 
         A single value by position is the row: a tuple, a list, a dict by column name, a bare value for the only column;
         or it is for Arrow to import, and many rows. Waits while ``capacity`` rows wait to be read. After the end, rows
-        are ignored.
+        are ignored, each after a moment: a thread that does not look at what this gives, and goes on, costs nothing.
         """
+        taken = self._couatl_put(row, columns)
+        if not taken:
+            self._couatl_rows.unwanted()
+        return taken
+
+    def _couatl_put(self, row: tuple[Any, ...], columns: dict[str, Any]) -> bool:
         if bool(row) == bool(columns):
             raise TypeError(f"{type(self).__name__}.next(): expected values by position, or by name")
         if columns:
             # As a dict, an only column could be taken for its value, where that is a map or JSON.
             only = len(columns) == 1 and self._couatl_only in columns
-            self._couatl_rows.put(tuple(columns.values()) if only else columns)
-        elif len(row) > 1:
-            self._couatl_rows.put(row)
-        elif is_arrow(row[0]):
-            self._couatl_rows.put_whole(row[0])
-        else:
-            self._couatl_rows.put(row[0])
+            return self._couatl_rows.put(tuple(columns.values()) if only else columns)
+        if len(row) > 1:
+            return self._couatl_rows.put(row)
+        return self._couatl_rows.put_whole(row[0]) if is_arrow(row[0]) else self._couatl_rows.put(row[0])
 
     def commit(self) -> None:
         """Say that the rows so far belong together: they are delivered now."""
@@ -397,7 +418,7 @@ class AsyncPartition:
 
     async def next_batch(self) -> Any:
         """The next rows; None or an empty list where there are none now."""
-        raise NotImplementedError(f"{type(self).__name__} has no next_batch()")
+        raise _errors.missing(self, "next_batch()")
 
     def next_awake(self) -> datetime | None:
         """When to ask for the next rows, asked before each time. A time without a zone is local.

@@ -41,6 +41,7 @@ from couatl._clock import Clock
 from couatl._columns import Columns
 from couatl._conformance import check_resume, check_source
 from couatl._contract import ContractError
+from couatl._errors import counted, shown
 from couatl._failing import InjectedFailure, failing_sink, failing_source
 from couatl._reading import reading
 from couatl._script import Aborted, TestingSource
@@ -85,6 +86,7 @@ def rows(
     is raised.
     """
     declared = None if columns is None else declaration(columns)
+    _check_limit("rows", limit)
     found: list[Any] = []
     with closing(reading(thing, options, declared)) as source:
         for partition in source.partitions:
@@ -127,11 +129,17 @@ def rows_and_state(
     >>> rows_and_state(Pairs, state=state, limit=1)
     ([5, 6], 6)
     """
+    _check_limit("rows_and_state", limit)
     found: list[Any] = []
     with Reader(thing, partition=partition, columns=columns, state=state, **options) as reader:
         while not reader.ended and (limit is None or len(found) < limit):
             found += reader._next()
         return found, reader.snapshot()
+
+
+def _check_limit(of: str, limit: object) -> None:
+    if limit is not None:
+        counted(of, "limit", limit)
 
 
 class Reader:
@@ -238,6 +246,8 @@ def clock(start: datetime | None = None) -> Iterator[Clock]:
     ...     rows(Hourly, limit=3)
     ['12:00', '13:00', '14:00']
     """
+    if start is not None and not isinstance(start, datetime):
+        raise TypeError(f"clock: expected a datetime as start, got {shown(start)}")
     given = Clock(_clock.now() if start is None else start)
     with _clock.in_place(given):
         yield given

@@ -22,6 +22,7 @@ from bytewax.connectors import demo, files, stdio  # noqa: E402
 from bytewax.recovery import RecoveryConfig, init_db_dir  # noqa: E402
 from bytewax.testing import TestingSource  # noqa: E402
 from bytewax_engine import class_of, engine, part_of  # noqa: E402
+from misuse import ALL, ERRORS, misused  # noqa: E402
 
 BOTH = pytest.mark.parametrize("lib", [theirs, ours], ids=["library", "ours"])
 
@@ -517,7 +518,10 @@ MISUSES = {
         "Bad.next_awake() returned 3 (int); expected a datetime, or None for at once",
     ),
     "no build": (lambda: type("Bad", (ours.Source,), {}), "Bad is no source; expected a FixedPartitionedSource or"),
-    "abstract": (lambda: type("Bad", (ours.DynamicSource,), {}), "abstract class Bad"),
+    "abstract": (
+        lambda: type("Bad", (ours.DynamicSource,), {}),
+        "Bad is abstract; expected a class that defines build()",
+    ),
     "constructor": (
         lambda: type(
             "Bad", (theirs.SimplePollingSource,), {"__init__": lambda self: None, "next_item": lambda self: 1}
@@ -538,6 +542,61 @@ def test_misuse_is_a_sentence(bad, sentence):
     assert sentence in str(raised.value)
 
 
+@BOTH
+@misused(**dict.fromkeys(["list_parts", "build_part"], ("signature", "no method", "StopIteration")))
+def test_misuse_of_a_source(lib, method, wrong, said):
+    good = {"list_parts": lambda self: ["a"], "build_part": lambda self, *_: None}
+    with pytest.raises(ERRORS, match=said):
+        testing.rows(type("Bad", (lib.FixedPartitionedSource,), {**good, method: wrong}))
+
+
+@BOTH
+@misused(build=("signature", "no method", "StopIteration"))
+def test_misuse_of_a_dynamic_source(lib, method, wrong, said):
+    with pytest.raises(ERRORS, match=said):
+        testing.rows(type("Bad", (lib.DynamicSource,), {method: wrong}))
+
+
+@BOTH
+@misused(
+    next_batch=("signature", "no method", "async def"),
+    next_awake=("signature", "no method", "StopIteration"),
+    close=ALL,
+)
+def test_misuse_of_a_partition(lib, method, wrong, said):
+    batches = iter([[1]])
+    good = {"next_batch": lambda self: next(batches)}
+    part = type("Bad", (lib.StatelessSourcePartition,), {**good, method: wrong})()
+    with pytest.raises(ERRORS, match=said):
+        testing.rows(class_of(lib.DynamicSource, build=part))
+
+
+@BOTH
+@misused(snapshot=ALL)
+def test_misuse_of_a_partition_with_a_state(lib, method, wrong, said):
+    good = {"next_batch": lambda self: [1]}
+    part = type("Bad", (lib.StatefulSourcePartition,), {**good, method: wrong})()
+    with pytest.raises(ERRORS, match=said):
+        testing.rows_and_state(class_of(lib.FixedPartitionedSource, list_parts=["a"], build_part=part), limit=1)
+
+
+@BOTH
+@misused(next_item=("signature", "no method", "async def"), snapshot=ALL, resume=ALL)
+def test_misuse_of_a_polling_source(lib, method, wrong, said):
+    good = {"__init__": lambda self: lib.SimplePollingSource.__init__(self, timedelta(1)), "next_item": lambda self: 1}
+    with pytest.raises(ERRORS, match=said):
+        testing.rows_and_state(type("Bad", (lib.SimplePollingSource,), {**good, method: wrong}), state=1, limit=1)
+
+
+def test_an_item_is_no_generator():
+    class Bad(ours.SimplePollingSource):
+        def next_item(self):
+            yield 1
+
+    with pytest.raises(TypeError, match=r"Bad\.next_item\(\) returned <generator .*expected a method without yield"):
+        testing.rows(Bad)
+
+
 def test_only_next_batch_ends_a_partition():
     class Part(ours.StatelessSourcePartition):
         def next_batch(self):
@@ -546,7 +605,7 @@ def test_only_next_batch_ends_a_partition():
         def next_awake(self):
             raise StopIteration
 
-    with pytest.raises(RuntimeError, match=r"Part.next_awake\(\) raised StopIteration; only next_batch\(\) ends"):
+    with pytest.raises(RuntimeError, match=r"Part.next_awake\(\) raised StopIteration, which is an end only"):
         testing.rows(class_of(ours.DynamicSource, build=Part()))
 
 

@@ -12,6 +12,7 @@ theirs = pytest.importorskip("bytewax.outputs")
 from bytewax.inputs import AbortExecution  # noqa: E402
 from bytewax.testing import TestingSource  # noqa: E402
 from bytewax_engine import class_of, engine  # noqa: E402
+from misuse import ALL, ERRORS, misused  # noqa: E402
 
 BOTH = pytest.mark.parametrize("lib", [theirs, ours], ids=["library", "ours"])
 
@@ -135,6 +136,39 @@ class TestDynamicSink:
             engine(TestingSource(rows), sink(theirs, theirs_))
             testing.write(sink(lib, ours_), rows, columns=columns)
             assert ours_ == theirs_ == [*rows, "close"]
+
+
+@BOTH
+@misused(**dict.fromkeys(["list_parts", "build_part", "part_fn"], ("signature", "no method", "StopIteration")))
+def test_misuse_of_a_sink(lib, method, wrong, said):
+    good = {"list_parts": lambda self: ["a"], "build_part": lambda self, *_: None}
+    with pytest.raises(ERRORS, match=said):
+        testing.write(type("Bad", (lib.FixedPartitionedSink,), {**good, method: wrong}), [("a", 1)], columns=PAIRS)
+
+
+@BOTH
+@misused(build=("signature", "no method", "StopIteration"))
+def test_misuse_of_a_dynamic_sink(lib, method, wrong, said):
+    with pytest.raises(ERRORS, match=said):
+        testing.write(type("Bad", (lib.DynamicSink,), {method: wrong}), [("a", 1)], columns=PAIRS)
+
+
+@BOTH
+@misused(write_batch=ALL, snapshot=ALL, close=ALL)
+def test_misuse_of_a_part_of_a_sink(lib, method, wrong, said):
+    good = {"write_batch": lambda self, values: None, "snapshot": lambda self: None}
+    part = type("Bad", (lib.StatefulSinkPartition,), {**good, method: wrong})()
+    bad = class_of(lib.FixedPartitionedSink, list_parts=["a"], build_part=part)
+    with pytest.raises(ERRORS, match=said):
+        testing.write(bad, [("a", 1)], columns=PAIRS)
+
+
+@BOTH
+@misused(write_batch=ALL, close=ALL)
+def test_misuse_of_what_a_dynamic_sink_builds(lib, method, wrong, said):
+    part = type("Bad", (lib.StatelessSinkPartition,), {"write_batch": lambda self, items: None, method: wrong})()
+    with pytest.raises(ERRORS, match=said):
+        testing.write(class_of(lib.DynamicSink, build=part), [("a", 1)], columns=PAIRS)
 
 
 def test_sink_misuse_is_a_sentence():

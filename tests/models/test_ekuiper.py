@@ -16,7 +16,7 @@ from couatl._errors import class_name
 from couatl._reading import reading
 from couatl._writing import writing
 from couatl.compat import ekuiper as compat
-from couatl.compat.ekuiper import as_function, as_sink, as_source
+from couatl.compat.ekuiper import as_function
 from couatl.testing import Columns, rows, write
 
 ekuiper = pytest.importorskip("ekuiper")
@@ -312,9 +312,46 @@ def test_an_acknowledged_error_fails_the_statement(method):
         def collect(self, ctx, data):
             getattr(ctx, method)("disk full")
 
-    with pytest.raises(compat.EmittedError, match=r"^disk full$"):
+    expected = r"^disk full; .*Refuses said so by ack_error\(\), after 0 rows that it has acknowledged$"
+    with pytest.raises(compat.EmittedError, match=expected):
         write(Refuses, [1], columns=ONE, requireAck=True)
     write(Refuses, [1], columns=ONE)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "options", "accepted"),
+    [
+        ([[1, 2, 3, 4]], {}, "3 rows"),
+        ([[1], [4]], {}, "1 row"),
+        ([[1, 2], [3], [4, 5]], {}, "3 rows"),
+        ([[1, 2], [3, 4]], {"sendSingle": "false"}, "2 rows"),
+    ],
+)
+def test_an_acknowledged_error_says_how_many_rows_came_before_it(blocks, options, accepted):
+    class Fills(Print):
+        def collect(self, ctx, data):
+            if b'"value":4' in data:
+                ctx.ack_error("disk full")
+            ctx.ack_ok()
+
+    sink = writing(Fills, {"requireAck": True, **options}, ONE)
+    sink.open()
+    with pytest.raises(compat.EmittedError, match=rf"after {accepted} that it has acknowledged$"):
+        for block in blocks:
+            sink.write(block)
+    sink.abort()
+    sink.close()
+
+
+def test_an_acknowledged_error_is_logged_where_nobody_waits_for_it(caplog):
+    class Refuses(Print):
+        def collect(self, ctx, data):
+            ctx.ack_error("disk full")
+
+    write(Refuses, [1], columns=ONE)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{class_name(Refuses)}: ack_error without requireAck: disk full"
+    ]
 
 
 def test_an_acknowledgement_belongs_to_its_datum():
@@ -395,8 +432,41 @@ def test_a_function_computes_what_it_computes_there():
     assert function("abc") == answer["result"] == "cba"
     assert function.is_aggregate is False
     function.validate(["a"])
-    with pytest.raises(ValueError, match=f"^Revert: {refused['result']}$"):
+    with pytest.raises(TypeError, match=rf"^Revert.validate\(\) refused 2 arguments: {refused['result']}$"):
         function.validate(["a", "b"])
+
+
+def test_the_arguments_of_a_function_are_validated_before_its_first_call():
+    class Typed(Revert):
+        def validate(self, args):
+            validated.append(args)
+            return "" if isinstance(args[0]["Val"], str) else "takes text"
+
+    validated = []
+    function = as_function(Typed)
+    assert [function("ab"), function("cd")] == ["ba", "dc"]
+    assert validated == [[{"Val": "ab"}]]
+    for call in (1, 2):
+        with pytest.raises(TypeError, match=r"Typed.validate\(\) refused 1 argument: takes text$"):
+            as_function(Typed)(call)
+
+
+def test_an_aggregate_is_validated_with_the_lists_of_its_first_group():
+    class Sum(Revert):
+        def validate(self, args):
+            validated.append(args)
+            return ""
+
+        def exec(self, args, ctx):
+            return sum(args[0])
+
+        def is_aggregate(self):
+            return True
+
+    validated = []
+    function = as_function(Sum)
+    assert [function([1, 2]), function([3])] == [3, 3]
+    assert validated == [[{"Val": [1, 2]}]]
 
 
 def test_an_aggregate_is_called_with_lists_and_keeps_its_context():
@@ -413,67 +483,3 @@ def test_an_aggregate_is_called_with_lists_and_keeps_its_context():
     assert function.is_aggregate
     assert [function([1, 2]), function([3])] == [3, 3]
     assert len(contexts) == 1
-
-
-# Our own base classes, and misuse
-
-
-@pytest.mark.parametrize("base", [ekuiper, compat])
-def test_methods_that_are_not_there(base):
-    class S(base.Source):
-        pass
-
-    class K(base.Sink):
-        pass
-
-    class F(base.Function):
-        pass
-
-    with pytest.raises(TypeError, match=r"S has no open\(ctx\); an eKuiper source must$"):
-        as_source(S, {}, ONE)
-    with pytest.raises(TypeError, match=r"K has no collect\(ctx, data\); an eKuiper sink must$"):
-        as_sink(K, {}, ONE)
-    with pytest.raises(TypeError, match=r"F has no exec\(args, ctx\); an eKuiper function must$"):
-        as_function(F)
-
-
-def test_a_message_that_is_no_dict():
-    class Wrong(ekuiper.Source):
-        def open(self, ctx):
-            ctx.emit(3, {})
-
-    expected = r"Wrong.open\(\) emitted 3 \(int\); expected a dict with a value for each column$"
-    with pytest.raises(TypeError, match=expected):
-        rows(Wrong, columns=ONE)
-
-
-def test_what_is_there_for_others():
-    class Wrong(ekuiper.Source):
-        def open(self, ctx):
-            ctx.ack_ok()
-
-    with pytest.raises(RuntimeError, match=r"Wrong: ack_ok\(\) is there for sinks$"):
-        rows(Wrong, columns=ONE)
-
-
-def test_functions_that_return_what_they_must_not():
-    class Wrong(ekuiper.Function):
-        def validate(self, args):
-            return None
-
-        def exec(self, args, ctx):
-            return 1
-
-    class Unsure(Wrong):
-        def is_aggregate(self):
-            return "no"
-
-    with pytest.raises(TypeError, match=r"Wrong.validate\(\) returned None; expected the reason why the arguments do"):
-        as_function(Wrong).validate([])
-    with pytest.raises(TypeError, match=r"Unsure.is_aggregate\(\) returned 'no' \(str\); expected True or False$"):
-        as_function(Unsure)
-
-
-def test_an_option_that_is_no_truth_value():
-    with pytest.raises(TypeError, match="option 'requireAck': expected true or false, got 'perhaps' "):
-        as_sink(Print, {"requireAck": "perhaps"}, ONE)

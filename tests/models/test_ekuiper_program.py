@@ -295,10 +295,27 @@ def test_names_that_a_program_does_not_offer(role, name, expected):
         offered(started_by(module), role, name)
 
 
+NOTHING = "^plugin 'p' has no sinks, so that 'x' cannot be written to; it has nothing at all$"
+
+
 def test_a_program_that_offers_nothing():
     text = "from ekuiper import plugin, PluginConfig\nplugin.start(PluginConfig('p', {}, {}, {}))"
-    with body(text) as module, pytest.raises(LookupError, match=r"^plugin 'p' has no sink 'x'; it has no sinks$"):
+    with body(text) as module, pytest.raises(LookupError, match=NOTHING):
         offered(started_by(module), "sink", "x")
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [
+        ("source", "plugin 'p' has no sources, so that 'x' cannot be read; it has the sink 'a' and the sink 'b'"),
+        ("function", "plugin 'p' has no functions, so that 'x' cannot be called; it has the sink 'a' and the sink 'b'"),
+    ],
+)
+def test_a_program_that_offers_something_else(role, expected):
+    text = "from ekuiper import plugin, PluginConfig\nplugin.start(PluginConfig('p', {}, {'a': int, 'b': str}, {}))"
+    with body(text) as module, pytest.raises(LookupError) as caught:
+        offered(started_by(module), role, "x")
+    assert str(caught.value) == expected
 
 
 def test_a_body_that_starts_nothing():
@@ -308,11 +325,27 @@ def test_a_body_that_starts_nothing():
     assert started_by(types.ModuleType("other")) is None
 
 
-def test_what_a_wrong_factory_makes_is_said():
-    text = "from ekuiper import *\nplugin.start(PluginConfig('p', {'x': lambda: 3}, {}, {}))"
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ("3", r"what makes the source 'x' returned 3 \(int\); expected an object that is an eKuiper source"),
+        (
+            "X",
+            r"what makes the source 'x' returned <class '.*X'> \(type\); expected an object that is an eKuiper source",
+        ),
+        ("Source()", r"Source has no open\(ctx\); an eKuiper source must"),
+    ],
+)
+def test_what_a_wrong_factory_makes_is_said(made, expected):
+    text = f"""
+    from ekuiper import *
+    class X(Source):
+        def open(self, ctx): ...
+    plugin.start(PluginConfig('p', {{'x': lambda: {made}}}, {{}}, {{}}))
+    """
     with body(text) as module:
         source = offered(started_by(module), "source", "x")
-        with pytest.raises(TypeError, match=r"int has no open\(ctx\); an eKuiper source must$"):
+        with pytest.raises(TypeError, match=f"^{expected}$"):
             rows(source, columns=ONE)
 
 

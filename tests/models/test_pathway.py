@@ -21,6 +21,7 @@ pw = pytest.importorskip("pathway")
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
+from misuse import ALL, ERRORS, all_but, misused  # noqa: E402
 
 theirs = pw.io.python
 BOTH = pytest.mark.parametrize("lib", [theirs, ours], ids=["library", "ours"])
@@ -511,8 +512,23 @@ def test_what_the_query_does_is_not_to_be_called():
         one.end()
 
 
+@BOTH
+@misused(run=ALL, on_stop=ALL)
+def test_misuse_of_a_subject(lib, method, wrong, said):
+    with pytest.raises(ERRORS, match=said):
+        testing.rows(type("Bad", (lib.ConnectorSubject,), {"run": lambda self: None, method: wrong}))
+
+
+@BOTH
+@misused(on_change=all_but("async def"), on_time_end=ALL, on_end=ALL)
+def test_misuse_of_an_observer(lib, method, wrong, said):
+    good = {"on_change": lambda self, **_: None, "on_end": lambda self: None}
+    with pytest.raises(ERRORS, match=said):
+        testing.write(type("Bad", (lib.ConnectorObserver,), {**good, method: wrong}), [1], columns={"n": "int64"})
+
+
 def test_misuse_of_the_base_is_a_sentence():
-    with pytest.raises(TypeError, match="abstract class Bad"):
+    with pytest.raises(TypeError, match=r"Bad is abstract; expected a class that defines run\(\)"):
         testing.rows(type("Bad", (ours.ConnectorSubject,), {}))
     with pytest.raises(TypeError, match="positional"):
         testing.rows(subject(ours, lambda s: s.next(1)))

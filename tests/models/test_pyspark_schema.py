@@ -88,6 +88,7 @@ def test_our_spellings(ours, theirs):
 @pytest.mark.parametrize(
     ("schema", "expected"),
     [
+        ("", "expected a type, got '' in ''"),
         ("a VARIANT", "there is no type 'variant' that Spark and Couatl both have"),
         ("a", "expected a type, got '' in 'a'"),
         ("a INT b STRING", "expected ',' or the end, got 'b' in 'a INT b STRING'"),
@@ -96,5 +97,6 @@ def test_our_spellings(ours, theirs):
     ],
 )
 def test_schemas_that_cannot_be(schema, expected):
-    with pytest.raises(ValueError, match=f"^{expected}$"):
+    told = r"^Source.schema\(\) returned .* \(str|StructType\); expected a StructType or its DDL text: "
+    with pytest.raises(TypeError, match=f"{told}{expected}$"):
         schema_of(schema)

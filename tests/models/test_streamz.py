@@ -1,16 +1,20 @@
 """Streamz: the library's own classes as sources, sinks and transforms, next to its own engine on the same input."""
 
 import asyncio
+import contextlib
 import gc
+import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from contextlib import closing
 
 import pytest
+from couatl._errors import Misuse
 from couatl._reading import Reading, reading
 from couatl._writing import writing
 from couatl.compat import streamz as compat
-from couatl.compat.streamz import as_sink, as_source, as_transform
+from couatl.compat.streamz import as_sink, as_source, as_transform, check_class
 from couatl.testing import Columns, rows, write
 
 streamz = pytest.importorskip("streamz")
@@ -97,6 +101,18 @@ def test_options_are_converted_and_checked():
         rows(Count, columns=ONE, n="two")
 
 
+def test_an_option_that_has_the_name_of_a_setting_is_to_be_quoted():
+    class Opened(Count):
+        def __init__(self, mode: str, **kwargs):
+            super().__init__(**kwargs)
+
+    expected = (
+        "Opened: expected the option 'mode' (str), and it is not set; write \"mode\", in quotes, else it is a setting"
+    )
+    assert told(lambda: rows(Opened, columns=ONE)) == f"{expected} of the stream"
+    assert rows(Opened, columns=ONE, mode="r") == [0, 1, 2]
+
+
 def test_the_librarys_sources():
     assert rows(streamz.Stream.from_iterable([1, 2, 3]), columns=ONE) == [1, 2, 3]
     assert pipeline_rows(streamz.Stream.from_periodic(lambda: 7, poll_interval=0.001), limit=3)[:3] == [7, 7, 7]
@@ -104,6 +120,17 @@ def test_the_librarys_sources():
 
 def test_a_process_that_ends_is_an_end():
     assert rows(streamz.sources.from_process, columns=TEXT, cmd=["echo", "a"]) == [b"a\n"]
+
+
+@pytest.mark.parametrize(("base", "is_end"), [(streamz.sources.from_process, True), (streamz.Source, False)])
+def test_a_process_that_cannot_be_ended_any_more_has_ended(base, is_end):
+    class Gone(base):
+        async def run(self):
+            await asyncio.gather(*self._emit(1))
+            raise ProcessLookupError
+
+    with contextlib.nullcontext() if is_end else pytest.raises(ProcessLookupError):
+        assert rows(Gone, columns=ONE, **({"cmd": "true"} if is_end else {})) == [1]
 
 
 def test_a_source_whose_constructor_takes_no_loop():
@@ -520,42 +547,145 @@ def test_our_source_emits_from_a_thread():
 
 # Misuse
 
-
-@pytest.mark.parametrize("base", [streamz, compat])
-def test_a_source_without_run(base):
-    class Empty(base.Source):
-        pass
-
-    with pytest.raises(NotImplementedError, match=r"Empty has no run\(\) or _run\(\)$"):
-        rows(Empty, columns=ONE)
-
-
-def test_a_source_whose_run_returns_something():
-    class Returned(compat.Source):
-        def run(self):
-            return 3
-
-    with pytest.raises(TypeError, match=r"Returned.run\(\) returned 3 \(int\); expected None, or something to await"):
-        rows(Returned, columns=ONE)
+SOURCE = {"run": lambda self: None, "start": lambda self: self.stop() or self.loop.add_callback(self.run)}
+PARTS = {
+    "source": ("Source", SOURCE),
+    "sink": ("Sink", {"update": lambda self, x, who=None, metadata=None: None}),
+    "transform": ("Stream", {"update": lambda self, x, who=None, metadata=None: self._emit(x, metadata=metadata)}),
+}
+#: What is left out so that one of the others is called.
+OTHERS = {"source": {"run": ..., "start": ...}, "sink": {}, "transform": {}}
+UPDATE = "update(x, who=None, metadata=None)"
+BASES = pytest.mark.parametrize("base", [streamz, compat], ids=["library", "ours"])
 
 
-@pytest.mark.parametrize("base", [streamz, compat])
-def test_a_node_whose_update_returns_something(base):
-    class Wrong(base.Stream):
-        def update(self, x, who=None, metadata=None):
-            return 3
-
-    expected = r"Wrong.update\(\) returned 3 \(int\); expected None, something to await, or a list of such"
-    with pytest.raises(TypeError, match=expected):
-        list(as_transform(Wrong)([1]))
+async def asynchronous_generator(self, *_, **__):
+    """What nobody awaits."""
+    yield
 
 
-def test_a_sink_without_update():
-    class Empty(compat.Sink):
-        pass
+def raising(self, *_, **__):
+    raise OSError("mine")
 
-    with pytest.raises(NotImplementedError, match=r"Empty has no update\(x, who=None, metadata=None\)"):
-        write(Empty, [1], columns=ONE)
+
+def giving(value):
+    return lambda self, *_, **__: value
+
+
+def part(base, kind, **methods):
+    """A class that works, but for these methods."""
+    name, working = PARTS[kind]
+    given = {name: method for name, method in {**working, **methods}.items() if method is not ...}
+    return type("Part", (getattr(base, name),), given)
+
+
+def used(thing, kind):
+    if kind == "source":
+        return rows(thing, columns=ONE)
+    if kind == "sink":
+        return write(thing, [1], columns=ONE)
+    return list(as_transform(thing)([1]))
+
+
+def told(work, *arguments):
+    with pytest.raises(Misuse) as caught:
+        work(*arguments)
+    return str(caught.value)
+
+
+@BASES
+@pytest.mark.parametrize(("kind", "result"), [("source", []), ("sink", None), ("transform", [1])])
+def test_parts_that_work(base, kind, result):
+    check_class(part(base, kind), kind)
+    assert used(part(base, kind), kind) == result
+
+
+@BASES
+@pytest.mark.parametrize(
+    ("kind", "method", "call"),
+    [
+        *(("source", method, f"{method}(self)") for method in ("run", "_run", "start", "stop")),
+        ("sink", "update", "update(self, x, who=None, metadata=None)"),
+        ("transform", "update", "update(self, x, who=None, metadata=None)"),
+    ],
+)
+def test_methods_that_cannot_be_called(base, kind, method, call):
+    wrongs = {
+        lambda self, one, two: 3: f"(self, one, two) cannot be called as it is; expected {call}",
+        3: f" is 3 (int); expected a method {call}",
+    }
+    for given, expected in wrongs.items():
+        wrong = part(base, kind, **{method: given})
+        for work in (used, check_class):
+            assert told(work, wrong, kind) == f"Part.{method}{expected}"
+
+
+@BASES
+@pytest.mark.parametrize(
+    ("kind", "missing"), [("source", "run() or _run(); a Streamz source"), ("sink", f"{UPDATE}; a Streamz sink")]
+)
+def test_methods_that_are_missing(base, kind, missing):
+    wrong = part(base, kind, **dict.fromkeys(PARTS[kind][1], ...))
+    assert told(used, wrong, kind) == told(check_class, wrong, kind) == f"Part has no {missing} must"
+
+
+RUN = "None, or something to await"
+AWAIT = "something to await, as async def _run(self) gives"
+RESULTS = "None, something to await, or a list of such"
+RETURNED = [
+    ("source", "run", giving(3), "3 (int)", RUN),
+    ("source", "run", asynchronous_generator, "<async_generator .*> (async_generator)", RUN),
+    ("source", "run", lambda self: (yield), "<generator .*> (generator)", RUN),
+    ("source", "_run", giving(None), "None", AWAIT),
+    ("source", "_run", giving(3), "3 (int)", AWAIT),
+    *(
+        (kind, "update", gives, shown, RESULTS)
+        for kind in ("sink", "transform")
+        for gives, shown in [
+            (giving(3), "3 (int)"),
+            (giving([1]), "1 (int)"),
+            (asynchronous_generator, "<async_generator .*> (async_generator)"),
+            (lambda self, x, who=None, metadata=None: (yield), "<generator .*> (generator)"),
+        ]
+    ),
+]
+
+
+@BASES
+@pytest.mark.parametrize(("kind", "method", "gives", "shown", "expected"), RETURNED)
+def test_methods_that_return_what_they_must_not(base, kind, method, gives, shown, expected):
+    wrong = part(base, kind, **{**OTHERS[kind], method: gives})
+    sentence = re.escape(f"Part.{method}() returned {shown}; expected {expected}").replace(r"\.\*", ".*")
+    assert re.fullmatch(sentence, told(used, wrong, kind))
+
+
+@BASES
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [("source", "run"), ("source", "_run"), ("source", "start"), ("sink", "update"), ("transform", "update")],
+)
+def test_what_methods_raise_is_raised(base, kind, method):
+    with pytest.raises(OSError, match=r"^mine$"):
+        used(part(base, kind, **{**OTHERS[kind], method: raising}), kind)
+
+
+@BASES
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("source", "does not call super().__init__(**kwargs); expected it to"),
+        ("sink", "has not told super().__init__() its upstream; expected super().__init__(upstream, **kwargs)"),
+        ("transform", "has not told super().__init__() its upstream; expected super().__init__(upstream, **kwargs)"),
+    ],
+)
+def test_constructors_that_do_not_call_that_of_their_base(base, kind, expected):
+    wrong = part(base, kind, __init__=lambda self, upstream=None, **kwargs: None)
+    assert told(used, wrong, kind) == f"Part.__init__() {expected}"
+
+
+def test_classes_that_are_abstract():
+    wrong = type("Abstract", (part(compat, "sink"), ABC), {"url": abstractmethod(giving(3))})
+    assert told(used, wrong, "sink") == "Abstract is abstract; expected a class that defines url()"
 
 
 def test_roles():
@@ -574,7 +704,7 @@ def test_an_instance_takes_no_options_and_is_started_by_the_query():
         as_source(streamz.Stream.from_iterable([1]), {"n": 1}, ONE)
     source = streamz.Stream.from_iterable([1])
     source.stopped = False
-    with pytest.raises(RuntimeError, match=r"from_iterable has been started; leave that to the query"):
+    with pytest.raises(TypeError, match=r"from_iterable has been started; leave that to the query"):
         as_source(source, {}, ONE)
 
 

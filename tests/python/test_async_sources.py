@@ -13,7 +13,8 @@ import pytest
 from couatl import _awaited, _threads
 from couatl._reading import reading
 from couatl.sources import AsyncPartition, AsyncSource, PushSource
-from couatl.testing import rows
+from couatl.testing import rows, rows_and_state
+from misuse import ERRORS, all_but, misused
 from pulling import SOON, Batches, Elsewhere, Opened, asleep, nothing_left_running, pulled  # noqa: F401
 
 
@@ -84,6 +85,34 @@ def test_open_may_be_a_coroutine_and_give_what_is_iterated():
 def test_open_that_gives_nothing_asynchronous():
     with pytest.raises(TypeError, match=r"Awaiting\.open\(\) returned \[1\] \(list\); expected an AsyncPartition, or"):
         rows(Awaiting(lambda: [1]))
+
+
+@misused(open=("signature", "no method", "StopIteration"), close=all_but("async def"))
+def test_misuse_of_an_asynchronous_source(method, wrong, said):
+    bad = type("Bad", (Awaiting,), {method: wrong})
+    with pytest.raises(ERRORS, match=said):
+        rows(bad(lambda: AsyncBatched([1])))
+
+
+@misused(
+    next_batch=("signature", "no method", "StopIteration"),
+    next_awake=("signature", "no method", "StopIteration"),
+    snapshot=("signature", "no method", "StopIteration"),
+    close=all_but("async def"),
+)
+def test_misuse_of_an_asynchronous_partition(method, wrong, said):
+    bad = type("Bad", (AsyncBatched,), {method: wrong})
+    with pytest.raises(ERRORS, match=said):
+        rows_and_state(Awaiting(lambda: bad([1])))
+
+
+def test_an_end_that_is_none_says_which_would_be():
+    async def next_batch(self):
+        raise StopIteration
+
+    bad = type("Bad", (AsyncBatched,), {"next_batch": next_batch})
+    with pytest.raises(RuntimeError, match=r"^Bad\.next_batch\(\) raised StopIteration; .*StopAsyncIteration is"):
+        rows(Awaiting(lambda: bad([1])))
 
 
 class AsyncBatched(Batches, AsyncPartition):

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import importlib.util
 import inspect
+import itertools
+import re
 import sys
 import threading
 from contextlib import closing
@@ -308,6 +310,68 @@ def test_partitions_that_share_what_they_should_not():
 
     said = refusal(check_source, Bad)
     assert said.startswith("Bad, partition 'north' gave 2 while the other partitions were read, and 1 alone; expected")
+
+
+def test_partitions_that_share_a_counter():
+    class Bad(Shards):
+        number = 0
+
+        def open(self, partition, state):
+            for _ in range(3):
+                self.number += 1
+                yield self.number
+
+    # Side by side, each may have ended before the next begins.
+    said = refusal(check_source, Bad)
+    assert "while the other partitions were read, and 1, 2, 3 alone; expected partitions that share nothing" in said
+
+
+def test_partitions_that_end_each_other():
+    class Bad(Shards):
+        opened, is_closed = 0, False
+
+        def __init__(self):
+            self.both = threading.Event()
+
+        def open(self, partition, state):
+            was_closed = self.is_closed
+            self.opened += 1
+            if self.opened == 2:
+                self.both.set()
+            self.both.wait(0.2)
+            if not was_closed:
+                yield partition, 1
+            self.is_closed = True
+
+    said = refusal(check_source, Bad, columns={"part": "string", "n": "int64"})
+    assert said == (
+        "Bad, partition 'south' gave ('south', 1) while the other partitions were read, and no rows in turn with them; "
+        "expected partitions that share nothing"
+    )
+
+
+def test_partitions_that_give_other_rows_each_time_share_nothing():
+    class Live(Shards):
+        readings = itertools.count()
+
+        def open(self, partition, state):
+            yield next(self.readings)
+
+    check_source(Live)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"limit": 0}, "check_source: expected limit to be at least 1, got 0"),
+        ({"limit": "5"}, "check_source: expected a number of rows as limit, got '5' (str)"),
+        ({"patience": 2}, "check_source: expected a timedelta as patience, got 2 (int)"),
+        ({"columns": "n int64"}, "expected columns as {'name': 'type', …}, got 'n int64' (str)"),
+    ],
+)
+def test_what_a_check_is_told(given, said):
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(said)}$"):
+        check_source(Counted, **given)
 
 
 def test_snapshots_that_cannot_be_kept():

@@ -323,7 +323,16 @@ MISUSE = {
     "class It(Source):\n    def open(self, partition, state): return 3": (
         "It.open() returned 3 (int); expected a Partition, or an iterable of rows"
     ),
-    "class It(PushSource): pass": "It has no run()",
+    "class It(Source):\n    def open(self, partition): return [1]": (
+        "stream 'made': It.open(self, partition) cannot be called as it is; expected open(self, partition, state)"
+    ),
+    "class It(PushSource): pass": "stream 'made': It has no run()",
+    "class It(PushSource):\n    async def run(self): self.next(1)": (
+        "(coroutine); expected a plain method (def, not async def)"
+    ),
+    "class It(PushSource):\n    def run(self): yield 1": (
+        "(generator); expected a method without yield: nothing of it has run"
+    ),
     "class It(Source):\n    def __init__(self, url): pass": "It: expected the option 'url', and it is not set",
     "class It(Sink):\n    def write(self, n): pass": "expected a source, and class It is a couatl sink",
 }
@@ -509,7 +518,7 @@ REFUSED = {
     "class = 'counting:Count', stop = 'x'": "Count: option 'stop': expected",
     "class = 'counting:Count', stopp = 1, stop = 1": "Count: there is no option 'stopp'; did you mean 'stop'?",
     "class = 'counting:Camel', maxRows = 1": "there is no option 'maxrows'; write \"maxRows\", in quotes",
-    "class = 'counting:Own', mode = 'batch'": "expected the option 'mode' (str), and it is not set; a setting of",
+    "class = 'counting:Own', mode = 'batch'": "expected the option 'mode' (str), and it is not set; ",
     "class = 'counting:Odd'": "stream 'made': the columns of its class, 'n int65': unknown type 'int65'",
     "class = 'counting:Coumt'": "module 'counting' has no class 'Coumt'",
     "class = 'countin:Count'": "there is no module 'countin'",
@@ -557,7 +566,8 @@ def registered(own_server, tmp_path, monkeypatch):
         couatl_sources={"count": "marked:Count", "broken": "broken:Source", "none": "counting:NoConnector"},
         couatl_sinks={"count": "counting:Log", "log": "counting:Log"},
     )
-    install(tmp_path, "zebra", couatl_sources={"count": "counting:Blank"}, streamz_sources={"other": "counting:Blank"})
+    blank = "counting:Blank"
+    install(tmp_path, "zebra", couatl_sources={"count": blank, "Python": blank}, streamz_sources={"other": blank})
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with own_server().connect() as connection:
         yield connection
@@ -578,6 +588,7 @@ def test_connectors_are_listed_without_being_imported(registered, tmp_path):
     assert found["source", "count", "aardvark"] == found["sink", "log", "aardvark"] == ("listed", "")
     assert found["source", "count", "zebra"] == ("hidden: aardvark has the name", "")
     assert found["source", "other", "zebra"] == ("listed", "")
+    assert found["source", "Python", "zebra"] == ("hidden: the type 'python' is built in", "")
     assert not (tmp_path / "imported").exists()
 
 

@@ -15,6 +15,7 @@ from couatl import _push, _threads
 from couatl._columns import Columns
 from couatl.sources import PushSource, Source
 from couatl.testing import rows
+from misuse import ALL, ERRORS, misused
 from pulling import SOON, asleep, nothing_left_running, opened, pulled  # noqa: F401
 
 
@@ -143,6 +144,65 @@ def test_close_is_the_end_and_rows_after_it_are_ignored():
     source = Pushing(run)
     assert rows(source) == [1]
     assert source.stops == 1
+
+
+def asked_to_wait(monkeypatch):
+    """Who pushed after the end, and had to wait: the threads."""
+    asked = []
+    monkeypatch.setattr(_push.Rows, "unwanted", lambda queue: asked.append(threading.current_thread()))
+    return asked
+
+
+def test_next_says_whether_a_row_was_taken(monkeypatch):
+    asked = asked_to_wait(monkeypatch)
+    answers = []
+
+    class Arrow:
+        def __arrow_c_array__(self, requested_schema=None):
+            raise AssertionError("nobody imports it here")
+
+    def run(self):
+        answers.extend([self.next(1), self.next(1, 2), self.next(n=1), self.next(Arrow())])
+        assert asked == []
+        self.close()
+        answers.extend([self.next(1), self.next(1, 2), self.next(n=1), self.next(Arrow())])
+
+    with closing(opened(Pushing(run))) as pull:
+        settled(pull)
+    assert answers == [True] * 4 + [False] * 4
+    assert len(asked) == 4
+
+
+def test_a_thread_of_ones_own_ends_where_next_says_so(monkeypatch):
+    asked = asked_to_wait(monkeypatch)
+    producers = []
+
+    def produce(self):
+        n = 0
+        while self.next(n):
+            n += 1
+
+    def run(self):
+        producers.append(threading.Thread(target=produce, args=(self,), daemon=True))
+        producers[0].start()
+        self.wait()
+
+    assert rows(Small(run), limit=3) == [0, 1, 2]
+    producers[0].join(SOON)
+    assert not producers[0].is_alive()
+    assert asked == producers
+
+
+def test_who_pushes_after_the_end_waits_but_not_while_it_is_cleaned_up(monkeypatch):
+    cleaning = []
+    source = Pushing(lambda self: self.next(1), lambda self: cleaning.append(self._couatl_rows.cleaning.is_set()))
+    queue = source._couatl_rows
+    waits = []
+    monkeypatch.setattr(queue.cleaning, "wait", waits.append)
+    assert rows(source) == [1]
+    assert (cleaning, queue.cleaning.is_set()) == ([True], False)
+    assert not source.next(2)
+    assert waits == [_push.UNWANTED]
 
 
 def test_what_run_raises_after_close_is_raised():
@@ -342,8 +402,15 @@ def test_a_constructor_may_forget_its_base_and_a_capacity_is_checked():
         capacity = 0
 
     assert rows(Forgets, word="sun") == ["sun"]
-    with pytest.raises(ValueError, match="expected a capacity of at least one row, got 0"):
+    with pytest.raises(ValueError, match="Empty: expected capacity to be at least 1, got 0"):
         Empty()
+
+
+@misused(run=ALL, on_stop=ALL)
+def test_misuse_of_what_runs(method, wrong, said):
+    bad = type("Bad", (PushSource,), {"run": lambda self: self.next(1), method: wrong})
+    with pytest.raises(ERRORS, match=said):
+        rows(bad)
 
 
 def test_a_row_may_push_from_its_own_destructor():

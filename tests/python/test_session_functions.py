@@ -7,10 +7,12 @@ import re
 import uuid
 
 import couatl
+import misuse
 import pytest
 from couatl import exceptions
 from couatl._errors import Misuse
 from couatl.compat import ekuiper
+from couatl.functions import Aggregate
 
 
 @pytest.fixture
@@ -385,6 +387,30 @@ class Endless:
 def test_annotations_that_say_too_little(session, function, expected):
     with pytest.raises(Misuse, match="^" + re.escape(expected).replace(re.escape("(…)"), ".*")):
         session.function()(function)
+
+
+@pytest.mark.parametrize("method", ["process", "merge", "finalize"])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (misuse.awaited, r"\(\) is asynchronous.*; expected a plain method"),
+        (misuse.yielded, r"\(\) has a yield, .*; expected a method without"),
+        (5, r" is 5 \(int\); expected a method.* {method}\("),
+        (lambda: None, r"\(\) .*; expected .*self"),
+    ],
+)
+def test_misuse_of_an_aggregate(method, wrong, said):
+    good = {"process": lambda self, n: None, "merge": lambda self, other: None, "finalize": lambda self: 0}
+    assert type("Good", (Aggregate,), good)().finalize() == 0
+    with pytest.raises(Misuse, match=rf"^Bad\.{method}" + said.format(method=method)):
+        type("Bad", (Aggregate,), {**good, method: wrong})
+
+
+@pytest.mark.parametrize(("method", "call"), [("merge", "self, other"), ("finalize", "self")])
+def test_what_an_aggregate_is_called_with(method, call):
+    good = {"process": lambda self, *columns: None, "finalize": lambda self: 0}
+    with pytest.raises(Misuse, match=rf"^Bad\.{method}\(self, one, .*expected .*{method}\({call}\)"):
+        type("Bad", (Aggregate,), {**good, method: misuse.others})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import threading
 import traceback
 from contextlib import suppress
 
+import couatl
 import pytest
 from couatl import _threads
 from couatl._columns import Columns
@@ -15,6 +16,7 @@ from couatl._threads import UserThread
 from couatl._writing import writing
 from couatl.sinks import AsyncSink, Sink
 from couatl.testing import write
+from misuse import ALL, ERRORS, all_but, misused
 from pulling import SOON, Elsewhere, asleep, nothing_left_running  # noqa: F401
 
 TWO = {"id": "int64", "name": "string"}
@@ -176,10 +178,33 @@ def test_misuse():
 
     with pytest.raises(TypeError, match=r"Late\.write\(\) returned <coroutine .*expected a plain method \(def, not"):
         write(Late, [(1, "a")], columns=TWO)
-    with pytest.raises(NotImplementedError, match=r"Sink has no write\(\*columns\)"):
+    with pytest.raises(Misuse, match=r"Sink has no write\(\*columns\)"):
         write(Sink, [(1, "a")], columns=TWO)
     with pytest.raises(TypeError, match=r"expected a row of the columns id, name, got \(1,\) \(tuple\)"):
         write(Recorded, [(1,)], columns=TWO)
+
+
+@misused(open=ALL, write=all_but("signature"), flush=ALL, commit=ALL, close=ALL)
+def test_misuse_of_a_sink(method, wrong, said):
+    bad = type("Bad", (Recorded,), {method: wrong})
+    session = couatl.Session()
+    session.sink("id int64", name="bad")(bad)
+    with pytest.raises(ERRORS, match=said):
+        session.sql("INSERT INTO bad VALUES (1)")
+
+
+@misused(abort=ALL)
+def test_misuse_of_what_undoes(method, wrong, said):
+    sink = writing(type("Bad", (Recorded,), {method: wrong}), {}, Columns(list(TWO), list(TWO.values())))
+    sink.open()
+    with pytest.raises(ERRORS, match=said):
+        sink.abort()
+
+
+@misused(**dict.fromkeys(["open", "write", "flush", "commit", "close"], ("no method", "a yield", "StopIteration")))
+def test_misuse_of_what_is_awaited(method, wrong, said):
+    with pytest.raises(ERRORS, match=said):
+        write(type("Bad", (Awaited,), {method: wrong}), [(1, "a")], columns=TWO)
 
 
 def test_columns():
@@ -504,5 +529,5 @@ def test_misuse_of_an_asynchronous_sink():
 
     with pytest.raises(Misuse, match=r"^Narrow\.write\(id\) cannot be called with one list for each of the columns"):
         write(Narrow, [(1, "a")], columns=TWO)
-    with pytest.raises(NotImplementedError, match=r"AsyncSink has no write\(\*columns\)"):
+    with pytest.raises(Misuse, match=r"AsyncSink has no write\(\*columns\)"):
         write(AsyncSink, [(1, "a")], columns=TWO)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import pkgutil
+import re
 import threading
 import time
 import traceback
@@ -16,9 +17,11 @@ import couatl
 import pytest
 from couatl import sources
 from couatl._columns import Columns
+from couatl._errors import Misuse
 from couatl._reading import reading
 from couatl.sources import Partition, PollingSource, Retry, Source
 from couatl.testing import rows, rows_and_state
+from misuse import ALL, ERRORS, all_but, misused
 from pulling import SOON, Batches, Opened, asleep, nothing_left_running, pulled  # noqa: F401
 
 MODULES = [
@@ -73,7 +76,7 @@ def test_open_that_gives_something_else():
 
 
 def test_a_source_without_open():
-    with pytest.raises(NotImplementedError, match=r"Source has no open\(partition, state\)"):
+    with pytest.raises(Misuse, match=r"Source has no open\(partition, state\)"):
         rows(Source())
 
 
@@ -429,6 +432,64 @@ def test_misuse_of_polling():
         rows(Forgets())
     with pytest.raises(TypeError, match=r"Generates\.next_item\(\) returned .*expected a list of rows"):
         rows(Generates())
+
+
+# Misuse
+
+
+class Once(Partition):
+    """Gives a row."""
+
+    done = False
+
+    def next_batch(self):
+        if self.done:
+            raise StopIteration
+        self.done = True
+        return [1]
+
+
+@misused(schema=all_but("a yield"), partitions=all_but("a yield"), open=all_but("async def", "a yield"))
+def test_misuse_of_a_source(method, wrong, said):
+    good = {"__init__": lambda self: Opened.__init__(self, [1]), "schema": lambda self: "n int64"}
+    bad = type("Bad", (Opened,), {**good, method: wrong})
+    session = couatl.Session()
+    with pytest.raises(ERRORS, match=said):
+        session.source(name="bad", mode="batch")(bad)
+        session.sql("SELECT n FROM bad").to_arrow()
+
+
+@misused(close=all_but("async def"))
+def test_misuse_of_the_end_of_a_source(method, wrong, said):
+    with pytest.raises(ERRORS, match=said):
+        rows(type("Bad", (Opened,), {method: wrong})([1]))
+
+
+@misused(
+    next_batch=("signature", "no method", "async def"),
+    next_awake=("signature", "no method", "StopIteration"),
+    snapshot=all_but("a yield"),
+    close=ALL,
+)
+def test_misuse_of_a_partition(method, wrong, said):
+    with pytest.raises(ERRORS, match=said):
+        rows_and_state(Opened(type("Bad", (Once,), {method: wrong})()))
+
+
+@misused(next_item=("signature", "no method", "async def"), snapshot=all_but("a yield"), resume=ALL)
+def test_misuse_of_a_polling_source(method, wrong, said):
+    bad = type("Bad", (Counter,), {method: wrong})
+    with pytest.raises(ERRORS, match=said):
+        rows_and_state(bad(timedelta(milliseconds=1)), state=1, limit=1)
+
+
+@misused(cancel=ALL)
+def test_misuse_of_what_ends_a_wait_is_logged(caplog, method, wrong, said):
+    with closing(reading(Opened(type("Bad", (Once,), {method: wrong})()), {})) as source:
+        pull = source.open("")
+        pull.cancel()
+        pull.close()
+    assert re.search(said.removeprefix("^"), caplog.text)
 
 
 # Testing

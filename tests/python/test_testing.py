@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
@@ -316,8 +317,34 @@ def test_a_cancel_ends_a_pause():
 def test_marks_are_instances():
     with pytest.raises(TypeError, match=r"expected the mark EOF\(\), got its class"):
         TestingSource([1, EOF])
-    with pytest.raises(ValueError, match="a batch_size of at least one row, got 0"):
+    with pytest.raises(ValueError, match="expected batch_size to be at least 1, got 0"):
         TestingSource([1], batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: rows(Parts, limit=-1), "rows: expected limit to be at least 0, got -1"),
+        (lambda: rows(Parts, limit="3"), "rows: expected a number of rows as limit, got '3' (str)"),
+        (lambda: rows_and_state(Parts, limit=-1), "rows_and_state: expected limit to be at least 0, got -1"),
+        (lambda: rows(Parts, columns="n int64"), "expected columns as {'name': 'type', …}, got 'n int64' (str)"),
+        (lambda: clock("2025-01-31").__enter__(), "clock: expected a datetime as start, got '2025-01-31' (str)"),
+        (lambda: PAUSE(5), "TestingSource.PAUSE: expected a timedelta, got 5 (int)"),
+        (lambda: FAIL("no"), "TestingSource.FAIL: expected an exception to raise, got 'no' (str)"),
+        (lambda: failing_source(Parts, after=-1), "failing_source: expected after to be at least 0, got -1"),
+        (
+            lambda: failing_source(Parts, after=1, error="no"),
+            "failing_source: expected an exception to raise as error, got 'no' (str)",
+        ),
+        (
+            lambda: failing_sink(Parts, at="open", error="no"),
+            "failing_sink: expected an exception to raise as error, got 'no' (str)",
+        ),
+    ],
+)
+def test_what_a_test_says_wrong_is_a_sentence(call, said):
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(said)}$"):
+        call()
 
 
 def test_marks_in_a_statement():

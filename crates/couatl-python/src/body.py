@@ -138,11 +138,17 @@ class Body:
         self.show_lines()
         frames = error.__traceback__
         # What calls the functions of a body is nothing that its author knows of.
-        while frames is not None and frames.tb_next and frames.tb_frame.f_code.co_filename == "couatl/function.py":
+        while frames is not None and frames.tb_next and calls_bodies(frames.tb_frame):
             frames = frames.tb_next
         text = "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
         # The body's own classes are shown as those of a script are: the module is one of ours, and another each time.
         return re.sub(rf"\b{re.escape(self.module_prefix)}\d+\.", "", text)
+
+
+def calls_bodies(frame):
+    """Whether a frame is of what calls the functions and classes of a body: the host's own, or the SDK's."""
+    module = str(frame.f_globals.get("__name__"))
+    return frame.f_code.co_filename == "couatl/function.py" or module.partition(".")[0] == "couatl"
 
 
 ASYNC = (

@@ -69,8 +69,20 @@ pub(crate) fn with_traceback<'py>(py: Python<'py>, exception: &PyErr) -> Bound<'
     exception.clone_ref(py).into_value(py).into_bound(py).into_any()
 }
 
+/// The traceback of an exception, from the first frame that is not the SDK's: its users know nothing of those.
 fn format_plain(py: Python<'_>, exception: &PyErr) -> Option<String> {
-    let lines = py.import("traceback").ok()?.call_method1("format_exception", (with_traceback(py, exception),)).ok()?;
+    let value = with_traceback(py, exception);
+    let mut frames = value.getattr("__traceback__").ok()?;
+    while let Some(next) = frames.getattr_opt("tb_next").ok().flatten().filter(|next| !next.is_none()) {
+        let module = frames.getattr("tb_frame").and_then(|frame| frame.getattr("f_globals")?.get_item("__name__"));
+        let is_ours = |module: &str| module == "couatl" || module.starts_with("couatl.");
+        if !module.and_then(|module| module.extract::<String>()).is_ok_and(|module| is_ours(&module)) {
+            break;
+        }
+        frames = next;
+    }
+    let lines =
+        py.import("traceback").ok()?.call_method1("format_exception", (value.get_type(), value, frames)).ok()?;
     let lines: Vec<String> = lines.extract().ok()?;
     Some(lines.concat().trim_end().to_owned())
 }

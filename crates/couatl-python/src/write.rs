@@ -31,6 +31,9 @@ use crate::values::to_list;
 /// A batch on its way, and who waits for its acceptance. No more batches is the end.
 type Order = (RecordBatch, oneshot::Sender<Result<()>>);
 
+/// How many rows of its last batch an exception says to have been taken.
+const ACCEPTED: &str = "accepted_rows";
+
 /// Starts a write on a thread of its own; resolves when init has run and the function is known to fit.
 pub(crate) async fn open(program: Arc<Program>, request: WriteRequest) -> Result<PythonWriter> {
     let WriteRequest { context, metrics, finish } = request;
@@ -131,7 +134,8 @@ impl SinkWriter for PythonWriter {
             }
             Err(error) => {
                 self.failed = true;
-                Err(error.with_accepted(self.rows))
+                let within = error.context().find(|(key, _)| *key == ACCEPTED).and_then(|(_, rows)| rows.parse().ok());
+                Err(error.with_accepted(self.rows + within.unwrap_or(0)))
             }
         }
     }
@@ -275,7 +279,15 @@ fn write_batch(
     let start = Instant::now();
     let called = user(py, control, || function.call1(arguments));
     metrics.add_python(start.elapsed());
-    let returned = called.map_err(|error| program.raised(py, control, &program.what(Role::Write), error))?;
+    let returned = called.map_err(|error| {
+        // What takes one row after the other may have taken some of the batch.
+        let taken = error.value(py).getattr(ACCEPTED).and_then(|rows| rows.extract::<u64>());
+        let error = program.raised(py, control, &program.what(Role::Write), error);
+        match taken {
+            Ok(rows) => error.with_context(ACCEPTED, rows.to_string()),
+            Err(_) => error,
+        }
+    })?;
     if returned.hasattr("__await__").unwrap_or(false) {
         let what = program.what(Role::Write);
         return Err(Error::type_mismatch(format!(

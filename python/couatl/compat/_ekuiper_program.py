@@ -45,6 +45,8 @@ _SDK = [
     "ekuiper.runtime.plugin",
 ]
 KINDS = ("sources", "sinks", "functions")
+#: What is done with a part.
+_DONE = {"source": "read", "sink": "written to", "function": "called"}
 #: Where the module of a body keeps what its program has started.
 _STARTED = "__couatl_plugin__"
 _numbers = itertools.count(1)
@@ -115,9 +117,17 @@ class Plugin:
         offered: dict[str, Callable[[], Any]] = getattr(self, f"{role}s")
         if name in offered:
             return offered[name]
+        what = f"plugin {self.name!r} has no {role}"
+        if not offered:
+            raise LookupError(f"{what}s, so that {name!r} cannot be {_DONE[role]}; it has {self._listed()}")
         near = difflib.get_close_matches(name, offered, 1)
         there = f"did you mean '{near[0]}'?" if near else f"its {role}s are {', '.join(map(repr, offered))}"
-        raise LookupError(f"plugin {self.name!r} has no {role} {name!r}; {there if offered else f'it has no {role}s'}")
+        raise LookupError(f"{what} {name!r}; {there}")
+
+    def _listed(self) -> str:
+        """What it offers: ``the sink 'keep'``."""
+        each = [f"the {kind[:-1]} {name!r}" for kind in KINDS for name in getattr(self, kind)]
+        return " and ".join(each) or "nothing at all"
 
     def close(self) -> None:
         """Take the module out of ``sys.modules``."""
@@ -174,14 +184,15 @@ def is_program(tree: ast.Module) -> bool:
     >>> is_program(ast.parse("from ekuiper import Source"))
     False
     """
-    asks = any(
-        isinstance(node, ast.If)
-        and any(isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test))
-        and any(map(_starts, ast.walk(tree)))
-        for node in tree.body
-    )
     starts = any(isinstance(node, ast.Expr) and _starts(node.value) for node in tree.body)
-    return (asks or starts) and any(map(_imports_sdk, ast.walk(tree)))
+    if not starts and not any(isinstance(node, ast.If) and _asks_for_name(node.test) for node in tree.body):
+        return False
+    nodes = list(ast.walk(tree))
+    return (starts or any(map(_starts, nodes))) and any(map(_imports_sdk, nodes))
+
+
+def _asks_for_name(test: ast.expr) -> bool:
+    return any(isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(test))
 
 
 def _imports_sdk(node: ast.AST) -> bool:

@@ -19,13 +19,14 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from couatl import _clock, sources
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse, shown
 from couatl._pull import is_arrow
 from couatl.compat._classes import derives
+from couatl.compat._methods import check_has, check_plain
 from couatl.compat._pyspark_task import SparkTask
 from couatl.compat._pyspark_types import columns_text, named, struct_json_of, struct_of
 from couatl.compat._pyspark_values import incoming
@@ -34,6 +35,21 @@ from couatl.compat._pyspark_values import incoming
 POLLING_DELAY = timedelta(milliseconds=10)
 #: How many rows leave together, and after how many seconds fewer do.
 CHUNK, LINGER = 1024, 0.1
+
+#: The base classes, whose methods do nothing or raise.
+BASES = [
+    f"{module}.{name}"
+    for module in ("pyspark.sql.datasource", "couatl.compat.pyspark")
+    for name in ("DataSourceReader", "DataSourceStreamReader", "SimpleDataSourceStreamReader")
+]
+#: What a reader of streams must have, and what it is called with.
+STREAM_METHODS = {
+    "initialOffset": [],
+    "latestOffset": ["start", "limit"],
+    "partitions": ["start", "end"],
+    "read": ["partition"],
+}
+SIMPLE_METHODS: dict[str, list[str]] = {"initialOffset": [], "read": ["start"]}
 
 #: What is to be closed where it is not read to its end.
 Rows = Generator[Any, None, None]
@@ -60,8 +76,13 @@ class PySparkSource(sources.Source):
             found = self.data_source.schema()
         except NotImplementedError:
             return None
-        if not isinstance(found, str) and not hasattr(found, "jsonValue"):
-            raise misuse(self.data_source, "schema", found, "a StructType or its DDL text")
+        expected = "a StructType or its DDL text"
+        try:
+            columns_text(struct_json_of(found))
+        except TypeError:
+            raise misuse(self.data_source, "schema", found, expected) from None
+        except ValueError as error:
+            raise misuse(self.data_source, "schema", found, f"{expected}: {error}") from None
         return found
 
     def partitions(self) -> list[str]:
@@ -74,7 +95,7 @@ class PySparkSource(sources.Source):
         if self.is_stream:
             self.reader = stream_reader(self.data_source, struct)
             return [""]
-        self.reader = self._reader(struct)
+        self.reader = batch_reader(self.data_source, struct)
         try:
             found = self.reader.partitions()
         except NotImplementedError:
@@ -82,12 +103,6 @@ class PySparkSource(sources.Source):
         # What is in parallel there has a copy each.
         self.parts = checked_parts(self.reader, found) or [named("pyspark.sql.datasource", "InputPartition")(None)]
         return [str(number) for number in range(len(self.parts))]
-
-    def _reader(self, struct: Any) -> Any:
-        reader = self.data_source.reader(struct)
-        if not callable(getattr(reader, "read", None)) or not callable(getattr(reader, "partitions", None)):
-            raise misuse(self.data_source, "reader", reader, "a DataSourceReader")
-        return reader
 
     def open(self, partition: str, state: Any) -> Any:
         """Open one of the partitions."""
@@ -125,7 +140,7 @@ class Stream(sources.Partition):
         self.is_idle = False
         if isinstance(state, tuple):
             self.start, self.end, given = state
-            self.rows = self.rows_of(reader, self.between(self.start, self.end))
+            self.rows = self.between(self.start, self.end)
             self.given = sum(1 for _ in islice(self.rows, given))
         else:
             self.start = state if state is not None else self.offset("initialOffset", reader.initialOffset())
@@ -140,23 +155,31 @@ class Stream(sources.Partition):
         raise misuse(self.reader, method, found, "an offset: a dict that JSON can hold, or text")
 
     def next_batch(self) -> Any:
+        try:
+            self.advance()
+        except StopIteration as error:
+            # It would be taken for the end.
+            raise RuntimeError(f"{class_name(self.reader)} raised StopIteration, and a stream has no end") from error
+        self.is_idle = self.rows is None
+        return None if self.rows is None else self.chunk(self.rows)
+
+    def advance(self) -> None:
+        """Commit what has been given, and ask for the next microbatch."""
         if self.committed is not None and self.rows is None:
             committed, self.committed = self.committed, None
             if callable(getattr(self.reader, "commit", None)):
                 self.reader.commit(committed)
         if self.rows is None:
             self.rows = self.microbatch()
-        self.is_idle = self.rows is None
-        return None if self.rows is None else self.chunk(self.rows)
 
     def microbatch(self) -> Rows | None:
         """The rows of the next one, where there is one."""
         self.given = 0
         if not self.is_simple:
             self.end = self.offset("latestOffset", self.latest())
-            return None if self.end == self.start else self.rows_of(self.reader, self.between(self.start, self.end))
+            return None if self.end == self.start else self.between(self.start, self.end)
         found = self.reader.read(copy.deepcopy(self.start))
-        if not isinstance(found, tuple) or len(found) != 2:
+        if not isinstance(found, tuple) or len(found) != 2 or not is_rows(found[0]):
             raise misuse(self.reader, "read", found, "a pair: an iterator of rows, and the offset where they end")
         rows, end = found
         self.end = self.offset("read", end)
@@ -166,24 +189,32 @@ class Stream(sources.Partition):
         if next(converted, None) is not None:
             converted.close()
             what = f"{class_name(self.reader)}.read() gave rows, and the offset {self.end} where it had begun"
-            raise RuntimeError(f"{what}; the next read would give them again")
+            raise Misuse(f"{what}; expected another one, as the next read would give them again")
         return None
 
     def latest(self) -> Any:
         latest = self.reader.latestOffset
-        if not inspect.signature(latest).parameters:
-            # As it was before Spark 4.2.
+        if takes_nothing(latest):
             return latest()
         limit = getattr(self.reader, "getDefaultReadLimit", None)
         chosen = limit() if callable(limit) else named("pyspark.sql.streaming.datasource", "ReadAllAvailable")()
+        if not any(base.__name__ == "ReadLimit" for base in type(chosen).__mro__):
+            raise misuse(self.reader, "getDefaultReadLimit", chosen, "a ReadLimit, such as ReadAllAvailable()")
         return latest(copy.deepcopy(self.start), chosen)
 
-    def between(self, start: Any, end: Any) -> Any:
-        """The rows between two offsets, as the reader gives them."""
+    def between(self, start: Any, end: Any) -> Rows:
+        """The rows between two offsets."""
+        start, end = copy.deepcopy(start), copy.deepcopy(end)
         if self.is_simple:
-            return self.reader.readBetweenOffsets(copy.deepcopy(start), copy.deepcopy(end))
-        parts = checked_parts(self.reader, self.reader.partitions(copy.deepcopy(start), copy.deepcopy(end)))
-        return (row for number, part in enumerate(parts) for row in self.read(number, part))
+            method, expected = "readBetweenOffsets", ["start", "end"]
+            what = "a SimpleDataSourceStreamReader that is read again"
+            check_has(self.reader, method, BASES, what, *expected)
+            check_plain(self.reader, method, *expected, yields=True)
+            return self.rows_of(
+                self.reader, checked_rows(self.reader, self.reader.readBetweenOffsets(start, end), method)
+            )
+        parts = checked_parts(self.reader, self.reader.partitions(start, end))
+        return self.rows_of(self.reader, (row for number, part in enumerate(parts) for row in self.read(number, part)))
 
     def read(self, number: int, part: Any) -> Iterator[Any]:
         """The rows of a part, each part a task."""
@@ -222,6 +253,22 @@ class Stream(sources.Partition):
         return copy.deepcopy(self.start if self.rows is None else (self.start, self.end, self.given))
 
 
+def takes_nothing(latest: Callable[..., Any]) -> bool:
+    """Whether a ``latestOffset`` is as it was before Spark 4.2."""
+    return not inspect.signature(latest).parameters
+
+
+def batch_reader(data_source: Any, struct: Any) -> Any:
+    """The reader of a batch."""
+    reader, what = data_source.reader(struct), "a DataSourceReader"
+    if isinstance(reader, type) or not all(callable(getattr(reader, name, None)) for name in ("read", "partitions")):
+        raise misuse(data_source, "reader", reader, what)
+    check_has(reader, "read", BASES, what, "partition")
+    check_plain(reader, "partitions")
+    check_plain(reader, "read", "partition", yields=True)
+    return reader
+
+
 def stream_reader(data_source: Any, struct: Any) -> Any:
     """The stream reader; the simple one where there is no other."""
     method, expected = "streamReader", "a DataSourceStreamReader"
@@ -234,9 +281,23 @@ def stream_reader(data_source: Any, struct: Any) -> Any:
     if is_simple:
         method, expected = "simpleStreamReader", "a SimpleDataSourceStreamReader"
         reader = data_source.simpleStreamReader(struct)
-    if not callable(getattr(reader, "read", None)) or not callable(getattr(reader, "initialOffset", None)):
+    if isinstance(reader, type) or not all(callable(getattr(reader, name, None)) for name in ("read", "initialOffset")):
         raise misuse(data_source, method, reader, expected)
+    check_stream_reader(reader)
     return reader
+
+
+def check_stream_reader(reader: Any) -> None:
+    """Whether the methods of a reader of streams are there, and can be called."""
+    is_simple = not callable(getattr(reader, "latestOffset", None))
+    what = "a SimpleDataSourceStreamReader" if is_simple else "a DataSourceStreamReader"
+    for method, parameters in (SIMPLE_METHODS if is_simple else STREAM_METHODS).items():
+        check_has(reader, method, BASES, what, *parameters)
+        if method != "latestOffset" or not takes_nothing(reader.latestOffset):
+            check_plain(reader, method, *parameters, yields=method == "read" and not is_simple)
+    check_plain(reader, "getDefaultReadLimit")
+    check_plain(reader, "commit", "end")
+    check_plain(reader, "stop")
 
 
 def checked_parts(reader: Any, found: Any) -> list[Any]:
@@ -247,11 +308,16 @@ def checked_parts(reader: Any, found: Any) -> list[Any]:
     raise misuse(reader, "partitions", found, "a list of InputPartition")
 
 
-def checked_rows(reader: Any, found: Any) -> Iterable[Any]:
+def is_rows(found: Any) -> bool:
+    """Whether it can be iterated over for rows."""
+    return isinstance(found, Iterable) and not isinstance(found, (str, bytes, Mapping))
+
+
+def checked_rows(reader: Any, found: Any, method: str = "read") -> Iterable[Any]:
     """What a reader reads, which can be iterated over."""
-    if isinstance(found, Iterable) and not isinstance(found, (str, bytes, Mapping)):
-        return found
-    raise misuse(reader, "read", found, "an iterator of tuples, Rows, or Arrow record batches")
+    if is_rows(found):
+        return cast(Iterable[Any], found)
+    raise misuse(reader, method, found, "an iterator of tuples, Rows, or Arrow record batches")
 
 
 def own(thing: Any) -> Any:

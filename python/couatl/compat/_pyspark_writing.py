@@ -18,6 +18,7 @@ from couatl._columns import Columns
 from couatl._errors import misuse
 from couatl._push import QueryEnded
 from couatl._threads import TICK, UserThread
+from couatl.compat._methods import check_has, check_plain
 from couatl.compat._pyspark_task import SparkTask
 from couatl.compat._pyspark_types import parse_type, struct_json_of, struct_of
 from couatl.compat._pyspark_values import arrow_type, outgoing, row_maker
@@ -25,6 +26,17 @@ from couatl.compat._pyspark_values import arrow_type, outgoing, row_maker
 #: How many blocks may wait to be written.
 BLOCKS = 2
 
+#: The base classes, whose methods do nothing or raise.
+BASES = [
+    f"{module}.{name}"
+    for module in ("pyspark.sql.datasource", "couatl.compat.pyspark")
+    for name in (
+        "DataSourceWriter",
+        "DataSourceArrowWriter",
+        "DataSourceStreamWriter",
+        "DataSourceStreamArrowWriter",
+    )
+]
 _ARROW = ("DataSourceArrowWriter", "DataSourceStreamArrowWriter")
 
 
@@ -46,9 +58,13 @@ class PySparkSink(sinks.Sink):
         struct = struct_of(columns)
         # INSERT adds: nothing is overwritten.
         self.writer = getattr(self.data_source, method)(struct, False)
-        if not callable(getattr(self.writer, "write", None)):
-            expected = "a DataSourceStreamWriter" if self.is_stream else "a DataSourceWriter"
+        expected = "a DataSourceStreamWriter" if self.is_stream else "a DataSourceWriter"
+        if isinstance(self.writer, type) or not callable(getattr(self.writer, "write", None)):
             raise misuse(self.data_source, method, self.writer, expected)
+        check_has(self.writer, "write", BASES, expected, "iterator")
+        check_plain(self.writer, "write", "iterator")
+        for end in ("commit", "abort"):
+            check_plain(self.writer, end, "messages", *(["batchId"] if self.is_stream else []))
         is_arrow = any(base.__name__ in _ARROW for base in type(self.writer).__mro__)
         self.blocks = record_batches(columns, struct) if is_arrow else rows(columns)
 
@@ -116,6 +132,10 @@ class Task:
         try:
             with SparkTask():
                 self.message = self.writer.write(self.pulled())
+        except StopIteration as error:
+            # It would be taken for the end of something.
+            self.error = RuntimeError(f"{self.name} raised StopIteration")
+            self.error.__cause__ = error
         except BaseException as error:
             self.error = error
         self.is_over = True

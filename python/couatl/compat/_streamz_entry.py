@@ -28,7 +28,11 @@ class Entry:
     async def open(self, failed: Callable[[BaseException], object], outlet: Outlet | None) -> None:
         if isinstance(self.thing, type):
             self.root = _stream_class(self.thing)(loop=Loop(failed), asynchronous=True)
-            self.node = _behind(self.thing, self.root, self.options)
+            node = _behind(self.thing, self.root, self.options)
+            if not any(root is self.root for root in roots(node)):
+                what = f"{class_name(self.thing)}.__init__() has not told super().__init__() its upstream"
+                raise Misuse(f"{what}; expected super().__init__(upstream, **kwargs)")
+            self.node = node
         else:
             self.node = self.thing
             found = roots(self.thing)

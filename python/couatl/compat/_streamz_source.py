@@ -12,23 +12,35 @@ Two threads, because a source may keep its loop for itself: in Streamz, what is 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import wait
 from typing import Any
 
 from couatl import sources
 from couatl._columns import Columns
-from couatl._errors import class_name, misuse
+from couatl._errors import Misuse, class_name, misuse
 from couatl._options import make
 from couatl._pull import is_arrow
 from couatl._threads import TICK, log
-from couatl.compat._classes import named_after
+from couatl.compat._classes import derives, named_after
 from couatl.compat._streamz_nodes import Held, Loop, LoopThread, Outlet, drain, roots
 
 
 def emitting(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> Emitting:
     """A source under the name of the user's class."""
     return named_after(thing, Emitting)(thing, options, columns)
+
+
+def awaitable(source: Any, run: Callable[[], Any]) -> Callable[[], Any]:
+    """The same ``_run``, which must give something to await."""
+
+    def checked() -> Any:
+        result = run()
+        if not inspect.isawaitable(result):
+            raise misuse(source, "_run", result, "something to await, as async def _run(self) gives")
+        return result
+
+    return checked
 
 
 class Emitting(sources.PushSource):
@@ -85,6 +97,10 @@ class Emitting(sources.PushSource):
             parameters = inspect.signature(stream).parameters
             takes = "loop" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
             stream = make(stream, {**self.options, "loop": own} if takes else self.options)
+            if not hasattr(stream, "downstreams"):
+                raise Misuse(
+                    f"{class_name(stream)}.__init__() does not call super().__init__(**kwargs); expected it to"
+                )
             # Where its constructor takes none, it is given it here.
             stream.loop = own
         self.stream = stream
@@ -92,6 +108,8 @@ class Emitting(sources.PushSource):
         for root in roots(stream):
             self.running.add(id(root))
             root.run = self.supervised(root, root.run)
+            if hasattr(root, "_run"):
+                root._run = awaitable(root, root._run)
             if root is not stream:
                 root._emit = self.counted(root._emit)
         started = stream.start()
@@ -110,8 +128,8 @@ class Emitting(sources.PushSource):
             return
         for root in roots(self.stream):
             # The library's own, which are bound to the class.
-            vars(root).pop("run", None)
-            vars(root).pop("_emit", None)
+            for name in ("run", "_run", "_emit"):
+                vars(root).pop(name, None)
         stopped = loop.submit(stop())
         if wait([stopped], TICK).done:
             error = stopped.exception()
@@ -141,7 +159,7 @@ class Emitting(sources.PushSource):
             try:
                 result = run()
                 if inspect.isawaitable(result):
-                    await result
+                    await self.settled(source, result)
                     ended = source.stopped or getattr(source, "server", None) is None
                 elif result is None:
                     # It has set up what calls back.
@@ -150,14 +168,18 @@ class Emitting(sources.PushSource):
                     raise misuse(source, "run", result, "None, or something to await")
                 if ended:
                     await self.ended(source)
-            except NotImplementedError as error:
-                # The library's own says nothing.
-                nothing = NotImplementedError(f"{class_name(source)} has no run() or _run()")
-                self.failed(error if error.args else nothing)
             except Exception as error:
                 self.failed(error)
 
         return supervised
+
+    async def settled(self, source: Any, result: Awaitable[Any]) -> None:
+        try:
+            await result
+        except ProcessLookupError:
+            # The library ends a process once more that has ended by itself.
+            if not derives(type(source), "streamz.sources.from_process"):
+                raise
 
     async def ended(self, source: Any) -> None:
         """One of the sources has ended; after the last of them, nodes give what they hold."""

@@ -22,12 +22,14 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Generic, TypeVar
 
 from couatl import _clock, sinks, sources
+from couatl._calls import ask, call, has_run, name_of, run
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse, shown, synchronous
 from couatl._options import instance
 from couatl._pull import is_arrow
 from couatl.compat._batches import batch, batch_async, batch_getter, batch_getter_ex
 from couatl.compat._classes import definer, derives
+from couatl.compat._methods import check_concrete
 
 __all__ = [
     "AbortExecution",
@@ -57,6 +59,9 @@ S = TypeVar("S")
 
 #: What connectors are told as the name of their step.
 STEP_ID = "couatl"
+#: How partitions are opened.
+BUILD = "build(step_id, worker_index, worker_count)"
+BUILD_PART = "build_part(step_id, for_part, resume_state)"
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +188,7 @@ class SimplePollingSource(FixedPartitionedSource[X, S]):
     def build_part(self, step_id: str, for_part: str, resume_state: S | None) -> StatefulSourcePartition[X, S]:
         """Go on from the state that ``snapshot()`` gave."""
         if resume_state is not None:
-            self.resume(resume_state)
+            run(self, "resume(resume_state)", resume_state)
         return _Polling(self)
 
     def next_item(self) -> X | None:
@@ -263,6 +268,7 @@ def as_source(
     thing: Any, options: dict[str, Any], columns: Columns | None, streaming: bool | None = None
 ) -> sources.Source:
     """The source that a class, or an instance, of the model is."""
+    _check_class(thing)
     source = instance(thing, options)
     if hasattr(source, "build_part"):
         return _Fixed(source)
@@ -273,6 +279,7 @@ def as_source(
 
 def as_sink(thing: Any, options: dict[str, Any], columns: Columns | None) -> sinks.Sink:
     """The sink that a class, or an instance, of the model is."""
+    _check_class(thing)
     sink = instance(thing, options)
     if hasattr(sink, "build_part"):
         return _FixedSink(sink)
@@ -281,23 +288,34 @@ def as_sink(thing: Any, options: dict[str, Any], columns: Columns | None) -> sin
     raise Misuse(f"{class_name(sink)} is no sink; expected a FixedPartitionedSink or a DynamicSink")
 
 
+def _check_class(thing: Any) -> None:
+    if isinstance(thing, type):
+        check_concrete(thing)
+
+
 def _part_names(of: Any) -> list[str]:
     """Each name once, as the library has it."""
-    names = of.list_parts()
+    names = call(of, "list_parts()")
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise misuse(of, "list_parts", names, "a list of strings")
     return list(dict.fromkeys(names))
 
 
-def _call(part: Any, method: str, *arguments: Any) -> Any:
+def _batch(how: Callable[..., Any], part: Any, method: str, *arguments: Any) -> Any:
     """Call a partition's method; where it aborts, say who did."""
     try:
-        return getattr(part, method)(*arguments)
+        return how(part, method, *arguments)
     except Exception as error:
         if not derives(type(error), "bytewax.inputs.AbortExecution", f"{__name__}.AbortExecution"):
             raise
         reason = f": {error}" if str(error) else ""
-        raise AbortExecution(f"{class_name(part)}.{method}() aborted the execution{reason}") from error
+        raise AbortExecution(f"{class_name(part)}.{name_of(method)}() aborted the execution{reason}") from error
+
+
+def _snapshot(of: Any) -> Any:
+    state = synchronous(of, "snapshot", call(of, "snapshot()"))
+    has_run(of, "snapshot", state)
+    return state
 
 
 class _Fixed(sources.Source):
@@ -310,9 +328,9 @@ class _Fixed(sources.Source):
     def open(self, partition: str, state: Any) -> sources.Partition:
         if _polls(type(self.source)):
             if state is not None:
-                self.source.resume(state)
+                run(self.source, "resume(resume_state)", state)
             return _Stateful(_Polling(self.source))
-        part = self.source.build_part(STEP_ID, partition, state)
+        part = call(self.source, BUILD_PART, STEP_ID, partition, state)
         if not hasattr(part, "next_batch") or not hasattr(part, "snapshot"):
             raise misuse(self.source, "build_part", part, "a StatefulSourcePartition")
         return _Stateful(part)
@@ -328,7 +346,7 @@ class _Dynamic(sources.Source):
         self.source = source
 
     def open(self, partition: str, state: Any) -> sources.Partition:
-        part = self.source.build(STEP_ID, 0, 1)
+        part = call(self.source, BUILD, STEP_ID, 0, 1)
         if not hasattr(part, "next_batch"):
             raise misuse(self.source, "build", part, "a StatelessSourcePartition")
         return _Stateless(part)
@@ -339,7 +357,7 @@ class _Stateless(sources.Partition):
         self.part = part
 
     def next_batch(self) -> Any:
-        items = synchronous(self.part, "next_batch", _call(self.part, "next_batch"))
+        items = synchronous(self.part, "next_batch", _batch(ask, self.part, "next_batch()"))
         if isinstance(items, list) or is_arrow(items):
             return items
         if not isinstance(items, Iterable):
@@ -349,23 +367,19 @@ class _Stateless(sources.Partition):
     def next_awake(self) -> datetime | None:
         if not hasattr(self.part, "next_awake"):
             return None
-        try:
-            awake = self.part.next_awake()
-        except StopIteration as error:
-            message = f"{class_name(self.part)}.next_awake() raised StopIteration; only next_batch() ends a partition"
-            raise RuntimeError(message) from error
+        awake = call(self.part, "next_awake()")
         if awake is None or isinstance(awake, datetime):
             return awake
         raise misuse(self.part, "next_awake", awake, "a datetime, or None for at once")
 
     def close(self) -> None:
         if hasattr(self.part, "close"):
-            self.part.close()
+            run(self.part, "close()")
 
 
 class _Stateful(_Stateless):
     def snapshot(self) -> Any:
-        return self.part.snapshot()
+        return _snapshot(self.part)
 
     def close(self) -> None:
         try:
@@ -402,7 +416,8 @@ class _Polling(StatefulSourcePartition[Any, Any]):
     def items(self) -> list[Any]:
         getter = getattr(self.source, "_getter", None)
         if getter is None:
-            item = synchronous(self.source, "next_item", self.source.next_item())
+            item = synchronous(self.source, "next_item", ask(self.source, "next_item()"))
+            has_run(self.source, "next_item", item)
             return [] if item is None else [item]
         items = getter()
         if items is not None and not isinstance(items, Iterable):
@@ -413,7 +428,7 @@ class _Polling(StatefulSourcePartition[Any, Any]):
         return self.awake
 
     def snapshot(self) -> Any:
-        return self.source.snapshot()
+        return _snapshot(self.source)
 
 
 class _FixedSink(sinks.Sink):
@@ -439,18 +454,18 @@ class _FixedSink(sinks.Sink):
         for name, items in routed.items():
             if name not in self.parts:
                 self.parts[name] = self.build(name)
-            _call(self.parts[name], "write_batch", items)
+            _batch(run, self.parts[name], "write_batch(values)", items)
 
     def part_of(self, key: Any) -> str:
         if not isinstance(key, str):
             raise Misuse(f"{class_name(self.sink)}: expected a string as the key of each row, got {shown(key)}")
-        index = self.sink.part_fn(key)
+        index = call(self.sink, "part_fn(item_key)", key)
         if not isinstance(index, int) or index < 0:
             raise misuse(self.sink, "part_fn", index, "an int, zero or more")
         return self.names[index % len(self.names)]
 
     def build(self, name: str) -> Any:
-        part = self.sink.build_part(STEP_ID, name, None)
+        part = call(self.sink, BUILD_PART, STEP_ID, name, None)
         if not hasattr(part, "write_batch") or not hasattr(part, "snapshot"):
             raise misuse(self.sink, "build_part", part, "a StatefulSinkPartition")
         return part
@@ -458,14 +473,14 @@ class _FixedSink(sinks.Sink):
     def commit(self) -> None:
         # The end of an epoch: there are partitions that make what they wrote last here.
         for part in self.parts.values():
-            part.snapshot()
+            _snapshot(part)
 
     def close(self) -> None:
         errors = []
         for part in self.parts.values():
             try:
                 if hasattr(part, "close"):
-                    part.close()
+                    run(part, "close()")
             except Exception as error:
                 errors.append(error)
         if errors:
@@ -478,7 +493,7 @@ class _DynamicSink(sinks.Sink):
         self.part: Any = None
 
     def open(self, columns: Columns) -> None:
-        part = self.sink.build(STEP_ID, 0, 1)
+        part = call(self.sink, BUILD, STEP_ID, 0, 1)
         if not hasattr(part, "write_batch"):
             raise misuse(self.sink, "build", part, "a StatelessSinkPartition")
         self.part = part
@@ -486,8 +501,8 @@ class _DynamicSink(sinks.Sink):
     def write(self, *columns: list[Any]) -> None:
         items = columns[0] if len(columns) == 1 else list(zip(*columns))
         if items:
-            _call(self.part, "write_batch", items)
+            _batch(run, self.part, "write_batch(items)", items)
 
     def close(self) -> None:
         if hasattr(self.part, "close"):
-            self.part.close()
+            run(self.part, "close()")

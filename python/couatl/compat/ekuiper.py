@@ -13,6 +13,7 @@ rows wait to be read, what ``open`` raises ends the query, and an acknowledgemen
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import json
 import logging
@@ -26,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from couatl import sinks, sources
+from couatl._calls import call
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse, shown
 from couatl._options import make
 from couatl._threads import TICK
-from couatl.compat._classes import has_own, named_after
+from couatl.compat._classes import named_after
 from couatl.compat._ekuiper_package import Description, describe, packaged
 from couatl.compat._ekuiper_program import (
     Offered,
@@ -43,6 +45,7 @@ from couatl.compat._ekuiper_program import (
     run_body,
     started_by,
 )
+from couatl.compat._methods import check_has, check_made, check_plain, has
 
 __all__ = [
     "Context",
@@ -55,6 +58,7 @@ __all__ = [
     "as_function",
     "as_sink",
     "as_source",
+    "check_class",
     "describe",
     "is_program",
     "offered",
@@ -77,6 +81,12 @@ plugin = Starter()
 #: The base classes, whose methods do nothing.
 _BASES = {"ekuiper.source.Source", "ekuiper.sink.Sink", "ekuiper.function.Function"}
 _BASES |= {f"{__name__}.{name}" for name in ("Source", "Sink", "Function")}
+#: What each kind of part is called with; the first method of each is what makes it one.
+_METHODS = {
+    "source": {"open": ["ctx"], "configure": ["datasource", "conf"], "close": ["ctx"]},
+    "sink": {"collect": ["ctx", "data"], "configure": ["conf"], "open": ["ctx"], "close": ["ctx"]},
+    "function": {"exec": ["args", "ctx"], "validate": ["args"], "is_aggregate": []},
+}
 
 
 class _Log(_Adapter):
@@ -117,19 +127,19 @@ class Context:
 
     def emit(self, message: Any, meta: Any = None) -> None:
         """Give a row: a dict by column name. Waits while rows wait to be read."""
-        raise RuntimeError(f"{self._op_id}: emit() is there for sources")
+        raise Misuse(f"{self._op_id} called ctx.emit(), which is there for sources alone")
 
     def emit_error(self, error: str) -> None:
         """End the query with an error."""
-        raise RuntimeError(f"{self._op_id}: emit_error() is there for sources")
+        raise Misuse(f"{self._op_id} called ctx.emit_error(), which is there for sources alone")
 
     def ack_ok(self) -> None:
         """Say that a datum has arrived."""
-        raise RuntimeError(f"{self._op_id}: ack_ok() is there for sinks")
+        raise Misuse(f"{self._op_id} called ctx.ack_ok(), which is there for sinks alone")
 
     def ack_error(self, error: str) -> None:
         """Say that a datum could not be stored."""
-        raise RuntimeError(f"{self._op_id}: ack_error() is there for sinks")
+        raise Misuse(f"{self._op_id} called ctx.ack_error(), which is there for sinks alone")
 
     def ack_err(self, error: str) -> None:
         """Say that a datum could not be stored; what the documentation calls ``ack_error``."""
@@ -184,7 +194,10 @@ class Function:
     """Computes a value from others, or from those of a group."""
 
     def validate(self, args: list[Any]) -> str:
-        """Why these arguments do not fit; an empty string where they do."""
+        """Why these arguments do not fit; an empty string where they do. Asked before the first call of a query.
+
+        They are nodes of a syntax tree: literals, ``{"Val": value}``, of the values that it is to be called with.
+        """
         return ""
 
     def exec(self, args: list[Any], ctx: Context) -> Any:
@@ -208,11 +221,11 @@ def as_source(
     thing: Any, options: Mapping[str, Any], columns: Columns | None, streaming: bool | None = None
 ) -> sources.Source:
     """Adapt a source. The option ``datasource`` is what a stream's DATASOURCE is there; the others are its conf."""
-    source = _instance(thing, "source", "open", "open(ctx)")
+    source = _instance(thing, "source")
     conf = {name: value for name, value in options.items() if name.lower() != "datasource"}
     datasource = _option(options, "datasource", "")
     if callable(getattr(source, "configure", None)):
-        source.configure("" if datasource is None else str(datasource), conf)
+        call(source, "configure(datasource, conf)", "" if datasource is None else str(datasource), conf)
     return named_after(source, _Emitted)(source, columns)
 
 
@@ -222,9 +235,9 @@ def as_sink(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> 
     Options are its conf. Two are read here too: ``requireAck`` waits for the acknowledgement of each datum, and
     ``sendSingle = false`` sends the rows of a block together, as a JSON array.
     """
-    sink = _instance(thing, "sink", "collect", "collect(ctx, data)")
+    sink = _instance(thing, "sink")
     if callable(getattr(sink, "configure", None)):
-        sink.configure(dict(options))
+        call(sink, "configure(conf)", dict(options))
     return _Collected(
         sink,
         needs_acknowledgement=_flag(options, "requireAck", False),
@@ -234,7 +247,24 @@ def as_sink(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> 
 
 def as_function(thing: Any, options: Mapping[str, Any] | None = None) -> PluginFunction:
     """Adapt a function, to one that is called with its arguments; there is an object for each place that calls."""
-    return PluginFunction(_instance(thing, "function", "exec", "exec(args, ctx)", options))
+    return PluginFunction(_instance(thing, "function", options))
+
+
+def check_class(cls: type, role: str = "source") -> None:
+    """Misuse where a class cannot be made, or lacks what a ``source``, ``sink`` or ``function`` has; nothing runs."""
+    if issubclass(cls, Offered):
+        # Its factory makes what is looked at.
+        return
+    # The options of a source and of a sink are told to `configure`.
+    check_made(cls)
+    _check_methods(cls, role)
+
+
+def _check_methods(part: Any, role: str) -> None:
+    main, *_ = _METHODS[role]
+    check_has(part, main, _BASES, f"an eKuiper {role}", *_METHODS[role][main])
+    for method, parameters in _METHODS[role].items():
+        check_plain(part, method, *parameters)
 
 
 class PluginFunction:
@@ -251,22 +281,32 @@ class PluginFunction:
     def __init__(self, function: Any) -> None:
         self.function = function
         self.context = Context(class_name(function))
-        aggregate = function.is_aggregate() if _has(function, "is_aggregate") else False
+        self.is_validated = not has(function, "validate", _BASES)
+        aggregate = call(function, "is_aggregate()") if has(function, "is_aggregate", _BASES) else False
         if not isinstance(aggregate, bool):
             raise misuse(function, "is_aggregate", aggregate, "True or False")
         self.is_aggregate = aggregate
 
     def validate(self, arguments: list[Any]) -> None:
-        """Check the arguments; ValueError with the reason where they do not fit."""
-        reason = self.function.validate(arguments) if _has(self.function, "validate") else ""
+        """Check the arguments of a call, as the nodes of eKuiper's syntax tree; Misuse where they do not fit."""
+        is_asked = has(self.function, "validate", _BASES)
+        reason = call(self.function, "validate(args)", arguments) if is_asked else ""
         if not isinstance(reason, str):
             raise misuse(self.function, "validate", reason, "the reason why the arguments do not fit, or ''")
         if reason:
-            raise ValueError(f"{class_name(self.function)}: {reason}")
+            given = f"{len(arguments)} argument{'s' * (len(arguments) != 1)}"
+            raise Misuse(f"{class_name(self.function)}.validate() refused {given}: {reason}")
+        self.is_validated = True
 
     def __call__(self, *arguments: Any) -> Any:
-        """The value for these arguments."""
-        return self.function.exec(list(arguments), self.context)
+        """The value for these arguments; before the first, they are validated."""
+        if not self.is_validated:
+            self.validate([{"Val": argument} for argument in arguments])
+        try:
+            return self.function.exec(list(arguments), self.context)
+        except StopIteration as error:
+            # It would be taken for the end of the rows.
+            raise RuntimeError(f"{class_name(self.function)}.exec() raised StopIteration") from error
 
 
 class _Emitted(sources.PushSource):
@@ -283,7 +323,7 @@ class _Emitted(sources.PushSource):
     def run(self) -> None:
         """Open it, on this thread. It is closed when it returns, or where the query ends first, which lets it."""
         try:
-            self.source.open(self.context)
+            call(self.source, "open(ctx)", self.context)
         finally:
             self.close_source()
         if self.error is not None:
@@ -298,7 +338,7 @@ class _Emitted(sources.PushSource):
         with self.closing:
             closed, self.is_closed = self.is_closed, True
         if not closed and callable(getattr(self.source, "close", None)):
-            self.source.close(self.context)
+            call(self.source, "close(ctx)", self.context)
 
     def emitted(self, message: Any) -> None:
         for item in message if isinstance(message, list) else [message]:
@@ -344,7 +384,7 @@ class _SourceContext(Context):
 
 
 class _Collected(sinks.Sink):
-    """Rows for a sink, each as a datum."""
+    """Rows for a sink, each as a datum. It counts those that the sink has."""
 
     def __init__(self, sink: Any, *, needs_acknowledgement: bool, sends_single: bool) -> None:
         self.sink = sink
@@ -353,23 +393,32 @@ class _Collected(sinks.Sink):
         self.sends_single = sends_single
         self.waiting: Future[None] = Future()
         self.context = _SinkContext(self, None)
+        self.accepted = 0
 
     def open(self, columns: Columns) -> None:
         """Open it."""
         self.names = columns.names
         if callable(getattr(self.sink, "open", None)):
-            self.sink.open(self.context)
+            call(self.sink, "open(ctx)", self.context)
 
     def write(self, *columns: list[Any]) -> None:
         """Send the rows, one after the other."""
         rows = [dict(zip(self.names, row)) for row in zip(*columns)]
-        for datum in rows if self.sends_single else [rows] if rows else []:
-            self.send(json.dumps(datum, default=_json, ensure_ascii=False, separators=(",", ":")).encode())
+        before = self.accepted
+        try:
+            for datum in rows if self.sends_single else [rows] if rows else []:
+                self.send(json.dumps(datum, default=_json, ensure_ascii=False, separators=(",", ":")).encode())
+                self.accepted += 1 if self.sends_single else len(rows)
+        except Exception as error:
+            # The engine counts blocks alone.
+            with contextlib.suppress(AttributeError):
+                error.accepted_rows = self.accepted - before  # type: ignore[attr-defined]
+            raise
 
     def send(self, data: bytes) -> None:
         answer: Future[None] = Future()
         self.waiting = answer
-        self.sink.collect(_SinkContext(self, answer), data)
+        call(self.sink, "collect(ctx, data)", _SinkContext(self, answer), data)
         while self.needs_acknowledgement:
             try:
                 return answer.result(TICK)
@@ -379,7 +428,7 @@ class _Collected(sinks.Sink):
     def close(self) -> None:
         """Close it."""
         if callable(getattr(self.sink, "close", None)):
-            self.sink.close(self.context)
+            call(self.sink, "close(ctx)", self.context)
 
 
 class _SinkContext(Context):
@@ -394,40 +443,42 @@ class _SinkContext(Context):
         self._acknowledge(None)
 
     def ack_error(self, error: str) -> None:
-        self._acknowledge(EmittedError(str(error)))
+        if not self._of.needs_acknowledgement:
+            self.get_logger().warning("%s: ack_error without requireAck: %s", self.get_op_id(), error)
+            return
+        accepted = f"{self._of.accepted} row{'s' * (self._of.accepted != 1)}"
+        said = f"{self.get_op_id()} said so by ack_error(), after {accepted} that it has acknowledged"
+        self._acknowledge(EmittedError(f"{error}; {said}"))
 
     def _acknowledge(self, error: EmittedError | None) -> None:
         answer = self._answer or self._of.waiting
-        try:
+        # Where it has been acknowledged, once more changes nothing.
+        with contextlib.suppress(InvalidStateError):
             if error is None:
                 answer.set_result(None)
             else:
                 answer.set_exception(error)
-        except InvalidStateError:
-            # It has been acknowledged.
-            return
-        if error is not None and not self._of.needs_acknowledgement:
-            self.get_logger().warning("%s: ack_error without requireAck: %s", self.get_op_id(), error)
 
 
-def _instance(thing: Any, role: str, method: str, signature: str, options: Mapping[str, Any] | None = None) -> Any:
+def _instance(thing: Any, role: str, options: Mapping[str, Any] | None = None) -> Any:
     """The plugin's object, from its class or from what makes it."""
+    what = ""
     if isinstance(thing, Offered) or (isinstance(thing, type) and issubclass(thing, Offered)):
-        thing = thing.factory
+        what, thing = f"what makes the {role} '{class_name(thing)}'", thing.factory
     made = thing
+    method, *_ = _METHODS[role]
     if isinstance(thing, type):
+        if not options:
+            check_class(thing, role)
         made = make(thing, options or {})
     elif callable(thing) and not hasattr(thing, method):
         factory: Callable[[], Any] = thing
         made = factory()
-    if not _has(made, method):
-        raise Misuse(f"{class_name(made)} has no {signature}; an eKuiper {role} must")
+        what = what or shown(thing)
+    if what and (isinstance(made, type) or not callable(getattr(made, method, None))):
+        raise Misuse(f"{what} returned {shown(made)}; expected an object that is an eKuiper {role}")
+    _check_methods(made, role)
     return made
-
-
-def _has(thing: Any, method: str) -> bool:
-    """Whether it has a method of its own, and not only the one of a base class that does nothing."""
-    return has_own(type(thing), method, _BASES) or method in getattr(thing, "__dict__", {})
 
 
 def _option(options: Mapping[str, Any], name: str, default: Any) -> Any:

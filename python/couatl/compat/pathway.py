@@ -28,11 +28,13 @@ from datetime import datetime
 from typing import Any
 
 from couatl import sinks, sources
+from couatl._calls import call, has_run, run
 from couatl._columns import Columns
-from couatl._errors import Misuse, class_name, shown, synchronous
+from couatl._errors import Misuse, class_name, shown
 from couatl._options import instance, make, options_of
 from couatl._push import Rows
 from couatl.compat._classes import named_after
+from couatl.compat._methods import check_concrete
 from couatl.compat._schema import (
     ColumnDefinition,
     DateTimeNaive,
@@ -60,6 +62,9 @@ __all__ = [
     "io",
     "schema_of",
 ]
+
+#: How an observer is told.
+ON_CHANGE = "on_change(key=…, row=…, time=…, is_addition=…)"
 
 _COMMIT = {"_pw_special": "*COMMIT*"}
 _FINISH = {"_pw_special": "*FINISH*"}
@@ -178,6 +183,8 @@ def as_source(
     given = dict(options)
     own = {option.name for option in options_of(thing)} if isinstance(thing, type) else set()
     read = make(_Read, {name: given.pop(name) for name in _READ if name in given and name not in own})
+    if isinstance(thing, type):
+        check_concrete(thing)
     subject = instance(thing, given)
     session = getattr(subject, "_session_type", "native")
     if session == getattr(type(session), "UPSERT", "upsert"):
@@ -196,6 +203,8 @@ def as_source(
 
 def as_sink(thing: Any, options: dict[str, Any], columns: Columns | None) -> sinks.Sink:
     """The sink that a class, or an instance, of the model is."""
+    if isinstance(thing, type):
+        check_concrete(thing)
     return _Observer(instance(thing, options))
 
 
@@ -292,7 +301,7 @@ class _Subject(sources.PushSource):
         try:
             while isinstance(self.early, queue.Queue) and not self.early.empty():
                 self.put(self.early.get_nowait())
-            synchronous(self.subject, "run", self.subject.run())
+            run(self.subject, "run()")
             if not getattr(self.subject, "_is_finite", lambda: True)():
                 self.wait()
         finally:
@@ -303,7 +312,7 @@ class _Subject(sources.PushSource):
         with self.lock:
             stopped, self.stopped = self.stopped, True
         if not stopped and hasattr(self.subject, "on_stop"):
-            synchronous(self.subject, "on_stop", self.subject.on_stop())
+            run(self.subject, "on_stop()")
 
     def put(self, event: tuple[Any, Any, Any], block: bool = True, timeout: float | None = None) -> None:
         """Take what the subject puts into its queue: the kind of event, a key, and values by column name."""
@@ -417,7 +426,8 @@ class _Observer(sinks.Sink):
         waiting = []
         for values in zip(*columns):
             row = dict(zip(self.names, values))
-            told = self.observer.on_change(key=self.rows, row=row, time=self.epoch, is_addition=True)
+            told = call(self.observer, ON_CHANGE, key=self.rows, row=row, time=self.epoch, is_addition=True)
+            has_run(self.observer, "on_change", told)
             self.rows += 1
             if inspect.isawaitable(told):
                 waiting.append(told)
@@ -427,7 +437,7 @@ class _Observer(sinks.Sink):
 
     def commit(self) -> None:
         if hasattr(self.observer, "on_time_end"):
-            self.observer.on_time_end(self.epoch)
+            run(self.observer, "on_time_end(time)", self.epoch)
         self.epoch += 1
         self.ended = True
 
@@ -437,7 +447,7 @@ class _Observer(sinks.Sink):
     def close(self) -> None:
         try:
             if self.ended and hasattr(self.observer, "on_end"):
-                self.observer.on_end()
+                run(self.observer, "on_end()")
         finally:
             if self.loop is not None:
                 self.loop.close()

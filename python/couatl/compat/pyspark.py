@@ -20,8 +20,9 @@ from typing import Any
 
 from couatl import sinks, sources
 from couatl._columns import Columns
-from couatl._errors import class_name
+from couatl._errors import Misuse, class_name
 from couatl.compat._classes import has_own, named_after, refuse_options
+from couatl.compat._methods import check_made, check_plain
 from couatl.compat._pyspark_reading import PySparkSource
 from couatl.compat._pyspark_schema import (
     DataType,
@@ -90,10 +91,19 @@ __all__ = [
     "WriterCommitMessage",
     "as_sink",
     "as_source",
+    "check_class",
 ]
 
 #: The base classes, whose methods raise.
 _BASES = ("pyspark.sql.datasource.DataSource", f"{__name__}.DataSource")
+#: What a data source makes, and with what.
+_MAKES = {
+    "reader": ["schema"],
+    "streamReader": ["schema"],
+    "simpleStreamReader": ["schema"],
+    "writer": ["schema", "overwrite"],
+    "streamWriter": ["schema", "overwrite"],
+}
 
 
 class DataSource:
@@ -313,10 +323,29 @@ def as_sink(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> 
     return PySparkSink(_data_source(thing, options), is_stream)
 
 
+def check_class(cls: type, role: str = "source") -> None:
+    """Misuse where a data source cannot be made, or can neither be read nor written to; nothing of it runs.
+
+    In either role: one that can only be read is no worse a sink than others, until it is written to.
+    """
+    check_made(cls, "options")
+    own = [method for method in _MAKES if has_own(cls, method, _BASES)]
+    if not own:
+        raise Misuse(f"{class_name(cls)} has none of {_listed(_MAKES)}; a data source must")
+    for method in own:
+        check_plain(cls, method, *_MAKES[method])
+    check_plain(cls, "schema")
+
+
+def _listed(methods: Iterable[str]) -> str:
+    return ", ".join(f"{method}()" for method in methods)
+
+
 def _data_source(thing: Any, options: Mapping[str, Any]) -> Any:
     if not isinstance(thing, type):
         refuse_options(thing, options)
         return thing
+    check_class(thing)
     given = {name: _text(value) for name, value in options.items() if value is not None}
     return thing(_Options(given))
 
@@ -331,8 +360,8 @@ def _is_stream(
     cls = thing if isinstance(thing, type) else type(thing)
     has_batch, has_stream = has_own(cls, batch, _BASES), any(has_own(cls, method, _BASES) for method in stream)
     if not has_batch and not has_stream:
-        methods = ", ".join(f"{method}()" for method in (batch, *stream))
-        raise TypeError(f"{cls.__qualname__} has none of {methods}; a {'source' if batch == 'reader' else 'sink'} must")
+        role = "source" if batch == "reader" else "sink"
+        raise Misuse(f"{class_name(cls)} has none of {_listed([batch, *stream])}; a {role} must")
     if has_batch != has_stream:
         return has_stream
     if streaming is None:

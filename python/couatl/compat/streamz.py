@@ -21,14 +21,20 @@ from typing import Any
 
 from couatl import sinks, sources
 from couatl._columns import Columns
-from couatl._errors import class_name
+from couatl._errors import Misuse, class_name
 from couatl.compat._classes import derives, refuse_options
+from couatl.compat._methods import check_call, check_concrete, check_has, has
 from couatl.compat._streamz_entry import Entry
 from couatl.compat._streamz_nodes import Held, LoopThread, drain, roots, settle
 from couatl.compat._streamz_source import emitting
 from couatl.compat._streamz_transform import Transform
 
-__all__ = ["Sink", "Source", "Stream", "as_sink", "as_source", "as_transform"]
+__all__ = ["Sink", "Source", "Stream", "as_sink", "as_source", "as_transform", "check_class"]
+
+#: The base classes, whose methods do nothing, raise, or pass on what comes.
+_BASES = {"streamz.core.Stream", "streamz.sources.Source", "streamz.sinks.Sink"}
+_BASES |= {f"{__name__}.{name}" for name in ("Stream", "Source", "Sink")}
+_UPDATE = ["x", "who=None", "metadata=None"]
 
 
 class Stream:
@@ -190,7 +196,7 @@ def as_source(
     for root in roots(thing):
         _checked(root, "source")
         if not root.stopped:
-            raise RuntimeError(f"{class_name(root)} has been started; leave that to the query")
+            raise Misuse(f"{class_name(root)} has been started; leave that to the query")
     return emitting(thing, {}, columns)
 
 
@@ -255,22 +261,44 @@ class _Fed(sinks.Sink):
                 loop.close()
 
 
+def check_class(cls: type, role: str = "source") -> None:
+    """Misuse where a class is no ``source``, ``sink`` or ``transform``, or lacks what one has; nothing of it runs."""
+    _checked(cls, role)
+
+
+def _check_methods(thing: Any, role: str) -> None:
+    if role == "source":
+        if not any(has(thing, method, _BASES) for method in ("run", "_run", "start")):
+            raise Misuse(f"{class_name(thing)} has no run() or _run(); a Streamz source must")
+        for method in ("start", "run", "_run", "stop"):
+            check_call(thing, method)
+        return
+    if role == "sink":
+        check_has(thing, "update", _BASES, "a Streamz sink", *_UPDATE)
+    check_call(thing, "update", *_UPDATE)
+
+
 def _checked(thing: Any, role: str) -> type | None:
-    """The class, where it is one; TypeError where it has not the role."""
+    """The class, where it is one; Misuse where it has not the role, or not the methods."""
     cls = thing if isinstance(thing, type) else type(thing)
     is_source = derives(cls, "streamz.sources.Source", f"{__name__}.Source")
     is_sink = derives(cls, "streamz.sinks.Sink", f"{__name__}.Sink")
     if not derives(cls, "streamz.core.Stream", f"{__name__}.Stream"):
-        raise TypeError(f"{cls.__qualname__} is no streamz.Stream; a {role} must be derived from one")
+        raise Misuse(f"{class_name(cls)} is no streamz.Stream; a {role} must be derived from one")
     if role == "source" and not is_source and (isinstance(thing, type) or roots(thing) == [thing]):
-        raise TypeError(f"{cls.__qualname__} is no streamz.Source; a source must be derived from it")
+        raise Misuse(f"{class_name(cls)} is no streamz.Source; a source must be derived from it")
     # Some sinks of the library are plain streams that emit what they have stored.
     if role == "sink" and is_source:
-        raise TypeError(f"{cls.__qualname__} is a streamz.Source; a sink must be derived from streamz.Sink")
+        raise Misuse(f"{class_name(cls)} is a streamz.Source; a sink must be derived from streamz.Sink")
     if role == "transform" and (is_source or is_sink):
         what = "Source" if is_source else "Sink"
-        raise TypeError(f"{cls.__qualname__} is a streamz.{what}; a transform must be another streamz.Stream")
-    return thing if isinstance(thing, type) else None
+        raise Misuse(f"{class_name(cls)} is a streamz.{what}; a transform must be another streamz.Stream")
+    if role != "source" or is_source:
+        _check_methods(thing, role)
+    if not isinstance(thing, type):
+        return None
+    check_concrete(thing)
+    return thing
 
 
 def _count(metadata: Any, method: str) -> None:
