@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import final
 
-__all__ = ["Batch", "PythonTable", "Rows", "Session", "__version__", "cancel_all", "keep_stdout", "run"]
+__all__ = ["Batch", "PythonTable", "Rows", "Session", "__version__", "cancel_all", "hidden", "keep_stdout", "run"]
 
 __version__: str
 
@@ -21,6 +21,9 @@ def cancel_all(grace: float) -> int:
 
     Give how many have not ended.
     """
+
+def hidden(text: str) -> str:
+    """A text for the log, without the secrets and passwords that open code has been told."""
 
 @final
 class Session:

@@ -11,6 +11,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from couatl._couatl import hidden
+
 #: How long a thread may take to end that was asked to, in seconds, and then again when it was interrupted.
 GRACE = 1.0
 #: How long a cleanup may take that waits for something, in seconds.
@@ -18,7 +20,20 @@ PATIENCE = 3.0
 #: How long a thread waits before it looks whether it is to be interrupted, in seconds.
 TICK = 0.1
 
+
+class _WithoutSecrets(logging.Filter):
+    """Takes what user code was told in confidence out of what it raised."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            record.exc_text = hidden(logging.Formatter().formatException(record.exc_info))
+            record.exc_info = None
+        record.msg, record.args = hidden(record.getMessage()), None
+        return True
+
+
 log = logging.getLogger("couatl")
+log.addFilter(_WithoutSecrets())
 
 
 class UserThread:

@@ -42,12 +42,19 @@ fn cancel_all(py: Python<'_>, grace: f64) -> PyResult<usize> {
     }))
 }
 
+/// A text for the log, without the secrets and passwords that open code has been told.
+#[pyfunction]
+fn hidden(text: &str) -> String {
+    couatl::hidden(text)
+}
+
 #[pymodule]
 fn _couatl(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(run, module)?)?;
     module.add_function(wrap_pyfunction!(keep_stdout, module)?)?;
     module.add_function(wrap_pyfunction!(cancel_all, module)?)?;
+    module.add_function(wrap_pyfunction!(hidden, module)?)?;
     module.add_class::<session::Session>()?;
     module.add_class::<session::Rows>()?;
     module.add_class::<session::Batch>()?;

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from couatl import testing
 from couatl._columns import Columns
+from couatl._errors import Misuse
 from couatl._reading import reading
 from couatl.compat import bytewax as ours
 
@@ -588,13 +589,21 @@ def test_misuse_of_a_polling_source(lib, method, wrong, said):
         testing.rows_and_state(type("Bad", (lib.SimplePollingSource,), {**good, method: wrong}), state=1, limit=1)
 
 
+@BOTH
+def test_ticks_are_aligned_to_a_time(lib):
+    bad = type("Bad", (lib.SimplePollingSource,), {"next_item": lambda self: 1})(timedelta(1), "noon")
+    bad._align_to = "noon"
+    with pytest.raises(Misuse, match=r"^Bad: expected a datetime as align_to, got 'noon' \(str\)"):
+        testing.rows(bad, limit=1)
+
+
 def test_an_item_is_no_generator():
     class Bad(ours.SimplePollingSource):
         def next_item(self):
             yield 1
 
     with pytest.raises(TypeError, match=r"Bad\.next_item\(\) returned <generator .*expected a method without yield"):
-        testing.rows(Bad)
+        testing.rows(Bad, limit=1)
 
 
 def test_only_next_batch_ends_a_partition():

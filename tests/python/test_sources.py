@@ -426,6 +426,8 @@ def test_misuse_of_polling():
             Counter(wrong)
     with pytest.raises(TypeError, match=r"Counter: expected a timedelta as interval, got 5 \(int\)"):
         Counter(5)
+    with pytest.raises(TypeError, match=r"Counter: expected a datetime as align_to, got 'noon' \(str\)"):
+        Counter(timedelta(1), "noon")
     with pytest.raises(TypeError, match=r"Retry: expected a timedelta, got 5 \(int\)"):
         Retry(5)
     with pytest.raises(TypeError, match=r"Forgets\.__init__\(\) does not call super"):

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::{Error, Result};
 
@@ -150,7 +150,32 @@ pub struct OpenContext {
     secrets: Arc<Secrets>,
     credentials: Option<Credentials>,
     /// The values that were told, and what stands for them.
-    told: Mutex<Vec<(Told, String)>>,
+    told: Arc<Mutex<Vec<(Told, String)>>>,
+}
+
+/// What was told to all code that is open in this process.
+static ALL_TOLD: Mutex<Vec<Weak<Mutex<Vec<(Told, String)>>>>> = Mutex::new(Vec::new());
+
+/// A text without what any code that is open has been told, as [`OpenContext::hide`] leaves it out: for logs, which
+/// belong to no query.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use couatl_core::{Credentials, OpenContext, Secrets, hidden};
+///
+/// let credentials = Credentials { user: "query".into(), password: "correct horse".into() };
+/// let open = OpenContext::new(Arc::new(Secrets::default()), Some(credentials));
+/// assert_eq!(hidden("logged in with correct horse"), "logged in with (password)");
+/// drop(open);
+/// ```
+pub fn hidden(text: &str) -> String {
+    let all = ALL_TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let all: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
+    all.iter().fold(text.to_owned(), |text, told| match forms_of(told) {
+        forms if forms.is_empty() => text,
+        forms => without(text, &forms),
+    })
 }
 
 /// A value that is not to be printed.
@@ -167,7 +192,11 @@ impl OpenContext {
     pub fn new(secrets: Arc<Secrets>, credentials: Option<Credentials>) -> Self {
         let password = credentials.iter().map(|credentials| credentials.password.clone());
         let told = password.map(|password| (Told(password), "(password)".to_owned())).collect();
-        Self { secrets, credentials, told: Mutex::new(told) }
+        let told = Arc::new(Mutex::new(told));
+        let mut all = ALL_TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|told| told.strong_count() > 0);
+        all.push(Arc::downgrade(&told));
+        Self { secrets, credentials, told }
     }
 
     /// What lets user code ask the server; none where there is no server.
@@ -190,21 +219,28 @@ impl OpenContext {
     /// of it, or any part of it that is long enough to be no chance.
     #[must_use]
     pub fn hide(&self, error: Error) -> Error {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut forms: Vec<_> = told
-            .iter()
-            .flat_map(|(Told(value), reference)| forms(value).into_iter().map(move |form| (form, reference)))
-            .collect();
+        let forms = forms_of(&self.told);
         if forms.is_empty() {
             return error;
         }
-        // One may begin like another, and be longer.
-        forms.sort_by_key(|(form, _)| std::cmp::Reverse(form.len()));
-        error.map_texts(|text| {
-            let whole = forms.iter().fold(text, |text, (form, reference)| text.replace(form, reference));
-            without_parts(&whole, &forms)
-        })
+        error.map_texts(|text| without(text, &forms))
     }
+}
+
+/// All forms of what was told, and what stands for each. One may begin like another, and be longer.
+fn forms_of(told: &Mutex<Vec<(Told, String)>>) -> Vec<(String, String)> {
+    let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let forms = told
+        .iter()
+        .flat_map(|(Told(value), reference)| forms(value).into_iter().map(move |form| (form, reference.clone())));
+    let mut forms: Vec<_> = forms.collect();
+    forms.sort_by_key(|(form, _)| std::cmp::Reverse(form.len()));
+    forms
+}
+
+fn without(text: String, forms: &[(String, String)]) -> String {
+    let whole = forms.iter().fold(text, |text, (form, reference)| text.replace(form, reference));
+    without_parts(&whole, forms)
 }
 
 /// The forms in which a value may be written down: as it is, as `repr` and JSON have it, and as it stands in addresses and
@@ -272,7 +308,7 @@ fn base64_inside(bytes: &[u8], before: usize) -> String {
 }
 
 /// A text with references in the place of what it has in common with forms: texts are cut where they are too long.
-fn without_parts(text: &str, forms: &[(String, &String)]) -> String {
+fn without_parts(text: &str, forms: &[(String, String)]) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut parts: Vec<Option<&str>> = vec![None; chars.len()];
     for (form, reference) in forms {

@@ -22,7 +22,7 @@ mod sink;
 mod source;
 mod spelling;
 
-pub use context::{Credentials, OpenContext, Secrets, check_secret_references, is_secret_reference};
+pub use context::{Credentials, OpenContext, Secrets, check_secret_references, hidden, is_secret_reference};
 pub use definition::{
     Body, Connector, Functions, Init, Mode, OptionValue, Purpose, StreamDefinition, Subject, WriteFormat,
 };

@@ -25,7 +25,7 @@ mod engine;
 mod function;
 mod table;
 
-pub use couatl_core::{Body, Error, ErrorKind, Mode, Result, StreamDefinition, WriteFormat};
+pub use couatl_core::{Body, Error, ErrorKind, Mode, Result, StreamDefinition, WriteFormat, hidden};
 pub use couatl_datafusion::{
     ForeignTable, Outcome, Prepared, Queries, QueryInfo, Session, StreamTable, from_datafusion, install_streaming,
     waited_for,

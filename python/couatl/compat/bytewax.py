@@ -14,7 +14,6 @@ the shapes that a read function may yield, so that a ``(key, value)`` item fills
 
 from __future__ import annotations
 
-import logging
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -27,6 +26,7 @@ from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse, shown, synchronous
 from couatl._options import instance
 from couatl._pull import is_arrow
+from couatl._threads import log
 from couatl.compat._batches import batch, batch_async, batch_getter, batch_getter_ex
 from couatl.compat._classes import definer, derives
 from couatl.compat._methods import check_concrete
@@ -62,8 +62,6 @@ STEP_ID = "couatl"
 #: How partitions are opened.
 BUILD = "build(step_id, worker_index, worker_count)"
 BUILD_PART = "build_part(step_id, for_part, resume_state)"
-
-log = logging.getLogger(__name__)
 
 
 class AbortExecution(RuntimeError):
@@ -399,6 +397,8 @@ class _Polling(StatefulSourcePartition[Any, Any]):
         self.interval: timedelta = source._interval
         now = _clock.now()
         since: datetime | None = source._align_to
+        if since is not None and not isinstance(since, datetime):
+            raise Misuse(f"{class_name(source)}: expected a datetime as align_to, got {shown(since)}")
         self.tick = now if since is None else now + (since.astimezone(timezone.utc) - now) % self.interval
         self.awake = self.tick
 
