@@ -15,7 +15,7 @@ import inspect
 from typing import Any
 
 from couatl._errors import class_name, misuse, synchronous
-from couatl.compat._methods import check_call
+from couatl._methods import check_call
 
 
 def ask(of: object, method: str, /, *arguments: Any, **named: Any) -> Any:

@@ -196,3 +196,11 @@ def _convert(value: Any, option: Option) -> Any:
 
 def type_name(annotation: Any) -> str:
     return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
+
+
+def number(text: str) -> int | float:
+    """A number, as a statement has it."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)

@@ -22,9 +22,9 @@ from couatl._cancel import CancelHook
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name
 from couatl._loop import Loop, awaited
+from couatl._methods import check_call
 from couatl._models import COUATL, recognise
 from couatl._options import instance, signature
-from couatl.compat._methods import check_call
 from couatl.sinks import AsyncSink, Sink
 
 __all__ = ["Writing", "writing"]

@@ -30,8 +30,8 @@ from collections.abc import Callable
 from typing import Any
 
 from couatl._errors import Misuse
+from couatl._methods import check_plain
 from couatl._options import signature
-from couatl.compat._methods import check_plain
 
 __all__ = ["Aggregate"]
 

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GROUPS = ["rows", "lists", "batches", "peers", "sinks", "functions", "latency", "startup", "memory", "flight", "listing"]
+GROUPS = [
+    "rows",
+    "lists",
+    "batches",
+    "peers",
+    "sinks",
+    "functions",
+    "latency",
+    "startup",
+    "memory",
+    "flight",
+    "listing",
+]
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -281,6 +281,10 @@ def test_new_connector(tmp_path):
     for name in ["Tide", "tide gauge", "", "9", "tide-"]:
         refused = couatl("new", "connector", name, "--folder", str(tmp_path / "never"))
         assert refused.returncode == 1 and "expected a name of lower-case letters" in refused.stderr
+    taken = {"python": "is a type of the engine's own", "none": "would make a class None", "path": "a class Path"}
+    for name, said in taken.items():
+        refused = couatl("new", "connector", name, "--folder", str(tmp_path / "never"))
+        assert refused.returncode == 1 and said in refused.stderr
     assert not (tmp_path / "never").exists()
 
     packages = tmp_path / "packages"

@@ -1363,3 +1363,39 @@ def test_what_is_computed_is_computed_once_and_where_it_stands(connection):
     function(connection, "never() RETURNS bool", "def never():\n    return False")
     assert rows(connection, "SELECT n FROM all_of(without_nulls) WHERE NOT never()") == [(55,)]
     assert rows(connection, "SELECT n FROM all_of(without_nulls) WHERE never()") == []
+
+
+# What files and functions of SQL give, and no stream declares: an expression, and what Python is given.
+FOREIGN = {
+    "md5('a')": "'0cc175b9c0f1b6a831c399e269772661'",
+    "arrow_cast('a', 'Utf8View')": "'a'",
+    "arrow_cast('a', 'LargeUtf8')": "'a'",
+    "arrow_cast('a', 'BinaryView')": "b'a'",
+    "arrow_cast('a', 'LargeBinary')": "b'a'",
+    "arrow_cast([1, 2], 'LargeList(Int64)')": "[1, 2]",
+    "arrow_cast([1, 2], 'FixedSizeList(2, Int64)')": "[1, 2]",
+    "arrow_cast([md5('a')], 'LargeList(Utf8View)')": "['0cc175b9c0f1b6a831c399e269772661']",
+    "named_struct('a', arrow_cast('a', 'Utf8View'), 'b', 1)": "('a', 1)",
+    "arrow_cast(1.5, 'Float16')": "1.5",
+    "arrow_cast(12, 'Duration(Second)')": "datetime.timedelta(seconds=12)",
+    "arrow_cast(12, 'Duration(Nanosecond)')": "datetime.timedelta(0)",
+    "TIME '10:00:00'": "datetime.time(10, 0)",
+    "arrow_cast(TIME '10:00:00', 'Time32(Second)')": "datetime.time(10, 0)",
+    "arrow_cast('2026-01-02', 'Date64')": "datetime.date(2026, 1, 2)",
+    "arrow_cast('1.5', 'Decimal64(4, 1)')": "Decimal('1.5')",
+    "arrow_cast('a', 'Dictionary(Int32, Utf8View)')": "'a'",
+    "arrow_cast(NULL, 'Utf8View')": "None",
+}
+
+
+@pytest.mark.parametrize("expression", FOREIGN)
+def test_values_that_no_stream_declares_are_like_others(connection, expression):
+    body = "def told(t):\n    for row in t:\n        yield repr(row.x)"
+    function(connection, "told(t TABLE) RETURNS TABLE (s string)", body)
+    assert rows(connection, f"SELECT s FROM told((SELECT {expression} AS x))") == [(FOREIGN[expression],)]
+
+
+def test_a_transform_is_not_lateral(connection, few):
+    body = "def same(t, n):\n    for row in t:\n        yield row.a"
+    function(connection, "same(t TABLE, n int) RETURNS TABLE (n int64)", body)
+    assert "'same': it cannot be joined LATERAL" in error(connection, "SELECT * FROM few, LATERAL same(few, few.a)")

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pandas
@@ -352,6 +353,39 @@ def test_what_is_no_ticket_is_not_renewed(server, ticket):
             renewed(raw, ticket)
     assert raised.value.code() == grpc.StatusCode.NOT_FOUND
     assert "no such ticket" in raised.value.details()
+
+
+@pytest.mark.parametrize("cancel", ["CancelFlightInfo", "CancelQuery"])
+def test_a_statement_that_is_cancelled_ends_although_it_is_polled_for(server, connection, notes, cancel):
+    body = f"""
+        import itertools, time
+        def read():
+            for n in itertools.count():
+                time.sleep(0.001)
+                yield n
+        def write(n):
+            open({str(notes)!r}, "a").write("x")
+    """
+    create(connection, "going", "n int64", body, read_function_name="read", write_function_name="write")
+    with channel(server) as raw:
+
+        def poll(descriptor):
+            (answer,) = called(raw, "PollFlightInfo", descriptor)
+            return dict(parsed(answer))
+
+        first = poll(by_command(packed("CommandStatementQuery", (1, "INSERT INTO going SELECT n FROM going"))))
+        wait_for_text(notes, "x")
+        with ThreadPoolExecutor(1) as pool:
+            in_flight = pool.submit(poll, first[2])
+            if cancel == "CancelFlightInfo":
+                request = message((1, first[1]))
+            else:
+                request = packed("ActionCancelQueryRequest", (1, first[1]))
+            called(raw, "DoAction", message((1, cancel), (2, request)))
+            with pytest.raises(grpc.RpcError) as raised:
+                in_flight.result(PATIENCE)
+        assert raised.value.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.NOT_FOUND)
+        wait_until(lambda: not queries(connection), "the end of the query")
 
 
 SINK = """

@@ -357,6 +357,7 @@ def test_a_query_that_waits_reads_its_secret_when_its_turn_has_come(own_server, 
 def queries_of(server):
     return ask(server, "SELECT state FROM system.queries")[1].decode().split()
 
+
 CLEANING = """
 import threading
 
@@ -385,5 +386,7 @@ def test_what_a_cleanup_raises_is_logged_without_its_secrets(keeper):
         settings = {"read_function_name": "Cleaning", "mode": "streaming", "body": CLEANING}
         telling(connection, "${secret:token}", name="cleaning", **settings)
         assert value(connection, "SELECT s FROM cleaning LIMIT 1") == "here"
-    logged = wait_until(lambda: "raised when it was ended" in keeper.log.read_text() and keeper.log.read_text(), "a log")
+    logged = wait_until(
+        lambda: "raised when it was ended" in keeper.log.read_text() and keeper.log.read_text(), "a log"
+    )
     assert "cannot log out with ${secret:token}" in logged and "hunter2" not in logged

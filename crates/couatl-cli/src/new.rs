@@ -17,6 +17,9 @@ const FILES: [(&str, &str); 4] = [
     ("tests/test_@module@.py", include_str!("new/test.py.txt")),
 ];
 
+/// What the module of a package imports, and words of the language: no class of its own may have these names.
+const TAKEN: [&str; 9] = ["Any", "Columns", "False", "Iterator", "None", "Path", "Sink", "Source", "True"];
+
 /// Writes the package.
 pub(crate) fn run(command: &NewCommand) -> Result<u8> {
     let NewCommand::Connector { name, folder } = command;
@@ -59,13 +62,20 @@ impl Names {
                 "expected a name of lower-case letters, digits, - and _, such as 'tide-gauge', got '{name}'"
             )));
         }
+        if name == "python" {
+            return Err(Error::invalid_argument(format!(
+                "'{name}' is a type of the engine's own, which no connector can have as its name: give it another"
+            )));
+        }
         let capitalized = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
         let words = name.split(['-', '_']).filter(|word| !word.is_empty());
-        Ok(Self {
-            name: name.to_owned(),
-            module: format!("couatl_{}", name.replace('-', "_")),
-            class: words.map(capitalized).collect(),
-        })
+        let class: String = words.map(capitalized).collect();
+        if TAKEN.contains(&class.as_str()) {
+            return Err(Error::invalid_argument(format!(
+                "'{name}' would make a class {class}, which means something else in Python: give it another name"
+            )));
+        }
+        Ok(Self { name: name.to_owned(), module: format!("couatl_{}", name.replace('-', "_")), class })
     }
 
     fn put_into(&self, text: &str) -> String {

@@ -209,6 +209,8 @@ pub enum OptionValue {
     Text(String),
     /// A number, as written.
     Number(String),
+    /// `true` or `false`, as a word.
+    Bool(bool),
 }
 
 /// The functions that a definition names. What is `None` was not named: defaults apply.

@@ -50,7 +50,7 @@ impl Functions {
                     state.register_udaf(Arc::new(AggregateUDF::from(PythonAggregate::new(callee)))).map(drop)
                 }
                 (Function::Table(_), _) => {
-                    state.register_udtf(name, Arc::new(Listed));
+                    state.register_udtf(name, Arc::new(Listed(Arc::clone(function))));
                     Ok(())
                 }
             };

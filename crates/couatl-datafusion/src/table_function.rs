@@ -21,7 +21,7 @@ use couatl_core::{
     Error, Function, FunctionDefinition, Input, InputEvent, Metrics, Mode, Parameter, Returns, TableFunction,
     type_spelling,
 };
-use datafusion::catalog::{Session, TableFunctionImpl};
+use datafusion::catalog::{Session, TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef, TableReference};
 use datafusion::error::{DataFusionError, Result};
@@ -287,11 +287,18 @@ fn matched(
     whole.collect()
 }
 
-/// A function in lists of what there is; its calls are planned by [`TableFunctions`].
+/// A function in lists of what there is. Its calls are planned by [`TableFunctions`], but for those that are LATERAL.
 #[derive(Debug)]
-pub(crate) struct Listed;
+pub(crate) struct Listed(pub(crate) Arc<Defined>);
 
-impl TableFunctionImpl for Listed {}
+impl TableFunctionImpl for Listed {
+    fn call_with_args(&self, _arguments: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
+        Err(invalid(
+            &self.0.definition,
+            "it cannot be joined LATERAL: give it a table, or a query, as in f((SELECT …))",
+        ))
+    }
+}
 
 /// A call in a logical plan.
 #[derive(Debug, Clone)]

@@ -51,6 +51,9 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
+/// How long a client may take for its first words.
+const BEGIN_TIME: Duration = Duration::from_secs(10);
+
 /// What a client of HTTP/2 says at least before it can ask for anything: the preface, and the head of a first frame.
 const BEGUN_BYTES: usize = 24 + 9;
 
@@ -118,6 +121,8 @@ pub(crate) struct Connection {
     given: usize,
     /// How much has been read.
     read: usize,
+    /// Runs until there are first words.
+    begin: Option<Pin<Box<Sleep>>>,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Whether a flush writes at once.
@@ -136,6 +141,7 @@ impl Connection {
             ahead: Vec::new(),
             given: 0,
             read: 0,
+            begin: Some(Box::pin(tokio::time::sleep(BEGIN_TIME))),
             closing: Box::pin(closing.cancelled_owned()),
             cut: Box::pin(cut.cancelled_owned()),
             eager: false,
@@ -198,6 +204,12 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether nothing has begun, and the server closes, or has waited for long enough.
+    fn is_given_up(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(begin) = &mut self.begin else { return false };
+        begin.as_mut().poll(context).is_ready() || self.closing.as_mut().poll(context).is_ready()
+    }
+
     /// Waits until there is room for more.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.whole(context)?;
@@ -219,11 +231,12 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         match self.poll_read_much(context, buffer) {
             // As if the client had closed it.
-            Poll::Pending if self.read < BEGUN_BYTES && self.closing.as_mut().poll(context).is_ready() => {
-                Poll::Ready(Ok(()))
-            }
+            Poll::Pending if self.is_given_up(context) => Poll::Ready(Ok(())),
             read => {
                 self.read = self.read.saturating_add(buffer.filled().len() - before);
+                if self.read >= BEGUN_BYTES {
+                    self.begin = None;
+                }
                 read
             }
         }

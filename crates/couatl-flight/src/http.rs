@@ -4,17 +4,16 @@
 //! GET changes nothing, and where nobody has to log in, requests of other pages and for other names are refused.
 
 use std::error::Error as _;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::{Query, Request, State};
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::IncomingStream;
 use couatl_core::{Error, ErrorKind, Result};
 use couatl_datafusion::Session;
 use futures::stream::BoxStream;
@@ -22,11 +21,17 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::LengthLimitError;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
 use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use crate::answer::Answer;
@@ -46,6 +51,9 @@ const MAX_QUERY_BYTES: usize = 16 * 1024 * 1024;
 
 /// The largest answer to a client whose protocol has no chunks.
 const MAX_WHOLE_BYTES: usize = 256 * 1024 * 1024;
+
+/// How long a client may take for the head of a request, and until its next one.
+const HEAD_TIME: Duration = Duration::from_secs(30);
 
 /// How long the rows before an error have to leave. What a client has not taken by then is lost with the connection.
 const LEAVING_TIME: Duration = Duration::from_millis(100);
@@ -70,40 +78,47 @@ struct Asked {
     format: Option<String>,
 }
 
-/// The connections of a listener, as axum takes them.
-pub(crate) struct Incoming(pub(crate) BoxStream<'static, std::io::Result<Connection>>);
-
-impl axum::serve::Listener for Incoming {
-    type Io = Connection;
-    type Addr = ();
-
-    async fn accept(&mut self) -> (Connection, ()) {
-        loop {
-            match self.0.next().await {
-                Some(Ok(connection)) => return (connection.eager(), ()),
-                Some(Err(error)) => warn!(%error, "cannot take a connection"),
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The address of a client.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(IpAddr);
-
-impl Connected<IncomingStream<'_, Incoming>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Incoming>) -> Self {
-        Self(stream.io().peer())
-    }
-}
+struct Peer(IpAddr);
 
 impl Http {
-    pub(crate) fn router(self) -> Router {
+    /// Answers what comes until the server closes, and then what has come. A client that does not say all of what it asks
+    /// for, or asks for nothing more, is waited for as long as [`HEAD_TIME`].
+    pub(crate) async fn serve(
+        self,
+        connections: impl Stream<Item = io::Result<Connection>> + Send,
+        closing: CancellationToken,
+    ) {
+        let mut http1 = http1::Builder::new();
+        http1.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+        let (router, graceful) = (self.router(), GracefulShutdown::new());
+        let mut connections = Box::pin(connections.take_until(closing.cancelled_owned()));
+        while let Some(connection) = connections.next().await {
+            let connection = match connection {
+                Ok(connection) => connection.eager(),
+                Err(error) => {
+                    warn!(%error, "cannot take a connection");
+                    continue;
+                }
+            };
+            let (peer, router) = (Peer(connection.peer()), router.clone());
+            let service = service_fn(move |request: Request<Incoming>| {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(peer);
+                router.clone().oneshot(request)
+            });
+            let served = graceful.watch(http1.serve_connection(TokioIo::new(connection), service));
+            tokio::spawn(async move {
+                if let Err(error) = served.await {
+                    debug!(%error, "a connection ended");
+                }
+            });
+        }
+        graceful.shutdown().await;
+    }
+
+    fn router(self) -> Router {
         Router::new()
             .route("/", get(answer).post(answer))
             .route("/healthz", get(async || "ok\n"))
@@ -119,12 +134,12 @@ impl Http {
             let text = "requests of other pages, and for other names, are refused";
             return Err(Error::new(ErrorKind::PermissionDenied, text));
         }
-        let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|info| info.0.0);
+        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
         let (caller, token) = self.callers.identify(&parts.headers, peer).await?;
         Ok((self.session.fork().with_caller(caller), token))
     }
 
-    async fn run(&self, request: Request) -> Result<Response> {
+    async fn run(&self, request: Request<Body>) -> Result<Response> {
         let (parts, body) = request.into_parts();
         let (session, token) = self.session(&parts).await?;
         // What the Python of a query asks for is part of it, and that has begun.
@@ -262,7 +277,7 @@ async fn ready(State(http): State<Http>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn answer(State(http): State<Http>, request: Request) -> Response {
+async fn answer(State(http): State<Http>, request: Request<Body>) -> Response {
     let call = http.calls.token();
     let response = http.run(request).await.unwrap_or_else(|error| refusal(&error));
     response.map(|body| Body::new(Answer::new(body, call)))

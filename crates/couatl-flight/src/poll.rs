@@ -10,14 +10,17 @@ use std::time::Duration;
 use arrow_flight::sql::Any;
 use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo};
 use bytes::Bytes;
+use couatl_core::Error;
 use couatl_datafusion::Session;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use prost::Message;
+use tokio::task::{AbortHandle, JoinError};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use crate::handle::Weigh;
+use crate::status::{internal, status};
 
 /// How long the first poll of a statement waits for it: many are done before a second one could come.
 pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -34,6 +37,7 @@ pub(crate) struct Running {
     session: Session,
     /// Owns the task: when the last of them is dropped, the statement ends.
     end: Shared<BoxFuture<'static, Result<FlightInfo, Status>>>,
+    task: AbortHandle,
     /// The answer while there is none.
     unfinished: Arc<FlightInfo>,
 }
@@ -51,10 +55,19 @@ impl Running {
         statement: impl Future<Output = Result<FlightInfo, Status>> + Send + 'static,
         unfinished: FlightInfo,
     ) -> Self {
-        let task = AbortOnDropHandle::new(tokio::spawn(statement));
-        let lost = |error: tokio::task::JoinError| Err(crate::status::internal(error));
-        let end = task.map(move |ended| ended.unwrap_or_else(lost)).boxed().shared();
-        Self { session, end, unfinished: Arc::new(unfinished) }
+        let running = AbortOnDropHandle::new(tokio::spawn(statement));
+        let task = running.abort_handle();
+        let lost = |error: JoinError| match error.is_cancelled() {
+            true => Err(status(&Error::cancelled("the statement was cancelled by its client"))),
+            false => Err(internal(error)),
+        };
+        let end = running.map(move |ended| ended.unwrap_or_else(lost)).boxed().shared();
+        Self { session, end, task, unfinished: Arc::new(unfinished) }
+    }
+
+    /// Ends the statement, whoever waits for it.
+    pub(crate) fn cancel(&self) {
+        self.task.abort();
     }
 
     /// Where it runs.

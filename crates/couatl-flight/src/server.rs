@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use couatl_core::{Error, ErrorKind, Result};
 use couatl_datafusion::Session;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
@@ -23,7 +23,7 @@ use crate::client::{Clients, Sessions};
 use crate::connection::connections;
 use crate::flight::Flight;
 use crate::handle::HandleLimits;
-use crate::http::{Http, Incoming, Peer};
+use crate::http::Http;
 use crate::reflection::Reflection;
 use crate::runtime::QueryRuntime;
 use crate::service::Service;
@@ -163,7 +163,7 @@ impl Server {
         let sessions = Arc::new(Sessions::new(session.clone(), config.sessions));
         let service = Arc::new(Service::new(runtime.clone(), &config));
         let mut http = http.map(|listener| {
-            let incoming = Incoming(connections(listener, tls.clone(), closing.clone(), cut.clone()).boxed());
+            let incoming = connections(listener, tls.clone(), closing.clone(), cut.clone());
             let http = Http {
                 session: session.clone(),
                 runtime,
@@ -173,10 +173,7 @@ impl Server {
                 refusing: refusing.clone(),
                 calls: calls.clone(),
             };
-            let closing = closing.clone().cancelled_owned();
-            let serving = axum::serve(incoming, http.router().into_make_service_with_connect_info::<Peer>())
-                .with_graceful_shutdown(closing);
-            AbortOnDropHandle::new(tokio::spawn(async move { serving.await }))
+            AbortOnDropHandle::new(tokio::spawn(http.serve(incoming, closing.clone())))
         });
         let sweep = {
             let (service, sessions) = (Arc::clone(&service), Arc::clone(&sessions));

@@ -291,8 +291,12 @@ impl Service {
     /// CancelFlightInfo: ends what an info stands for, whether it is being fetched, waits to be, or runs while it is
     /// polled for. Whether there was any of it.
     pub(crate) fn cancel(&self, client: &Client, info: &FlightInfo) -> bool {
-        let polled = self.polls.get(&info.app_metadata).is_some_and(|running| client.owns(running.session()));
-        let mut found = polled && self.polls.remove(&info.app_metadata).is_some();
+        let polled = self.polls.get(&info.app_metadata).filter(|running| client.owns(running.session()));
+        let mut found = polled.is_some();
+        if let Some(running) = polled {
+            running.cancel();
+            self.polls.remove(&info.app_metadata);
+        }
         for handle in info.endpoint.iter().filter_map(query_handle) {
             if let Some(query) = self.query(client, &handle) {
                 self.tickets.remove(&handle);

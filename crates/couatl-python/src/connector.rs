@@ -11,7 +11,7 @@ use couatl_core::{
 };
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt};
+use pyo3::types::PyDict;
 
 use crate::body::{Role, check_callable, support};
 use crate::convert::import_schema;
@@ -73,14 +73,12 @@ pub(crate) fn options<'py>(py: Python<'py>, connector: &Connector) -> Result<Bou
     for (name, option) in &connector.options {
         let set = match option {
             OptionValue::Text(text) => options.set_item(name, text),
-            OptionValue::Number(number) => match number.parse::<i64>() {
-                Ok(number) => options.set_item(name, number),
-                // Python's own have any size.
-                Err(_) if number.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => {
-                    py.get_type::<PyInt>().call1((number,)).and_then(|number| options.set_item(name, number))
-                }
-                Err(_) => options.set_item(name, number.parse::<f64>().unwrap_or(f64::NAN)),
-            },
+            OptionValue::Bool(value) => options.set_item(name, value),
+            // What is written is kept beside its value: an option may be a decimal, or a text.
+            OptionValue::Number(number) => {
+                let number = py.import("couatl._options").and_then(|module| module.call_method1("number", (number,)));
+                number.and_then(|number| options.set_item(name, number))
+            }
         };
         set.map_err(|error| Error::internal(error.to_string()))?;
     }

@@ -4,7 +4,6 @@ It is Python because it is calls of Python, one after the other; the host calls 
 """
 
 import collections
-import importlib
 import inspect
 import itertools
 
@@ -99,7 +98,7 @@ def adapter_of(thing, role):
         return None
     if not _models.is_connector(thing, role):
         return None
-    return importlib.import_module(f"couatl.compat.{_models.recognise(thing, role).module}")
+    return _models.recognise(thing, role).adapter()
 
 
 class Whole:
@@ -139,8 +138,8 @@ class Kept:
     def finalize(self):
         group = self.make()
         for arguments in self.calls:
-            done("process", group, group.process(*arguments))
-        return group.finalize()
+            done("process", group, called(group, "process", *arguments))
+        return called(group, "finalize")
 
 
 def picked(column, rows):
@@ -150,11 +149,27 @@ def picked(column, rows):
 
 def done(method, group, returned):
     """Refuses what has not been done yet: a coroutine, or a generator, which nobody runs."""
-    if hasattr(returned, "__await__") or inspect.isgenerator(returned):
+    yields = inspect.isgenerator(returned) or inspect.isasyncgen(returned)
+    if hasattr(returned, "__await__") or yields:
         if inspect.iscoroutine(returned):
             returned.close()
-        kind = "a generator" if inspect.isgenerator(returned) else "a coroutine"
+        kind = "a generator" if yields else "a coroutine"
         raise Refused(f"{type(group).__name__}.{method}() returned {kind}, which nobody runs; make it a plain method")
+
+
+def called(group, method, *arguments):
+    """What a method gives. It says when it cannot be called so, and a StopIteration is no end of anything here."""
+    function = getattr(group, method)
+    name = type(group).__name__
+    try:
+        return function(*arguments)
+    except TypeError as error:
+        # Where the call itself has failed, nothing of the user's has run.
+        if error.__traceback__.tb_next is None:
+            raise Refused(f"{name}.{method}() cannot be called as it is: {error}") from None
+        raise
+    except StopIteration as error:
+        raise RuntimeError(f"{name}.{method}() raised StopIteration, which ends nothing here") from error
 
 
 def filled(method, group, returned):
@@ -217,7 +232,7 @@ class Aggregations:
 
     def take(self, group, columns):
         for arguments in zip(*columns) if self.calls_by_row else [columns]:
-            done("process", group, group.process(*arguments))
+            done("process", group, called(group, "process", *arguments))
 
     def merge(self, aggregation, indices, count, states):
         groups = self.of(aggregation, count)
@@ -226,7 +241,7 @@ class Aggregations:
             if groups[index] is None:
                 groups[index] = other
             else:
-                groups[index] = filled("merge", groups[index], groups[index].merge(other))
+                groups[index] = filled("merge", groups[index], called(groups[index], "merge", other))
 
     def states(self, aggregation, first):
         groups = self.of(aggregation, first)
@@ -259,7 +274,8 @@ class Aggregations:
         return values
 
     def value(self, group):
-        value = group.finalize()
+        value = called(group, "finalize")
+        done("finalize", group, value)
         return value[0] if self.unwraps and isinstance(value, list) and len(value) == 1 else value
 
     def forget(self, aggregation):

@@ -11,17 +11,19 @@
 //! | array, map, tuple | `list`, `dict`, `tuple` |
 //! | enum, low_cardinality | the value itself |
 //!
-//! NULL is `None` everywhere.
+//! NULL is `None` everywhere. What no stream declares, and a file or a function of SQL has, is like what it resembles: views
+//! and large strings, lists of a fixed size, durations.
 #![expect(unsafe_code, reason = "lists are filled through CPython's C API")]
 
 use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Field, FieldRef, Float32Type,
     Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
-    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use couatl_core::{is_json, is_uuid};
 use pyo3::IntoPyObjectExt;
@@ -139,7 +141,7 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
         DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
             times::<TimestampNanosecondType>(py, array, zone.as_deref(), |nanos| Some(nanos.div_euclid(1000)))
         }
-        DataType::Interval(_) => {
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
             let values = array.as_primitive::<IntervalMonthDayNanoType>();
             list(py, array, |row| timedelta(py, values.value(row)))
         }
@@ -210,8 +212,37 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
                 }
             })
         }
-        _ => Err(no_value(array)),
+        other => {
+            let same = same_values(other).ok_or_else(|| no_value(array))?;
+            let exact = CastOptions { safe: false, ..CastOptions::default() };
+            let array =
+                cast_with_options(array, &same, &exact).map_err(|error| PyTypeError::new_err(error.to_string()))?;
+            to_list(py, &array, field)
+        }
     }
+}
+
+/// The type that has the same Python values as one that streams do not declare, and that files and functions of SQL have.
+fn same_values(data_type: &DataType) -> Option<DataType> {
+    Some(match data_type {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
+        DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => DataType::List(item.clone()),
+        DataType::Float16 => DataType::Float32,
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
+            DataType::Decimal128(*precision, *scale)
+        }
+        DataType::Date64 => DataType::Date32,
+        DataType::Time32(_) | DataType::Time64(TimeUnit::Nanosecond) => DataType::Time64(TimeUnit::Microsecond),
+        DataType::Duration(_) | DataType::Interval(IntervalUnit::DayTime | IntervalUnit::YearMonth) => {
+            DataType::Interval(IntervalUnit::MonthDayNano)
+        }
+        DataType::RunEndEncoded(_, values) => values.data_type().clone(),
+        _ => return None,
+    })
 }
 
 /// Makes `uuid.UUID`s as these are copied and unpickled: the constructor, which is Python, takes ten times as long.

@@ -93,6 +93,7 @@ fn write(out: &mut String, definition: &StreamDefinition) -> fmt::Result {
         match value {
             OptionValue::Text(text) => write!(out, ", {name} = '{}'", text.replace('\'', "''"))?,
             OptionValue::Number(number) => write!(out, ", {name} = {number}")?,
+            OptionValue::Bool(value) => write!(out, ", {name} = {value}")?,
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use couatl_core::{Connector, Error, Init, Mode, OptionValue, Result, StreamDefinition, WriteFormat};
+use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Location, Token};
 
 use crate::lexer;
@@ -82,6 +83,8 @@ enum Value {
     Text(String),
     /// A number, as written.
     Number(String),
+    /// `true` or `false`, as a word.
+    Bool(bool),
 }
 
 impl Settings {
@@ -258,6 +261,7 @@ impl Setting {
         match self.value {
             Value::Text(text) => (self.name, OptionValue::Text(text)),
             Value::Number(number) => (self.name, OptionValue::Number(number)),
+            Value::Bool(value) => (self.name, OptionValue::Bool(value)),
         }
     }
 
@@ -266,6 +270,7 @@ impl Setting {
         let found = match &self.value {
             Value::Text(text) => format!("'{}'", shortened(text)),
             Value::Number(number) => shortened(number),
+            Value::Bool(value) => value.to_string(),
         };
         self.invalid(|at| format!("setting '{}' must be {expected}, found {found}{at}", self.name))
     }
@@ -277,7 +282,7 @@ impl Setting {
     fn text(self) -> Result<String> {
         match self.value {
             Value::Text(text) => Ok(text),
-            Value::Number(_) => Err(self.misfit("a string")),
+            _ => Err(self.misfit("a string")),
         }
     }
 
@@ -291,7 +296,7 @@ impl Setting {
     fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T> {
         let chosen = match &self.value {
             Value::Text(text) => choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)),
-            Value::Number(_) => None,
+            _ => None,
         };
         chosen.map(|(_, choice)| *choice).ok_or_else(|| {
             let words: Vec<_> = choices.iter().map(|(word, _)| format!("'{word}'")).collect();
@@ -302,7 +307,7 @@ impl Setting {
     fn number(&self, least: u64, most: u64) -> Result<u64> {
         let number = match &self.value {
             Value::Number(number) => number.parse().ok(),
-            Value::Text(_) => None,
+            _ => None,
         };
         let fitting = number.filter(|number| (least..=most).contains(number));
         fitting.ok_or_else(|| self.misfit(&format!("a whole number from {least} to {most}")))
@@ -342,6 +347,8 @@ impl Value {
             Some(Token::SingleQuotedString(text)) if !negative => Self::Text(text.clone()),
             // So that JSON needs no doubled quotes.
             Some(Token::DollarQuotedString(text)) if !negative => Self::Text(text.value.clone()),
+            Some(Token::Word(word)) if !negative && word.keyword == Keyword::TRUE => Self::Bool(true),
+            Some(Token::Word(word)) if !negative && word.keyword == Keyword::FALSE => Self::Bool(false),
             // Not folded: it may name a Python function.
             Some(Token::Word(word)) if !negative => Self::Text(word.value.clone()),
             _ => return Err(tokens.expected("a string, a number or a word")),

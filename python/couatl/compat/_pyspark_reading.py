@@ -22,11 +22,11 @@ from itertools import islice
 from typing import Any, cast
 
 from couatl import _clock, sources
+from couatl._classes import derives
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse, shown
+from couatl._methods import check_has, check_plain
 from couatl._pull import is_arrow
-from couatl.compat._classes import derives
-from couatl.compat._methods import check_has, check_plain
 from couatl.compat._pyspark_task import SparkTask
 from couatl.compat._pyspark_types import columns_text, named, struct_json_of, struct_of
 from couatl.compat._pyspark_values import incoming

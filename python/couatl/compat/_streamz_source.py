@@ -17,12 +17,12 @@ from concurrent.futures import wait
 from typing import Any
 
 from couatl import sources
+from couatl._classes import derives, named_after
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse
 from couatl._options import make
 from couatl._pull import is_arrow
 from couatl._threads import TICK, log
-from couatl.compat._classes import derives, named_after
 from couatl.compat._streamz_nodes import Held, Loop, LoopThread, Outlet, drain, roots
 
 

@@ -22,14 +22,14 @@ from typing import Any, Generic, TypeVar
 
 from couatl import _clock, sinks, sources
 from couatl._calls import ask, call, has_run, name_of, run
+from couatl._classes import definer, derives
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse, shown, synchronous
+from couatl._methods import check_concrete
 from couatl._options import instance
 from couatl._pull import is_arrow
 from couatl._threads import log
 from couatl.compat._batches import batch, batch_async, batch_getter, batch_getter_ex
-from couatl.compat._classes import definer, derives
-from couatl.compat._methods import check_concrete
 
 __all__ = [
     "AbortExecution",

@@ -28,11 +28,12 @@ from uuid import UUID
 
 from couatl import sinks, sources
 from couatl._calls import call
+from couatl._classes import named_after
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse, shown
+from couatl._methods import check_has, check_made, check_plain, has
 from couatl._options import make
 from couatl._threads import TICK
-from couatl.compat._classes import named_after
 from couatl.compat._ekuiper_package import Description, describe, packaged
 from couatl.compat._ekuiper_program import (
     Offered,
@@ -45,7 +46,6 @@ from couatl.compat._ekuiper_program import (
     run_body,
     started_by,
 )
-from couatl.compat._methods import check_has, check_made, check_plain, has
 
 __all__ = [
     "Context",

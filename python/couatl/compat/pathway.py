@@ -29,12 +29,12 @@ from typing import Any
 
 from couatl import sinks, sources
 from couatl._calls import call, has_run, run
+from couatl._classes import named_after
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, shown
+from couatl._methods import check_concrete
 from couatl._options import instance, make, options_of
 from couatl._push import Rows
-from couatl.compat._classes import named_after
-from couatl.compat._methods import check_concrete
 from couatl.compat._schema import (
     ColumnDefinition,
     DateTimeNaive,

@@ -19,10 +19,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from couatl import sinks, sources
+from couatl._classes import has_own, named_after, refuse_options
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name
-from couatl.compat._classes import has_own, named_after, refuse_options
-from couatl.compat._methods import check_made, check_plain
+from couatl._methods import check_made, check_plain
 from couatl.compat._pyspark_reading import PySparkSource
 from couatl.compat._pyspark_schema import (
     DataType,

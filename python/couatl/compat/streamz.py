@@ -20,10 +20,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from couatl import sinks, sources
+from couatl._classes import derives, refuse_options
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name
-from couatl.compat._classes import derives, refuse_options
-from couatl.compat._methods import check_call, check_concrete, check_has, has
+from couatl._methods import check_call, check_concrete, check_has, has
 from couatl.compat._streamz_entry import Entry
 from couatl.compat._streamz_nodes import Held, LoopThread, drain, roots, settle
 from couatl.compat._streamz_source import emitting

@@ -10,9 +10,9 @@ import inspect
 from collections.abc import Collection
 from typing import Any
 
+from couatl._classes import has_own
 from couatl._errors import Misuse, class_name, shown
 from couatl._options import signature
-from couatl.compat._classes import has_own
 
 
 def has(thing: Any, method: str, bases: Collection[str]) -> bool:
