@@ -16,26 +16,32 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from zlib import crc32
 
 from couatl.sources import Partition, Source
 
 NAMES = ("file", "position", "data")
+#: By the name of a file: its number in the file system, how many bytes of it have been read, and the last of those.
+State = dict[str, tuple[int, int, bytes]]
+#: How many bytes at the end of a line are enough to know it again.
+LAST = 64
 
 
 class GrowingFiles(Source):
     """The lines of all files that fit a pattern, and from then on those of new files and those that are appended.
 
     A line is there when its end is: never half of one. With `format` ``csv``, the first line of each file is its
-    header, a record is one line, and `data` maps column names to texts; with ``json``, each line is JSON; otherwise it
-    is the text. `position` is the byte at which the line begins. A file that is shorter than it was is read again.
+    header, a record is one line, and `data` maps column names to texts; with ``json``, each line is JSON; empty lines
+    are left out in both. Otherwise `data` is the text. `position` is the byte at which the line begins. A file that
+    takes the place of another, or where the last line that was read has changed, is read from its beginning.
 
     A statement may declare columns: `file`, `position`, `data`, and all others by the names that a header or JSON
     objects have, NULL where they do not. A text becomes a number, a truth value, a day or a time (ISO 8601) where that
@@ -54,6 +60,8 @@ class GrowingFiles(Source):
         parallel: int = 2,
         follow: bool = True,
     ) -> None:
+        if parallel < 1:
+            raise ValueError(f"expected at least 1 as parallel, got {parallel}")
         self.folder, self.pattern, self.format = folder, pattern, format
         self.interval, self.parallel, self.follow = interval, parallel, follow
 
@@ -69,14 +77,14 @@ class GrowingFiles(Source):
             raise NotADirectoryError(f"{self.folder} is no folder")
         return [f"{number} of {self.parallel}" for number in range(self.parallel)]
 
-    def open(self, partition: str, state: dict[str, int] | None) -> Lines:
+    def open(self, partition: str, state: State | None) -> Lines:
         return Lines(self, int(partition.split()[0]), state or {})
 
 
 class Lines(Partition):
-    """Some of the files; the state says how many bytes of each have been read."""
+    """Some of the files; the state says which file each one is, how many bytes have been read, and the last of them."""
 
-    def __init__(self, source: GrowingFiles, number: int, read: dict[str, int]) -> None:
+    def __init__(self, source: GrowingFiles, number: int, read: State) -> None:
         self.source, self.number, self.read = source, number, dict(read)
         self.columns = list(source.columns or ((name, "") for name in NAMES))
         self.has_fields = any(name not in NAMES for name, _ in self.columns)
@@ -92,7 +100,7 @@ class Lines(Partition):
     def next_awake(self) -> datetime | None:
         return self.awake
 
-    def snapshot(self) -> dict[str, int]:
+    def snapshot(self) -> State:
         return dict(self.read)
 
     def files(self) -> Iterator[Path]:
@@ -108,25 +116,35 @@ class Lines(Partition):
         name = self.name(path)
         with path.open("rb") as file:
             header = file.readline() if self.source.format == "csv" else b""
-            if path.stat().st_size < self.read.get(name, 0):
-                self.read[name] = 0
-            position = max(self.read.get(name, 0), len(header))
-            file.seek(position)
+            begin, inode = max(self.known(file, name), len(header)), os.fstat(file.fileno()).st_ino
+            file.seek(begin)
             for line in islice(file, limit):
                 if not line.endswith(b"\n"):
                     break
-                self.read[name] = position + len(line)
+                position, begin = begin, begin + len(line)
+                self.read[name] = inode, begin, line[-LAST:]
+                if self.source.format != "text" and not line.strip():
+                    continue
                 try:
-                    yield self.row(name, position, self.parsed(header, line))
+                    # What some editors put at the beginning of a file is no part of its text.
+                    data = self.parsed(header, line.decode("utf-8" if position else "utf-8-sig"))
+                    yield self.row(name, position, data)
                 except (ValueError, csv.Error) as error:
                     raise ValueError(f"{name}, at byte {position}: {error}") from None
-                position += len(line)
 
-    def parsed(self, header: bytes, line: bytes) -> Any:
+    def known(self, file: BinaryIO, name: str) -> int:
+        """How much of a file has been read, if it is the one that was read."""
+        inode, position, last = self.read.get(name, (0, 0, b""))
+        file.seek(position - len(last))
+        return position if os.fstat(file.fileno()).st_ino == inode and file.read(len(last)) == last else 0
+
+    def parsed(self, header: bytes, line: str) -> Any:
         if self.source.format != "csv":
-            return line.decode().rstrip("\r\n")
-        names, values = csv.reader([header.decode(), line.decode()], strict=True)
-        return dict(zip(names, values, strict=True))
+            return line.rstrip("\r\n")
+        names, values = csv.reader([header.decode("utf-8-sig"), line], strict=True)
+        if len(names) != len(values):
+            raise ValueError(f"expected {len(names)} values, as in the header, got {len(values)}")
+        return dict(zip(names, values))
 
     def row(self, file: str, position: int, data: Any) -> tuple[Any, ...]:
         line = {"file": file, "position": position, "data": data}

@@ -12,6 +12,7 @@ With ``interval = '1m'`` and ``mode = 'streaming'``, items that are added at the
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 
@@ -100,7 +101,10 @@ class Items(AsyncPartition):
 
 
 def retry_at(after: str) -> datetime:
-    """When to ask again: the header is a number of seconds, or a time."""
-    if after.isdecimal():
-        return datetime.now(timezone.utc) + timedelta(seconds=int(after))
-    return parsedate_to_datetime(after)
+    """When to ask again: the header is a number of seconds, or a time; where it is neither, in a second."""
+    now = datetime.now(timezone.utc)
+    with suppress(ValueError, OverflowError):
+        return now + timedelta(seconds=float(after))
+    with suppress(ValueError, OverflowError):
+        return parsedate_to_datetime(after)
+    return now + timedelta(seconds=1)

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64encode
 from datetime import datetime, timedelta, timezone
+from string import Formatter
 from threading import Event, Semaphore
 from typing import Any, Literal
 
@@ -31,7 +33,7 @@ class Messages(PushSource):
     With a `client_id` and `qos` 1 or 2 the broker keeps what is published while no query reads, and gives it to the
     next one; a message counts as received when it waits to be read, and those that still wait at the end are lost. A
     query that has begun connects again, every second, when the broker goes away; one that begins without a broker fails
-    with ConnectionRefusedError.
+    with ConnectionRefusedError. A payload that is no UTF-8 is an error, unless `payload` is ``bytes``.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class Messages(PushSource):
         topics: list[str],
         port: int = 1883,
         qos: Literal[0, 1, 2] = 0,
-        payload: Literal["text", "json"] = "text",
+        payload: Literal["text", "json", "bytes"] = "text",
         client_id: str = "",
         username: str | None = None,
         password: str | None = None,
@@ -51,7 +53,7 @@ class Messages(PushSource):
         self.client_id, self.username, self.password = client_id, username, password
 
     def schema(self) -> str:
-        payload = "json" if self.payload == "json" else "string"
+        payload = {"text": "string", "json": "json", "bytes": "binary"}[self.payload]
         return f"topic string, payload {payload}, retained bool, received timestamptz"
 
     def open(self, partition: str, state: Any) -> Messages:
@@ -74,8 +76,12 @@ class Messages(PushSource):
         client.subscribe(self.topics)
 
     def deliver(self, client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        try:
+            payload = message.payload if self.payload == "bytes" else message.payload.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{message.topic}: {error}; the option payload = 'bytes' takes it") from None
         # Where the query is slow this waits, and then the broker does.
-        self.next(message.topic, message.payload.decode(), message.retain, datetime.now(timezone.utc))
+        self.next(message.topic, payload, message.retain, datetime.now(timezone.utc))
         client.ack(message.mid, message.qos)
 
     def on_stop(self) -> None:
@@ -83,11 +89,11 @@ class Messages(PushSource):
 
 
 class MessageSink(Sink):
-    """Publishes each row as a JSON object.
+    """Publishes each row as a JSON object, in which bytes are Base64 and structs are arrays.
 
-    The names in braces in `topic` are columns of the row. An INSERT ends when the broker has acknowledged all of its
-    messages (with `qos` 0, when they are sent), or fails with TimeoutError when it does not within `timeout`, in which
-    a lost connection is made again. What is published cannot be taken back.
+    The names in braces in `topic` are columns of the row, not NULL. An INSERT ends when the broker has acknowledged all
+    of its messages (with `qos` 0, when they are sent), or fails with TimeoutError when it does not within `timeout`, in
+    which a lost connection is made again. What is published cannot be taken back.
     """
 
     def __init__(
@@ -124,10 +130,9 @@ class MessageSink(Sink):
         self.answered.set()
 
     def write(self, *columns: list[Any]) -> None:
-        for values in zip(*columns):
-            row = dict(zip(self.names, values))
-            message = json.dumps(row, default=str)
-            self.client.publish(self.topic.format_map(row), message, self.qos, self.retain)
+        rows = [dict(zip(self.names, values)) for values in zip(*columns)]
+        for topic, message in [(filled(self.topic, row), json.dumps(row, default=plain)) for row in rows]:
+            self.client.publish(topic, message, self.qos, self.retain)
             self.sent += 1
 
     def flush(self) -> None:
@@ -137,8 +142,24 @@ class MessageSink(Sink):
             if self.acknowledged.acquire(timeout=0.1):
                 self.sent -= 1
             elif time.monotonic() > deadline:
-                raise TimeoutError(f"the broker {self.host}:{self.port} did not acknowledge {self.sent} messages")
+                raise TimeoutError(
+                    f"the broker {self.host}:{self.port} did not acknowledge {self.sent} of the messages"
+                )
 
     def close(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
+
+
+def filled(template: str, row: dict[str, Any]) -> str:
+    """The text, with the values of a row in the place of the names in braces."""
+    for _, name, _, _ in Formatter().parse(template):
+        if name is not None and row.get(name) is None:
+            what = "NULL" if name in row else "no column"
+            raise ValueError(f"'{template}' needs a value of '{name}', which is {what}")
+    return template.format_map(row)
+
+
+def plain(value: Any) -> str:
+    """What JSON has no word for: bytes as Base64, anything else as its text."""
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -16,8 +16,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
-from typing import Any
+from string import Formatter
+from typing import Any, Literal
 
 import nats
 from couatl.sinks import AsyncSink, Columns
@@ -36,7 +38,8 @@ class JetStream(AsyncSource):
 
     With `durable`, the server remembers under that name what was read. A message is then acknowledged when the query
     asks for those after it: it may come again, to the next query, and is never left out. A lost connection is made
-    again, every half second, `reconnects` times; then the query ends with an error of ``nats.errors``.
+    again, every half second, `reconnects` times; then the query ends with an error of ``nats.errors``. A payload that
+    is no UTF-8 is an error, unless `payload` is ``bytes``.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class JetStream(AsyncSource):
         start: int = 1,
         batch: int = 256,
         reconnects: int = 20,
+        payload: Literal["text", "bytes"] = "text",
     ) -> None:
         self.url, self.stream, self.subject, self.durable = url, stream, subject, durable
-        self.start, self.batch, self.reconnects = start, batch, reconnects
+        self.start, self.batch, self.reconnects, self.payload = start, batch, reconnects, payload
 
     def schema(self) -> str:
-        return "sequence uint64, subject string, time timestamptz, payload string"
+        payload = {"text": "string", "bytes": "binary"}[self.payload]
+        return f"sequence uint64, subject string, time timestamptz, payload {payload}"
 
     async def open(self, partition: str, state: int | None) -> Messages:
         client = Client()
@@ -97,13 +102,20 @@ class Messages(AsyncPartition):
             return None
         self.given = messages if self.source.durable else []
         rows = [
-            (message.metadata.sequence.stream, message.subject, message.metadata.timestamp, message.data.decode())
+            (message.metadata.sequence.stream, message.subject, message.metadata.timestamp, self.payload(message))
             for message in messages
             if message.metadata.sequence.stream > self.before
         ]
         # What was lost on its way comes again later, out of its turn.
         self.last = max([self.last, *(row[0] for row in rows)])
         return rows
+
+    def payload(self, message: Msg) -> str | bytes:
+        try:
+            return message.data if self.source.payload == "bytes" else message.data.decode()
+        except UnicodeDecodeError as error:
+            place = f"{message.subject}, sequence {message.metadata.sequence.stream}"
+            raise ValueError(f"{place}: {error}; the option payload = 'bytes' takes it") from None
 
     async def answer(self, how: Callable[[Msg], Awaitable[None]]) -> None:
         """Say what has become of the messages that were given."""
@@ -125,7 +137,8 @@ class Messages(AsyncPartition):
 class JetStreamSink(AsyncSink):
     """Publishes each row as a JSON object, and waits until the stream has stored those of a batch.
 
-    The names in braces in `subject` are columns of the row. What is published cannot be taken back.
+    Bytes are Base64 in it, and structs are arrays. The names in braces in `subject` are columns of the row, not NULL.
+    What is published cannot be taken back.
     """
 
     def __init__(self, url: str, subject: str) -> None:
@@ -137,11 +150,9 @@ class JetStreamSink(AsyncSink):
         await connect(self.client, self.url, 1)
 
     async def write(self, *columns: list[Any]) -> None:
-        await asyncio.gather(*(self.publish(dict(zip(self.names, row))) for row in zip(*columns)))
-
-    async def publish(self, row: dict[str, Any]) -> None:
-        message = json.dumps(row, default=str).encode()
-        await self.client.jetstream().publish(self.subject.format_map(row), message)
+        rows = [dict(zip(self.names, row)) for row in zip(*columns)]
+        messages = [(filled(self.subject, row), json.dumps(row, default=plain).encode()) for row in rows]
+        await asyncio.gather(*(self.client.jetstream().publish(*message) for message in messages))
 
     async def close(self) -> None:
         await self.client.close()
@@ -156,3 +167,17 @@ async def connect(client: Client, url: str, reconnects: int, reconnected: Any = 
         reconnect_time_wait=0.5,
         reconnected_cb=reconnected,
     )
+
+
+def filled(template: str, row: dict[str, Any]) -> str:
+    """The text, with the values of a row in the place of the names in braces."""
+    for _, name, _, _ in Formatter().parse(template):
+        if name is not None and row.get(name) is None:
+            what = "NULL" if name in row else "no column"
+            raise ValueError(f"'{template}' needs a value of '{name}', which is {what}")
+    return template.format_map(row)
+
+
+def plain(value: Any) -> str:
+    """What JSON has no word for: bytes as Base64, anything else as its text."""
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -60,7 +60,7 @@ class PostgresQuery(AsyncSource):
         self.url, self.query, self.fetch = url, query, fetch
 
     def schema(self) -> str:
-        return columns_of(self.url, sql.SQL(self.query))
+        return columns_of(self.url, self.query)
 
     async def open(self, partition: str, state: Any) -> AsyncIterator[list[tuple[Any, ...]]]:
         connection = await AsyncConnection.connect(self.url)
@@ -74,9 +74,9 @@ class PostgresQuery(AsyncSource):
 class PostgresTable(Source):
     """The rows of a table, and from then on those that are added, by a `key` that grows from row to row.
 
-    A row whose key is not above those that have been read is left out, so also one of a transaction that takes a number
-    of a sequence, and commits after another which took a later one. A lost connection ends the query with
-    psycopg.OperationalError.
+    A row whose key is NULL, or not above those that have been read, is left out, so also one of a transaction that
+    takes a number of a sequence, and commits after another which took a later one. A lost connection ends the query
+    with psycopg.OperationalError.
     """
 
     def __init__(
@@ -99,13 +99,12 @@ class NewRows(Partition):
         self.connection = psycopg.connect(source.url)
         keep_json(self.connection)
         self.awake: datetime | None = None
-        self.query = sql.SQL("SELECT * FROM {table} {after} ORDER BY {key} LIMIT {fetch}")
+        self.query = sql.SQL("SELECT * FROM {table} WHERE {key} {after} ORDER BY {key} LIMIT {fetch}")
 
     def next_batch(self) -> list[tuple[Any, ...]]:
-        after = sql.SQL("WHERE {} > {}").format(sql.Identifier(self.source.key), sql.Literal(self.last))
         query = self.query.format(
             table=name(self.source.table),
-            after=sql.SQL("") if self.last is None else after,
+            after=sql.SQL("IS NOT NULL") if self.last is None else sql.SQL("> {}").format(self.last),
             key=sql.Identifier(self.source.key),
             fetch=self.source.fetch,
         )
@@ -183,11 +182,15 @@ def name(table: str) -> sql.Identifier:
     return sql.Identifier(*table.split("."))
 
 
-def columns_of(url: str, query: sql.Composable) -> str:
-    """The columns that a query has, without running it."""
-    with psycopg.connect(url) as connection:
-        cursor = connection.execute(sql.SQL("SELECT * FROM ({}) AS query LIMIT 0").format(query))
-        return ", ".join(f'"{column.name}" {type_of(connection, column)}' for column in cursor.description or ())
+def columns_of(url: str, query: Any) -> str:
+    """The columns that a query has, of which no row is asked for."""
+    with psycopg.connect(url) as connection, connection.cursor(name="couatl") as cursor:
+        columns = cursor.execute(query).description or ()
+        return ", ".join(f"{quoted(column.name)} {type_of(connection, column)}" for column in columns)
+
+
+def quoted(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'
 
 
 def type_of(connection: psycopg.Connection[Any], column: psycopg.Column) -> str:

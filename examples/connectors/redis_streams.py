@@ -14,8 +14,9 @@ INSERT INTO new_orders VALUES ('apples', 3);
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 from couatl.sinks import Columns, Sink
 from couatl.sources import Partition, Source
@@ -32,14 +33,25 @@ class RedisStreams(Source):
 
     `start` is the id after which to begin: ``0`` is the first entry there is, ``$`` the next that is added. With
     `follow` off, reading ends where there are no more. A lost connection is made again for about five seconds; no entry
-    is left out or comes twice. After that the query ends with redis.exceptions.ConnectionError.
+    is left out or comes twice. After that the query ends with redis.exceptions.ConnectionError. A field that is no
+    UTF-8 is an error, unless `values` is ``bytes``.
     """
 
-    def __init__(self, url: str, keys: list[str], start: str = "0", follow: bool = True, count: int = 1000) -> None:
+    def __init__(
+        self,
+        url: str,
+        keys: list[str],
+        start: str = "0",
+        follow: bool = True,
+        count: int = 1000,
+        values: Literal["text", "bytes"] = "text",
+    ) -> None:
         self.url, self.keys, self.start, self.follow, self.count = url, keys, start, follow, count
+        self.values = values
 
     def schema(self) -> str:
-        return "key string, id string, time datetime64(3, 'UTC'), fields map(string, string)"
+        value = {"text": "string", "bytes": "binary"}[self.values]
+        return f"key string, id string, time datetime64(3, 'UTC'), fields map(string, {value})"
 
     def partitions(self) -> list[str]:
         return self.keys
@@ -54,22 +66,30 @@ class Entries(Partition):
     def __init__(self, source: RedisStreams, key: str, last: str | None) -> None:
         self.source, self.key = source, key
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=12)
-        self.redis = Redis.from_url(source.url, decode_responses=True, protocol=2, retry=retry)
+        self.redis = Redis.from_url(source.url, protocol=2, retry=retry)
         self.last = last or source.start
         if self.last == "$":
             newest = self.redis.xrevrange(key, count=1)
-            self.last = newest[0][0] if newest else "0"
+            self.last = newest[0][0].decode() if newest else "0"
 
     def next_batch(self) -> list[tuple[Any, ...]] | None:
         block = BLOCK_MS if self.source.follow else None
         found = self.redis.xread({self.key: self.last}, count=self.source.count, block=block)
         if found:
-            entries = found[0][1]
-            self.last = entries[-1][0]
-            return [(self.key, id, time_of(id), fields) for id, fields in entries]
+            rows = [self.row(id.decode(), fields) for id, fields in found[0][1]]
+            self.last = rows[-1][1]
+            return rows
         if not self.source.follow:
             raise StopIteration
         return None
+
+    def row(self, id: str, fields: dict[bytes, bytes]) -> tuple[Any, ...]:
+        is_text = self.source.values == "text"
+        try:
+            named = {name.decode(): value.decode() if is_text else value for name, value in fields.items()}
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.key}, entry {id}: {error}; the option values = 'bytes' takes it") from None
+        return self.key, id, time_of(id), named
 
     def snapshot(self) -> str:
         return self.last
@@ -84,7 +104,7 @@ def time_of(id: str) -> datetime:
 
 
 class RedisStreamSink(Sink):
-    """Adds an entry for each row, with a field for each column that is not NULL.
+    """Adds an entry for each row, with a field for each column that is not NULL; there must be one.
 
     A batch is one transaction of Redis: all of its entries are added, or none. Those of earlier batches stay where a
     later one fails. With `length`, about that many of the newest entries are kept.
@@ -102,6 +122,8 @@ class RedisStreamSink(Sink):
         with self.redis.pipeline(transaction=True) as pipeline:
             for row in zip(*columns):
                 fields = {name: field(value) for name, value in zip(self.names, row) if value is not None}
+                if not fields:
+                    raise ValueError("expected a value for an entry's fields, got a row of NULLs alone")
                 pipeline.xadd(self.key, fields, maxlen=self.length)
             pipeline.execute()
 
@@ -110,5 +132,10 @@ class RedisStreamSink(Sink):
 
 
 def field(value: Any) -> str | bytes:
-    """Text and bytes as they are, everything else as JSON."""
-    return value if isinstance(value, (str, bytes)) else json.dumps(value, default=str)
+    """Text and bytes as they are, everything else as JSON, in which bytes are Base64 and structs are arrays."""
+    return value if isinstance(value, (str, bytes)) else json.dumps(value, default=plain)
+
+
+def plain(value: Any) -> str:
+    """What JSON has no word for: bytes as Base64, anything else as its text."""
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -13,7 +13,7 @@ from typing import Any
 
 from couatl import _couatl
 from couatl._columns import quoted
-from couatl._errors import Misuse, shown
+from couatl._errors import Misuse, class_name, shown
 from couatl._models import is_connector
 from couatl.exceptions import Error
 
@@ -49,21 +49,21 @@ def columns_of(row: type | None, of: str) -> str:
     return ", ".join(f'"{name}" {_type(hint, f"{row.__qualname__}.{name}")}' for name, hint in hints.items())
 
 
-def columns_of_class(cls: type) -> str:
-    """The columns that a source's class says it has."""
+def columns_of_class(cls: object) -> str:
+    """The columns that a source's class, or an instance of it, says it has."""
     from couatl._reading import schema_of, source_of
 
     found = schema_of(source_of(cls, {}, None))
     if not isinstance(found, str):
         raise Misuse(
-            f"{cls.__qualname__}.schema() returned {shown(found)}; expected columns, as in "
+            f"{class_name(cls)}.schema() returned {shown(found)}; expected columns, as in "
             '"tick int64, label string": return them there, or give them here'
         )
     try:
         _couatl.Session().register("columns", found, "auto", list, None)
     except Error as error:
         expected = f'expected columns, as in "tick int64, label string" ({error})'
-        raise Misuse(f"{cls.__qualname__}.schema() returned {shown(found)}; {expected}") from None
+        raise Misuse(f"{class_name(cls)}.schema() returned {shown(found)}; {expected}") from None
     return found
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from couatl import _models, _options, _registry
-from couatl._errors import class_name, shown
+from couatl._errors import Misuse, class_name, shown
 
 SECRET = "${secret:"
 #: What a stream does with a class.
 ROLES: list[_models.Role] = ["source", "sink"]
 
 
-class Refused(Exception):
-    """A statement does not fit its class; the message is for whoever wrote it."""
+#: A statement does not fit its class: the engine looks for this name.
+Refused = Misuse
 
 
 def load(name: str, role: _models.Role) -> type | None:
@@ -135,11 +135,11 @@ def check(name: str, options: Mapping[str, Any]) -> None:
 
 
 def listed() -> list[tuple[str, str, str, str, str, str]]:
-    """What is registered: name, role, distribution, version, state, options."""
+    """What is registered: name, role, distribution, version, state, options; and where that cannot be read."""
     return [
         (each.name, each.role, each.distribution, each.version, each.state, each.options())
         for each in _registry.registered()
-    ]
+    ] + [("", "", each.distribution, each.version, each.state, "") for each in _registry.unreadable()]
 
 
 def columns(name: str, options: Mapping[str, Any]) -> Any:

@@ -19,6 +19,45 @@ class Unfit(ValueError):
     """What was expected; the message is a noun phrase."""
 
 
+class Written:
+    """A number that was written in more words than its value has: ``007``, ``1.10``. As a text, it is what was written.
+
+    >>> str(WrittenFloat("1.10")), plain(WrittenFloat("1.10"))
+    ('1.10', 1.1)
+    """
+
+    text: str
+
+    def __new__(cls, text: str) -> Written:
+        """Keep the text beside the value."""
+        self = super().__new__(cls, text)  # type: ignore[call-arg]
+        self.text = text
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Have copies made of the text."""
+        return type(self), (self.text,)
+
+    def __str__(self) -> str:
+        """As it was written."""
+        return self.text
+
+
+class WrittenInt(Written, int):
+    """An integer."""
+
+
+class WrittenFloat(Written, float):
+    """A number with a point, or an exponent."""
+
+
+def plain(value: Any) -> Any:
+    """The value alone: that of Python's own class, where it is a number that remembers its text."""
+    if isinstance(value, WrittenInt):
+        return int(value)
+    return float(value) if isinstance(value, WrittenFloat) else value
+
+
 def convert(value: Any, to: Any) -> Any:
     """The value as `to` wants it, which is an annotation; what is not known here passes as it is. Raises Unfit."""
     to = getattr(to, "__supertype__", to)
@@ -31,7 +70,7 @@ def convert(value: Any, to: Any) -> Any:
         return _literal(value, arguments)
     kind = origin or to
     if not isinstance(kind, type):
-        return value
+        return plain(value)
     if issubclass(kind, Enum):
         return _member(value, kind)
     if kind in _COLLECTIONS:
@@ -44,14 +83,14 @@ def convert(value: Any, to: Any) -> Any:
             return scalar(value.strip() if isinstance(value, str) and kind is not str else value)
         except (ValueError, TypeError, OverflowError, InvalidOperation):
             raise Unfit(expected) from None
-    return value
+    return plain(value)
 
 
 def _one_of(value: Any, members: Sequence[Any]) -> Any:
     # What has the type already is not looked at further.
     for member in members:
-        if type(value) is member:
-            return value
+        if type(plain(value)) is member:
+            return plain(value)
     expected = []
     for member in sorted(members, key=lambda member: member is type(None)):
         try:
@@ -63,7 +102,7 @@ def _one_of(value: Any, members: Sequence[Any]) -> Any:
 
 def _literal(value: Any, members: Sequence[Any]) -> Any:
     for member in members:
-        if type(value) is type(member) and value == member:
+        if type(plain(value)) is type(member) and value == member:
             return member
     for member in members:
         try:
@@ -99,7 +138,7 @@ def _items(value: Any, arguments: Sequence[Any], kind: type) -> Iterable[Any]:
         if len(value) != len(arguments):
             raise Unfit(f"{len(arguments)} values")
         return [convert(item, argument) for item, argument in zip(value, arguments)]
-    return [convert(item, arguments[0]) if arguments else item for item in value]
+    return [convert(item, arguments[0]) if arguments else plain(item) for item in value]
 
 
 def _mapping(value: Any, arguments: Sequence[Any]) -> dict[Any, Any]:

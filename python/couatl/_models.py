@@ -19,8 +19,12 @@ from types import ModuleType
 from typing import Literal
 
 from couatl._errors import Misuse, class_name, shown
+from couatl.compat import _streamz_names
 
 Role = Literal["source", "sink", "function", "transform"]
+
+# All who may import the library come by here.
+_streamz_names.repair()
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,11 @@ class Model:
     def adapter(self) -> ModuleType:
         """The module that turns its classes into ours; imported here, as it imports our base classes."""
         return import_module(f"couatl.compat.{self.module}")
+
+    def has_made(self, thing: object, role: Role) -> bool:
+        """Whether an instance has a role that its class has not, as the last node of a pipeline behind a source."""
+        found = getattr(self.adapter(), "has_made", None) if self.module else None
+        return found is not None and bool(found(thing, role))
 
     def roles_of(self, qualified: str) -> set[str]:
         """The roles of one of its base classes, by qualified name; none of any other class."""
@@ -139,6 +148,8 @@ def recognise(thing: object, role: Role) -> Model:
     found = list(_by_name(cls)) or list(_by_methods(cls))
     what = f"class {class_name(cls)}" if thing is cls or found else shown(thing)
     fits = [model for model, roles in found if role in roles]
+    if not fits and thing is not cls:
+        fits = [model for model, _ in found if model.has_made(thing, role)]
     if len(fits) == 1:
         return fits[0]
     if fits:

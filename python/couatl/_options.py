@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from couatl._conversion import Unfit, convert
+from couatl._conversion import Unfit, WrittenFloat, WrittenInt, convert, plain
 from couatl._errors import Misuse, class_name, shown
 
 __all__ = ["Option", "check", "instance", "make", "options_of"]
@@ -83,9 +83,9 @@ def check(cls: type, options: Mapping[str, Any], given: Collection[str] | None =
     """
     given = options if given is None else given
     known = {option.name: option for option in options_of(cls)}
-    others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in _parameters(cls))
+    others = _others(cls)
     for name in given:
-        if name not in known and not others:
+        if name not in known and others is None:
             raise Misuse(f"{class_name(cls)}: there is no option '{name}'{_hint(name, known)}")
     for option in known.values():
         if option.required and option.name not in given:
@@ -96,9 +96,9 @@ def check(cls: type, options: Mapping[str, Any], given: Collection[str] | None =
     values: dict[str, Any] = {}
     for name, value in options.items():
         try:
-            values[name] = _convert(value, known[name]) if name in known else value
+            values[name] = _convert(value, known[name]) if name in known else convert(value, others)
         except Unfit as expected:
-            message = f"{class_name(cls)}: option '{name}': expected {expected}, got {shown(value)}"
+            message = f"{class_name(cls)}: option '{name}': expected {expected}, got {_shown(value)}"
             raise Misuse(message) from None
     return values
 
@@ -123,6 +123,14 @@ def options_of(cls: type) -> list[Option]:
             default = None if required else parameter.default
             options.append(Option(parameter.name, hints.get(parameter.name, Any), default, required))
     return options
+
+
+def _others(cls: type) -> Any:
+    """What all options are annotated with that have no parameter of their own; None where there may be none."""
+    for parameter in _parameters(cls):
+        if parameter.kind is parameter.VAR_KEYWORD:
+            return _hints(cls).get(parameter.name, Any)
+    return None
 
 
 def _constructor(cls: type) -> Callable[..., Any] | None:
@@ -198,9 +206,24 @@ def type_name(annotation: Any) -> str:
     return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
 
 
+def _shown(value: Any) -> str:
+    """The value as it was written, with its type."""
+    if not isinstance(value, (WrittenInt, WrittenFloat)):
+        return shown(value)
+    text = str(value)
+    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(plain(value)).__name__})"
+
+
 def number(text: str) -> int | float:
-    """A number, as a statement has it."""
+    """A number, as a statement has it; where its text says more than its value, it remembers it.
+
+    >>> number("5"), number("1.5"), str(number("007")), str(number("1.10"))
+    (5, 1.5, '007', '1.10')
+    """
     try:
-        return int(text)
+        value: int | float = int(text)
     except ValueError:
-        return float(text)
+        value = float(text)
+    if str(value) == text:
+        return value
+    return WrittenInt(text) if isinstance(value, int) else WrittenFloat(text)

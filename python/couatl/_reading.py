@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
@@ -26,13 +27,13 @@ from couatl._awaited import Awaited
 from couatl._calls import call, has_run
 from couatl._cancel import CancelHook
 from couatl._columns import Columns
-from couatl._errors import class_name, misuse, synchronous
+from couatl._errors import Misuse, class_name, misuse, shown, synchronous
 from couatl._loop import Loop, awaited, settled
 from couatl._models import COUATL, recognise
 from couatl._options import instance
 from couatl._pull import Batches, Iterated, Pull, is_arrow
 from couatl._push import Pushed
-from couatl.sources import AsyncPartition, AsyncSource, Partition, PushSource, Source
+from couatl.sources import AsyncPartition, AsyncSource, Partition, PollingSource, PushSource, Source
 
 __all__ = ["Pull", "Reading", "reading", "schema_of", "source_of"]
 
@@ -96,6 +97,11 @@ class Reading:
             raise misuse(source, "partitions", names, "a list of strings")
         if len(set(self.partitions)) < len(self.partitions):
             raise misuse(source, "partitions", names, "names that differ")
+        if len(self.partitions) > 1 and type(source).open in (PollingSource.open, PushSource.open):
+            returned = f"{class_name(source)}.partitions() returned {shown(names)}, and its open() gives one part"
+            raise Misuse(f"{returned}; expected an open(partition, state) that gives one for each")
+        #: What is open: no two parts may be the same.
+        self._opened: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._loop: Loop | None = None
         self._opening = threading.Lock()
         self._closed = False
@@ -104,8 +110,8 @@ class Reading:
         """Open one of the parts, from where it was."""
         source = self.source
         if isinstance(source, AsyncSource):
-            return self._awaited(lambda: awaited(source, OPEN, partition, state))
-        opened = call(source, OPEN, partition, state)
+            return self._awaited(lambda: self._opening_awaited(partition, state))
+        opened = self._once(call(source, OPEN, partition, state))
         if isinstance(opened, Pull):
             return opened
         if isinstance(opened, PushSource):
@@ -120,6 +126,21 @@ class Reading:
         if hasattr(opened, "__iter__") and not isinstance(opened, (str, bytes, Mapping)):
             return Iterated(opened)
         raise misuse(source, "open", opened, "a Partition, or an iterable of rows")
+
+    async def _opening_awaited(self, partition: str, state: Any) -> Any:
+        return self._once(await awaited(self.source, OPEN, partition, state))
+
+    def _once(self, opened: Any) -> Any:
+        """What has been opened; Misuse where it is another part already."""
+        if isinstance(opened, (Partition, PushSource, AsyncPartition)):
+            with self._opening:
+                if self._opened.get(id(opened)) is not None:
+                    what = f"{class_name(self.source)}.open() gave the same {class_name(opened)} for two partitions"
+                    raise Misuse(f"{what}; expected one for each")
+                with contextlib.suppress(TypeError):
+                    # With __slots__, there may be no way to see that it is gone.
+                    self._opened[id(opened)] = opened
+        return opened
 
     def _awaited(self, opened: Callable[[], Awaitable[Any]]) -> Pull:
         return Awaited(self._running_loop(), self.source, opened)

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
 from typing import Any
 
 from couatl import _models, _options
+from couatl._errors import shown
+from couatl._methods import check_has, has
 
 #: The role of the classes in each group.
 GROUPS: dict[str, _models.Role] = {
@@ -30,7 +33,19 @@ GROUPS: dict[str, _models.Role] = {
 BUILT_IN = ("python",)
 
 LISTED = "listed"
+#: It has begun, and not ended yet: what hangs there stays so.
+IMPORTING = "importing"
 LOADED = "loaded"
+
+#: What a class of ours must define, by the class that it derives from; one that defines its own `open` needs no more.
+_METHODS: dict[str, tuple[str, ...]] = {
+    "couatl.sources.PollingSource": ("next_item",),
+    "couatl.sources.PushSource": ("run",),
+    "couatl.sources.Source": ("open", "partition", "state"),
+    "couatl.sinks.Sink": ("write", "*columns"),
+    "couatl.sinks.AsyncSink": ("write", "*columns"),
+}
+_BASES = {*_METHODS, "couatl.sources.AsyncSource"}
 
 
 class Unloadable(Exception):
@@ -44,29 +59,27 @@ class Registered:
     name: str
     role: _models.Role
     point: EntryPoint
+    #: Of the distribution that brings it.
+    distribution: str
+    version: str
     state: str = LISTED
     cls: Any = None
-
-    @property
-    def distribution(self) -> str:
-        """The distribution that brings it; empty where its metadata says none."""
-        return self.point.dist.name if self.point.dist is not None else ""
-
-    @property
-    def version(self) -> str:
-        """The version of its distribution."""
-        return self.point.dist.version if self.point.dist is not None else ""
 
     def load(self) -> Any:
         """Import it, once; what has failed is tried again. Unloadable says why it cannot be had."""
         if self.cls is not None:
             return self.cls
-        what = f"{self.role} '{self.name}' ({self.point.group}: {self.point.value}, of {self.distribution or 'nobody'})"
+        what = f"{self.role} '{self.name}' ({self.point.group}: {self.point.value}, of {self.distribution})"
+        self.state = IMPORTING
         try:
-            thing: Any = self.point.load()
-        except Exception as error:
-            self.state = f"failed: {type(error).__name__}: {error}"
-            raise Unloadable(f"the {what} cannot be imported: {type(error).__name__}: {error}") from error
+            thing = self._imported()
+        except KeyboardInterrupt:
+            self.state = "failed: its import was interrupted"
+            raise
+        except (Exception, SystemExit) as error:
+            why = str(error) if isinstance(error, Unloadable) else f"{type(error).__name__}: {error}"
+            self.state = f"failed: {why}"
+            raise Unloadable(f"the {what} cannot be imported: {why}") from error
         try:
             of, _, _ = self.point.group.partition(".")
             if of == "couatl" and self.role in ("function", "transform") and is_plain(thing):
@@ -79,19 +92,49 @@ class Registered:
                 raise TypeError(
                     f"expected a {of} {self.role}, and class {thing.__qualname__} is a {model.name} {self.role}"
                 )
+            check_class(thing, self.role, model)
         except TypeError as error:
             self.state = f"failed: {error}"
             raise Unloadable(f"the {what} does not fit: {error}") from None
         self.state, self.cls = LOADED, thing
         return thing
 
+    def _imported(self) -> Any:
+        if not EntryPoint.pattern.match(self.point.value):
+            raise Unloadable(f"expected package.module:Class, found {shown(self.point.value)}")
+        return self.point.load()
+
     def options(self) -> str:
         """Its options as they are written, with types and defaults; empty before it was loaded."""
-        return (
-            ""
-            if not isinstance(self.cls, type)
-            else ", ".join(_shown(option) for option in _options.options_of(self.cls))
-        )
+        if not isinstance(self.cls, type):
+            return ""
+        options = _options.options_of(self.cls)
+        if self.point.group in ("streamz.sinks", "streamz.nodes"):
+            # The stream in front, whatever that is called, is no option.
+            options = options[1:]
+        return ", ".join(map(_shown, options))
+
+
+@dataclass
+class Unreadable:
+    """A distribution whose entry points cannot be read, or are none."""
+
+    distribution: str
+    version: str
+    state: str
+
+
+def check_class(cls: type, role: _models.Role, model: _models.Model) -> None:
+    """Misuse where a class lacks a method that one of its model must have; nothing of it runs."""
+    if model is not _models.COUATL:
+        if hasattr(model.adapter(), "check_class"):
+            model.adapter().check_class(cls, role)
+        return
+    mro = [_models.qualified(base) for base in cls.__mro__]
+    if role == "source" and (has(cls, "open", _BASES) or "couatl.sources.AsyncSource" in mro):
+        return
+    method, *parameters = next(_METHODS[base] for base in mro if base in _METHODS)
+    check_has(cls, method, _BASES, f"a {role}", *parameters)
 
 
 def is_plain(thing: object) -> bool:
@@ -120,12 +163,45 @@ def registered() -> list[Registered]:
 
 def _registered() -> Iterator[Registered]:
     # Packages may have been installed meanwhile; what was loaded is remembered.
-    points = entry_points()
-    for group, role in GROUPS.items():
-        found = (Registered(point.name, role, point) for point in points.select(group=group))
-        for each in sorted(found, key=lambda each: (each.name, each.distribution, each.point.value)):
-            key = (group, each.name, each.point.value, each.distribution)
-            yield _found.setdefault(key, each)
+    found = [each for each in _of_distributions() if isinstance(each, Registered)]
+    order = list(GROUPS)
+    found.sort(key=lambda each: (order.index(each.point.group), each.name, each.distribution, each.point.value))
+    for each in found:
+        key = (each.point.group, each.name, each.point.value, each.distribution)
+        yield _found.setdefault(key, each)
+
+
+def unreadable() -> list[Unreadable]:
+    """The distributions that may have registered something, which cannot be read."""
+    return [each for each in _of_distributions() if isinstance(each, Unreadable)]
+
+
+def _of_distributions() -> Iterator[Registered | Unreadable]:
+    """What each distribution has registered: one that is broken is no matter of the others."""
+    seen = set()
+    for distribution in distributions():
+        folder = Path(str(getattr(distribution, "_path", ""))).name
+        # Of two versions on the path, the first is the one that is imported.
+        name = (folder.rpartition("-")[0] or folder).lower().replace(".", "_")
+        if folder and name in seen:
+            continue
+        seen.add(name)
+        try:
+            points = [point for point in distribution.entry_points if point.group in GROUPS]
+        except Exception as error:
+            why = f"failed: its entry points cannot be read: {type(error).__name__}: {error}"
+            yield Unreadable(*_called(distribution, folder), why)
+            continue
+        for point in points:
+            yield Registered(point.name, GROUPS[point.group], point, *_called(distribution, folder))
+
+
+def _called(distribution: Distribution, folder: str) -> tuple[str, str]:
+    """The name and the version of a distribution; its folder's name where it does not say them."""
+    try:
+        return str(distribution.metadata["Name"] or folder), str(distribution.metadata["Version"] or "")
+    except Exception:
+        return folder, ""
 
 
 def find(name: str, role: _models.Role) -> Registered | None:

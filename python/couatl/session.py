@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from couatl import _couatl
 from couatl._annotations import columns_of, columns_of_class, in_tuples, is_aggregate, row_of, signature_of
 from couatl._columns import quoted
-from couatl._errors import Misuse
+from couatl._errors import Misuse, shown
+from couatl._models import is_connector
 from couatl.exceptions import InterfaceError
 
 __all__ = ["Result", "Session"]
@@ -51,16 +52,16 @@ class Session:
         return an iterator or a list of a dataclass or a NamedTuple. `mode` is ``batch``, ``streaming`` or ``auto``.
         """
 
-        if callable(columns):
-            made = getattr(columns, "__name__", "it")
-            raise Misuse(f"{made}: expected @session.source(…), with parentheses, as in @session.source()")
+        _with_parentheses(columns, "source")
 
         def register(function: F) -> F:
-            row = None if columns is not None or isinstance(function, type) else row_of(function)
-            told = columns
-            if told is None:
-                told = columns_of_class(function) if isinstance(function, type) else columns_of(row, function.__name__)
-            self._session.register(name or function.__name__, told, mode, in_tuples(function, row), None)
+            known, row, told = _name(function, name), None, columns
+            if told is None and (isinstance(function, type) or is_connector(function, "source")):
+                told = columns_of_class(cast(type, function))
+            elif told is None:
+                row = row_of(function) if hasattr(function, "__name__") else None
+                told = columns_of(row, known)
+            self._session.register(known, told, mode, in_tuples(function, row), None)
             return function
 
         return register
@@ -73,7 +74,7 @@ class Session:
             raise Misuse(f"{made}: expected the columns that it takes, as in {what}")
 
         def register(function: F) -> F:
-            self._session.register(name or function.__name__, columns, "auto", None, function)
+            self._session.register(_name(function, name), columns, "auto", None, function)
             return function
 
         return register
@@ -105,13 +106,17 @@ class Session:
         {'initials': ['AL']}
         """
 
+        _with_parentheses(parameters, "function")
         if (parameters is None) != (returns is None):
             raise Misuse(f"expected both parameters and returns, or none of them; got {parameters!r} and {returns!r}")
         if volatility not in VOLATILITIES:
             raise Misuse(f"expected a volatility of {', '.join(VOLATILITIES)}, got {volatility!r}")
 
         def register(function: F) -> F:
-            told = name or function.__name__
+            told = _name(function, name)
+            if parameters is None and not hasattr(function, "__name__"):
+                expected = 'parameters and returns, as in ("a int64, b string", "string")'
+                raise Misuse(f"{told}: expected {expected}, or a function or a class, got {shown(function)}")
             if parameters is None:
                 head, by = signature_of(function, told)
             else:
@@ -125,6 +130,21 @@ class Session:
         return register
 
 
+def _with_parentheses(given: object, decorator: str) -> None:
+    """Refuse a function where the first argument of a decorator is to be."""
+    if callable(given):
+        made, what = getattr(given, "__name__", "it"), f"@session.{decorator}"
+        raise Misuse(f"{made}: expected {what}(…), with parentheses, as in {what}()")
+
+
+def _name(function: object, told: str | None) -> str:
+    """The name that something is told, or has."""
+    name = told or getattr(function, "__name__", None)
+    if not isinstance(name, str):
+        raise Misuse(f"expected name='…' beside {shown(function)}, which has no name of its own")
+    return name
+
+
 def _options(format: str | None) -> list[str]:
     """The clause that says how a function is called, where it is said."""
     text = (format or "").replace("'", "''")
@@ -135,11 +155,14 @@ class Result:
     """What a statement gives: rows, which come as they are asked for, once; or how many were written.
 
     Any Arrow library takes it: ``polars.DataFrame(result)``, ``pyarrow.table(result)``. Iterated over, it gives record
-    batches of pyarrow's, each as soon as it is there.
+    batches of pyarrow's, each as soon as it is there. A notebook that shows the first rows does not take them; a query
+    that has more waits meanwhile, until they are taken, or until ``close()``.
     """
 
     def __init__(self, rows: _couatl.Rows | None, count: int | None) -> None:
         self._rows = rows
+        # Batches that have been shown, and come first.
+        self._shown: list[Any] = []
         #: How many rows a statement wrote, where it counts them.
         self.count = count
 
@@ -154,9 +177,12 @@ class Result:
         import pyarrow  # type: ignore[import-untyped]
 
         rows = self._taken()
+        first, self._shown = self._shown, []
 
         def batches() -> Iterator[Any]:
             try:
+                while first:
+                    yield first.pop(0)
                 while (batch := rows.next()) is not None:
                     yield pyarrow.record_batch(batch)
             finally:
@@ -192,7 +218,7 @@ class Result:
 
     def close(self) -> None:
         """Let go of rows that nobody wants: their query is cancelled."""
-        rows, self._rows = self._rows, None
+        rows, self._rows, self._shown = self._rows, None, []
         if rows is not None:
             rows.close()
 
@@ -210,20 +236,32 @@ class Result:
             return "<couatl.Result: rows, not taken yet>"
         return "<couatl.Result>" if self.count is None else f"<couatl.Result: {self.count} rows written>"
 
+    def _first(self, rows: _couatl.Rows, count: int) -> list[list[Any]]:
+        """So many rows, which are still to be taken."""
+        import pyarrow
+
+        while sum(map(len, self._shown)) < count and (batch := rows.next()) is not None:
+            self._shown.append(pyarrow.record_batch(batch))
+        first: list[list[Any]] = []
+        for batch in self._shown:
+            columns = [column.to_pylist() for column in batch.slice(0, count - len(first)).columns]
+            first += [list(row) for row in zip(*columns)]
+        return first
+
     def _repr_html_(self) -> str:
-        """A table of the first rows, for notebooks. It takes them."""
+        """A table of the first rows, for notebooks. They can be taken afterwards."""
+        import pyarrow
+
         if self._rows is None:
             return html.escape(repr(self))
-        shown: list[list[Any]] = []
-        with self, self.to_reader() as batches:
-            names = batches.schema.names
-            for batch in batches:
-                columns = [column.to_pylist() for column in batch.slice(0, SHOWN_ROWS + 1 - len(shown)).columns]
-                shown += [list(row) for row in zip(*columns)]
-                if len(shown) > SHOWN_ROWS:
-                    break
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-        cells = ["".join(f"<td>{html.escape(str(value))}</td>" for value in row) for row in shown[:SHOWN_ROWS]]
+        try:
+            first = self._first(self._rows, SHOWN_ROWS + 1)
+        except BaseException:
+            # What follows is lost: nobody is to take what came before for all of it.
+            self.close()
+            raise
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in pyarrow.schema(self._rows).names)
+        cells = ["".join(f"<td>{html.escape(str(value))}</td>" for value in row) for row in first[:SHOWN_ROWS]]
         body = "".join(f"<tr>{row}</tr>" for row in cells)
-        rest = f"<p>the first {SHOWN_ROWS} rows</p>" if len(shown) > SHOWN_ROWS else ""
+        rest = f"<p>the first {SHOWN_ROWS} rows</p>" if len(first) > SHOWN_ROWS else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"

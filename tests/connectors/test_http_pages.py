@@ -144,6 +144,15 @@ def test_a_server_that_wants_a_pause_is_asked_again(api, source, connection, sta
     assert api.paths() == ["/1"] * 3
 
 
+@pytest.mark.parametrize("after", ["0.001", "-1", "soon", "nan", "9" * 30])
+def test_any_pause_is_one(api, source, connection, after):
+    """Of at most a second."""
+    api.page("/1", "later", 429, Retry_After=after)
+    api.page("/1", [1])
+    source()
+    assert rows(connection, ITEMS) == items(1)
+
+
 def test_the_pause_is_as_long_as_the_server_says(api, source, connection):
     api.page("/1", "later", 429, Retry_After="1")
     api.page("/1", [1])

@@ -40,7 +40,8 @@ class Peer:
 
     def publish(self, *payloads, subject="orders.new"):
         for payload in payloads:
-            self.do(self.context.publish(subject, str(payload).encode()))
+            data = payload if isinstance(payload, bytes) else str(payload).encode()
+            self.do(self.context.publish(subject, data))
 
     def unread(self, durable):
         info = self.do(self.context.consumer_info("ORDERS", durable))
@@ -161,6 +162,32 @@ def test_rows_become_messages(peer, url, stream, source, connection):
     assert [(subject, json.loads(payload)) for subject, payload in found] == [
         (f"orders.k{n % 2}", {"kind": f"k{n % 2}", "n": n}) for n in range(1000)
     ]
+
+
+def test_bytes_are_base64_and_a_subject_lacks_nothing(peer, url, stream, source, connection):
+    def said(subject):
+        stream("said", "nats_jetstream:JetStreamSink", "(kind string, b binary)", url=url, subject=subject)
+
+    said("orders.{kind}")
+    run(connection, "INSERT INTO said VALUES ('k', x'00ff')")
+    expected = "ValueError: 'orders.{kind}' needs a value of 'kind', which is NULL"
+    assert expected in error(connection, "INSERT INTO said VALUES ('k', NULL), (NULL, NULL)")
+    said("orders.{nope}")
+    assert "a value of 'nope', which is no column" in error(connection, "INSERT INTO said VALUES ('k', NULL)")
+    peer.publish("end")
+    source()
+    assert rows(connection, f"{PAYLOADS} LIMIT 2") == [('{"kind": "k", "b": "AP8="}',), ("end",)]
+
+
+def test_payloads_may_be_bytes(peer, source, connection, reading):
+    """What cannot be read as text is not lost, and does not stand in the way for ever."""
+    peer.publish(b"\0\xff")
+    source(durable="couatl")
+    said = error(connection, f"{PAYLOADS} LIMIT 1")
+    assert "ValueError: orders.new, sequence 1: 'utf-8' codec can't decode" in said
+    assert "payload = 'bytes' takes it" in said
+    source(durable="couatl", payload="bytes")
+    assert reading(PAYLOADS).take(1) == [(b"\0\xff",)]
 
 
 def test_a_cancel_ends_a_wait_for_an_answer(peer, url):

@@ -112,6 +112,13 @@ def test_an_unknown_type_is_refused_at_create(url, connection):
     assert 'relation "none" does not exist' in error(connection, f"{sql}'SELECT * FROM none'")
 
 
+@pytest.mark.parametrize("end", [";", "  -- all", "; -- all\n", " /* all */"])
+def test_columns_may_have_any_name_and_queries_any_end(query, connection, end):
+    query(f'SELECT 1 AS "we""ird", 2 AS "a b"{end}')
+    assert [row[0] for row in rows(connection, "DESCRIBE found")] == ['we"ird', "a b"]
+    assert rows(connection, 'SELECT "a b", "we""ird" FROM found') == [(2, 1)]
+
+
 def test_a_query_is_read_in_its_order(query, connection):
     query("SELECT n FROM generate_series(1, 5000) AS n ORDER BY n DESC", fetch=300)
     assert rows(connection, "SELECT n FROM found") == [(n,) for n in range(5000, 0, -1)]
@@ -158,6 +165,16 @@ def test_new_rows_follow(orders, table, reading):
     assert reader.take(1) == items(4)
     orders(6, 5)
     assert reader.take(2) == items(5, 6)
+
+
+def test_rows_without_a_key_are_left_out(database, url, stream, reading):
+    database.execute("CREATE TABLE keys (k int, v text); INSERT INTO keys VALUES (1, 'a'), (NULL, 'none'), (2, 'b')")
+    settings = {"mode": "streaming", "url": url, "table": "keys", "key": "k", "interval": "10ms"}
+    stream("keys", "postgresql:PostgresTable", **settings)
+    reader = reading("SELECT k, v FROM keys")
+    assert reader.take(2) == [(1, "a"), (2, "b")]
+    database.execute("INSERT INTO keys VALUES (NULL, 'none'), (3, 'c')")
+    assert reader.take(1) == [(3, "c")]
 
 
 def test_an_empty_table_is_waited_for(database, table, orders, reading):

@@ -9,6 +9,7 @@ from couatl.compat import bytewax as ours
 
 theirs = pytest.importorskip("bytewax.outputs")
 
+from bytewax import inputs as theirs_inputs  # noqa: E402
 from bytewax.inputs import AbortExecution  # noqa: E402
 from bytewax.testing import TestingSource  # noqa: E402
 from bytewax_engine import class_of, engine  # noqa: E402
@@ -178,3 +179,49 @@ def test_sink_misuse_is_a_sentence():
     bad = class_of(ours.FixedPartitionedSink, list_parts=["a"], build_part=3)
     with pytest.raises(TypeError, match=r"Bad.build_part\(\) returned 3 \(int\); expected a StatefulSinkPartition"):
         testing.write(bad, [("a", 1)], columns=PAIRS)
+
+
+def source_and_sink(source, sink, log):
+    """A class that is read and written, with partitions of two kinds."""
+
+    class Part(ours.StatefulSourcePartition, ours.StatefulSinkPartition):
+        def next_batch(self):
+            raise StopIteration
+
+        def write_batch(self, items):
+            log.append(list(items))
+
+        def snapshot(self):
+            return None
+
+        def close(self):
+            pass
+
+    class Both(source, sink):
+        def list_parts(self):
+            return ["p"]
+
+        def build_part(self, step_id, for_part, resume_state):
+            log.append("build_part")
+            return Part()
+
+        def build(self, step_id, worker_index, worker_count):
+            log.append("build")
+            return Part()
+
+    return Both
+
+
+@BOTH
+def test_a_class_that_is_a_source_of_one_kind_and_a_sink_of_another(lib):
+    inputs = theirs_inputs if lib is theirs else ours
+    log = []
+    both = source_and_sink(inputs.FixedPartitionedSource, lib.DynamicSink, log)
+    assert testing.rows(both) == []
+    testing.write(both, [("k", 1)], columns=PAIRS)
+    assert log == ["build_part", "build", [("k", 1)]]
+    log.clear()
+    both = source_and_sink(inputs.DynamicSource, lib.FixedPartitionedSink, log)
+    assert testing.rows(both) == []
+    testing.write(both, [("k", 1)], columns=PAIRS)
+    assert log == ["build", "build_part", [1]]

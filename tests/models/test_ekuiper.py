@@ -12,7 +12,7 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
-from couatl._errors import class_name
+from couatl._errors import Misuse, class_name
 from couatl._reading import reading
 from couatl._writing import writing
 from couatl.compat import ekuiper as compat
@@ -304,6 +304,46 @@ def test_values_that_json_has_no_type_for():
         "e": "00000000-0000-0000-0000-000000000001",
         "f": [1, {"a": 2}],
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("tuple(a int32, b string)", (1, "z"), {"a": 1, "b": "z"}),
+        ("nullable(tuple(a int32))", (None,), {"a": None}),
+        ("tuple(int32, string)", (1, "z"), {"1": 1, "2": "z"}),
+        ("array(tuple(a int32))", [(1,), None], [{"a": 1}, None]),
+        (
+            "map(string, tuple(a array(tuple(b int32))))",
+            {"k": ([(1,)],), "n": None},
+            {"k": {"a": [{"b": 1}]}, "n": None},
+        ),
+        ('tuple("A b" tuple(c binary))', ((b"ab",),), {"A b": {"c": "YWI="}}),
+        ("array(int32)", [1, None], [1, None]),
+        ("enum8('a' = 1)", "a", "a"),
+        ("tuple(a int32)", None, None),
+    ],
+)
+def test_structs_are_objects(kind, value, expected):
+    for options in [{}, {"sendSingle": False}]:
+        sink = Print()
+        write(sink, [(value,)], columns=Columns(["x"], [kind]), **options)
+        assert json.loads(sink.calls[1]) == ([{"x": expected}] if options else {"x": expected})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize(
+    ("kind", "wrapped"),
+    [("float64", lambda n: n), ("array(float64)", lambda n: [n]), ("tuple(a float64)", lambda n: (n,))],
+)
+def test_numbers_that_json_has_not(kind, wrapped, value):
+    columns = Columns(["n", "x"], ["int64", kind])
+    for options in [{}, {"sendSingle": False}]:
+        sink = Print()
+        expected = rf"^column 'x': expected a number that JSON has, got {value}; write NULL instead$"
+        with pytest.raises(Misuse, match=expected):
+            write(sink, [(1, wrapped(value))], columns=columns, **options)
+        assert sink.calls == ["open", "close"]
 
 
 @pytest.mark.parametrize("method", ["ack_error", "ack_err"])

@@ -1,9 +1,12 @@
 """eKuiper's whole plugins: programs, in files, in bodies of streams, and as they are packaged."""
 
 import ast
+import gc
 import json
+import os
 import shutil
 import sys
+import tempfile
 import textwrap
 import threading
 import types
@@ -137,6 +140,44 @@ def test_a_file_and_its_description(tmp_path):
     path.write_text(json.dumps({**described, "sinks": ["print"]}))
     with pytest.raises(ValueError, match=r"pysam.json: pysam.py has no sink 'print'$"):
         describe(path).load()
+
+
+MAIN = """
+import __main__, pickle, sys, typing
+from ekuiper import *
+
+class Outer:
+    class Inner:
+        def told(self): ...
+    inner: "Inner"
+
+class Inner: ...
+
+assert type(pickle.loads(pickle.dumps(Outer.Inner()))) is Outer.Inner
+assert typing.get_type_hints(Outer) == {"inner": Inner}
+__main__.extra = 3
+assert (extra, vars(__main__) is globals(), "extra" in dir(__main__)) == (3, True, True), sys.modules["__main__"]
+del __main__.extra
+
+class Nested(Source):
+    def open(self, ctx):
+        copy = pickle.loads(pickle.dumps(Outer.Inner()))
+        told = pickle.loads(pickle.dumps(Outer.Inner.told))
+        ctx.emit({"name": f"{type(copy).__module__} {told.__module__}", "value": int(type(copy) is Outer.Inner)})
+
+plugin.start(PluginConfig("nested", {"nested": Nested}, {}, {}))
+"""
+
+
+def test_a_program_is_main_while_it_runs_and_later_what_it_defined_is_found():
+    main, seen = sys.modules["__main__"], repr(sys.modules["__main__"])
+    with body(MAIN) as module:
+        name = module.__name__
+        assert rows(offered(started_by(module), "source", "nested"), columns=TWO) == [(f"{name} {name}", 1)]
+    with closing(program(MAIN)) as plugin:
+        name = plugin.module.__name__
+        assert rows(plugin.sources["nested"](), columns=TWO) == [(f"{name} {name}", 1)]
+    assert (sys.modules["__main__"], repr(sys.modules["__main__"])) == (main, seen)
 
 
 def test_an_error_in_a_program_shows_its_line():
@@ -360,13 +401,14 @@ def test_a_body_without_the_sdk(monkeypatch):
 
 
 def test_programs_run_at_once_and_nobody_else_is_intercepted(monkeypatch):
-    started = []
+    main, started = sys.modules["__main__"], []
     monkeypatch.setattr(ekuiper.plugin, "start", started.append)
     together = threading.Barrier(3, timeout=10)
     monkeypatch.setattr(ekuiper, "together", together, raising=False)
     text = """
-    import ekuiper
+    import ekuiper, __main__
     ekuiper.together.wait()
+    assert vars(__main__) is globals()
     ekuiper.together.wait()
     ekuiper.plugin.start(ekuiper.PluginConfig(__name__, {}, {}, {}))
     """
@@ -379,6 +421,7 @@ def test_programs_run_at_once_and_nobody_else_is_intercepted(monkeypatch):
         names = [pool.submit(name, number) for number in range(2)]
         together.wait()
         ekuiper.plugin.start("from elsewhere")
+        assert vars(sys.modules["__main__"]) is vars(main)
         together.wait()
         assert [each.result(10) for each in names] == [("__main__", f"couatl_stream_{number}") for number in range(2)]
     assert started == ["from elsewhere"]
@@ -471,6 +514,44 @@ def test_what_was_unpacked_is_there_as_long_as_its_description(package):
     assert (unpacked / "rows" / "few.json").exists()
     del description
     assert not unpacked.exists()
+
+
+BESIDE = """
+from ekuiper import PluginConfig, plugin
+from parts import Print, Table
+plugin.start(PluginConfig("tables", {"table": Table}, {"print": Print}, {}))
+"""
+
+
+@pytest.mark.parametrize("is_beside", [False, True])
+def test_what_a_rewrite_replaces_is_deleted_when_nothing_of_it_is_used_any_more(package, monkeypatch, is_beside):
+    if is_beside:
+        (package / "tables.py").rename(package / "parts.py")
+        (package / "tables.py").write_text(BESIDE)
+    monkeypatch.setattr(tempfile, "tempdir", str(package.parent))
+    before, path = set(sys.modules), zipped(package)
+    made = []
+    for number in range(3):
+        os.utime(path, ns=(number, number))
+        made.append(packaged(str(path), "source", "table"))
+    assert [rows(source, columns=TWO, datasource="rows/few.json") for source in made] == [[("a", 1)]] * 3
+    assert len([name for name in set(sys.modules) - before if name.startswith("couatl_ekuiper_plugin_")]) == 1
+    used = [source.factory() for source in made]
+    made.clear()
+    for unpacked in [3, 2, 1, 1]:
+        gc.collect()
+        assert len(list(package.parent.glob("couatl-plugin-*"))) == unpacked
+        del used[:1]
+
+
+def test_a_package_without_its_executable(package):
+    (package / "tables.py").unlink()
+    path = zipped(package)
+    with pytest.raises(ValueError, match=rf"^{path}/tables.json: there is no executable 'tables.py' beside it$"):
+        describe(path).load()
+    (package / "tables.json").write_text("{}")
+    with pytest.raises(ValueError, match=rf"^{zipped(package)}/tables.json: expected text at 'executable', got None$"):
+        describe(path)
 
 
 def test_packages_that_are_none(package):

@@ -128,6 +128,30 @@ def test_a_statement_that_is_shown_makes_the_same_stream(server, settings):
         run(connection, "DROP STREAM same")
 
 
+def test_words_of_settings_are_truth_values(server, tmp_path):
+    told = """
+    def configure(self, datasource, conf):
+        self.told = {name: repr(value) for name, value in conf.items()}
+
+    def open(self, ctx):
+        ctx.emit(self.told)
+"""
+    program = PROGRAM.format(sdk="ekuiper").replace("class Keep(", f"class Told(Random):{told}\nclass Keep(")
+    program = program.replace("lambda: Random()", "Told").replace("        ctx.ack_ok()", "        answer(self, ctx)")
+    program = program.replace("class Random(", "def answer(self, ctx):\n    ctx.ack_error('full')\n\nclass Random(")
+    made = "CREATE OR REPLACE EXTERNAL STREAM told (tls string, debug string, word string) "
+    parts, path = "source = 'random', sink = 'keep'", f"path = '{tmp_path}/kept'"
+    settings = f"{parts}, {path}, tls = true, debug = FALSE, word = 'false', \"requireAck\" = "
+    with server.connect() as connection:
+        for needs in ["true", "'true'", "false"]:
+            run(connection, f"{made} AS $${program}$$ SETTINGS type = 'python', {settings} {needs}")
+            assert rows(connection, "SELECT tls, debug, word FROM told") == [("True", "False", "'false'")]
+            if needs == "false":
+                assert run(connection, "INSERT INTO told VALUES ('a', 'b', 'c')") == 1
+            else:
+                assert "full; " in error(connection, "INSERT INTO told VALUES ('a', 'b', 'c')")
+
+
 def test_what_a_program_does_not_offer(server):
     program = PROGRAM.format(sdk="ekuiper")
     made = f"CREATE OR REPLACE EXTERNAL STREAM wrong (value int64) AS $${program}$$ SETTINGS type = 'python', "

@@ -376,8 +376,15 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            ({"format": "csv"}, "'json'"),
-            ({"max_backlog_size": "many"}, "max_backlog_size"),
+            ({"format": "csv"}, "Subject: option 'format': expected one of 'json', 'raw', 'binary', got 'csv' (str)"),
+            (
+                {"max_backlog_size": "many"},
+                "Subject: option 'max_backlog_size': expected an integer or none, got 'many'",
+            ),
+            (
+                {"max_backlog_size": 0},
+                "Subject: option 'max_backlog_size': expected a number of rows above zero, got 0",
+            ),
             ({"schema": "Nothing"}, "Subject: option 'schema': expected a Schema, got 'Nothing' (str)"),
             ({"count": 1}, "count"),
         ],

@@ -1,6 +1,8 @@
 """PySpark's schemas: DDL text without a JVM to parse it, the library's structs, and our columns, both ways."""
 
 import pytest
+from couatl.compat import pyspark as compat
+from couatl.compat._pyspark_datatypes import data_type
 from couatl.compat._pyspark_types import columns_text, struct_json_of, struct_of
 from couatl.compat.pyspark import as_source
 from couatl.testing import Columns
@@ -83,6 +85,65 @@ def test_structs_and_back():
 )
 def test_our_spellings(ours, theirs):
     assert struct_of(Columns(["x"], [ours]))["x"].dataType == theirs
+
+
+NEEDING = {"DataType", "ArrayType", "MapType", "CharType", "VarcharType"}
+MADE = [
+    *[f"{name}()" for name in compat.__all__ if name.endswith("Type") and name not in NEEDING],
+    *["CharType(2)", "VarcharType(3)", "DecimalType(5, 2)", "TimeType(3)"],
+    *["DayTimeIntervalType(0)", "DayTimeIntervalType(1, 2)"],
+    "ArrayType(ArrayType(IntegerType()), False)",
+    "MapType(StringType(), StructType([StructField('a', LongType())]), False)",
+    "StructType()",
+    "StructType([StructField('a', ShortType(), False, {'unit': 'm'}), StructField('b', DateType())])",
+    "StructType().add('a', 'string', False, {'x': 1}).add(StructField('b c', BinaryType()))",
+    "StructType().add('a', FloatType()).add('b', ByteType())[1:]",
+    "StructType().add('a', DecimalType(9, 2))['a']",
+]
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_our_data_types_say_what_the_librarys_say(made):
+    theirs, ours = eval(made, vars(types)), eval(made, vars(compat))
+    asked = ["__repr__", "simpleString", "jsonValue", "json"] + ["typeName"] * ("']" not in made)
+    assert [getattr(ours, name)() for name in asked] == [getattr(theirs, name)() for name in asked]
+    again = type(ours).fromJson(ours.jsonValue()) if hasattr(ours, "fromJson") else data_type(ours.jsonValue())
+    assert (repr(again), again, hash(again)) == (repr(theirs), ours, hash(ours))
+    assert [each for each in MADE if eval(each, vars(compat)) == ours] == [
+        each for each in MADE if eval(each, vars(types)) == theirs
+    ]
+
+
+@pytest.mark.parametrize("library", [types, compat])
+def test_a_schema_of_data_types_is_looked_at(library):
+    struct = library.StructType([library.StructField("a", library.IntegerType(), False)])
+    struct = struct.add("b", library.ArrayType(library.StructType().add("c", library.TimestampType())))
+    assert schema_of(struct) == "a int32 not null, b array(tuple(c timestamptz))"
+    assert (struct.names, [field.name for field in struct], len(struct)) == (["a", "b"], ["a", "b"], 2)
+    assert isinstance(struct["b"].dataType.elementType, library.StructType)
+    with pytest.raises(KeyError):
+        struct["c"]
+
+
+def test_our_data_types_of_ddl():
+    assert repr(compat.DataType.fromDDL("decimal(10,2)")) == "DecimalType(10,2)"
+    assert compat.StructType.fromDDL("a INT, b ARRAY<STRING> NOT NULL") == compat.StructType(
+        [
+            compat.StructField("a", compat.IntegerType()),
+            compat.StructField("b", compat.ArrayType(compat.StringType()), False),
+        ]
+    )
+
+
+def test_our_data_types_that_are_none():
+    with pytest.raises(TypeError, match=r"^column 'a': expected an instance of a data type, such as IntegerType\(\), "):
+        compat.StructField("a", compat.StringType)
+    with pytest.raises(TypeError, match=r"^StructType: expected a list of StructField, got 'a' \(str\) in it$"):
+        compat.StructType(["a"])
+    with pytest.raises(ValueError, match=r"^StructType.add\(\): expected the type of 'a'$"):
+        compat.StructType().add("a")
+    with pytest.raises(ValueError, match=r"^there is no data type for Spark's variant$"):
+        data_type("variant")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import gc
 import re
+import subprocess
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -14,7 +16,7 @@ from couatl._errors import Misuse
 from couatl._reading import Reading, reading
 from couatl._writing import writing
 from couatl.compat import streamz as compat
-from couatl.compat.streamz import as_sink, as_source, as_transform, check_class
+from couatl.compat.streamz import as_sink, as_source, as_transform, check_class, has_made
 from couatl.testing import Columns, rows, write
 
 streamz = pytest.importorskip("streamz")
@@ -301,6 +303,19 @@ def test_cancel_stops_a_source():
 def test_a_pipeline_is_read_at_its_end():
     made = lambda: streamz.Stream.from_iterable(range(6)).map(lambda x: x * 10).partition(2)  # noqa: E731
     assert pipeline_rows(made()) == engine_rows(made(), 3) == [(0, 10), (20, 30), (40, 50)]
+
+
+def test_a_pipeline_is_a_source_where_it_is_behind_sources_alone():
+    source, plain = streamz.Stream.from_iterable(range(3)), streamz.Stream()
+    assert has_made(source.map(str), "source")
+    assert rows(source.map(str), columns=TEXT) == ["0", "1", "2"]
+    with pytest.raises(TypeError, match=r"^expected a source, and class map is a streamz transform$"):
+        rows(plain.map(str), columns=TEXT)
+    assert has_made(source.map(str).zip(streamz.Stream.from_iterable("abc")), "source")
+    assert not has_made(source.map(str), "sink")
+    assert not has_made(plain.map(str), "source")
+    assert not has_made(source.zip(plain), "source")
+    assert not has_made(plain, "source")
 
 
 def test_what_a_pipeline_holds_at_the_end_comes():
@@ -686,6 +701,34 @@ def test_constructors_that_do_not_call_that_of_their_base(base, kind, expected):
 def test_classes_that_are_abstract():
     wrong = type("Abstract", (part(compat, "sink"), ABC), {"url": abstractmethod(giving(3))})
     assert told(used, wrong, "sink") == "Abstract is abstract; expected a class that defines url()"
+
+
+NAMES = {
+    "two packages": ["[streamz.sources]\nxcount = streamz_x:Count", "[streamz.sources]\nxcount = streamz_x:Count"],
+    "two groups": ["[streamz.sources]\nxcount = streamz_x:Count\n[streamz.sinks]\nxcount = streamz_x:Keep"],
+    "a name of the library": ["[streamz.nodes]\nmap = streamz_x:Count"],
+}
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+def test_names_that_are_alike_do_not_break_the_library(tmp_path, names):
+    for number, text in enumerate(names):
+        info = tmp_path / f"sx{number}-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sx{number}\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(f"{text}\n")
+    program = f"""
+import sys, warnings
+import couatl
+sys.path.insert(0, {str(tmp_path)!r})
+with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter("always")
+    from streamz import Stream
+assert sum("from streamz_x: name collision" in str(warning.message) for warning in warned) == 1, warned
+assert Stream().map(str)
+"""
+    run = subprocess.run([sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_roles():

@@ -1,5 +1,7 @@
 """Connectors in streams: classes in bodies and in packages, read and written over Flight SQL."""
 
+import contextlib
+import os
 import threading
 
 import pytest
@@ -421,8 +423,9 @@ def test_an_insert_that_is_killed_aborts(server, connection, stream, notes):
 
 
 PACKAGE = '''
+from decimal import Decimal
 from couatl.sinks import Sink
-from couatl.sources import Source
+from couatl.sources import PushSource, Source
 
 class Count(Source):
     """Counts."""
@@ -461,6 +464,24 @@ class Odd(Blank):
     def schema(self):
         return "n int65"
 
+class Silent(Source):
+    def schema(self):
+        return "n int64"
+
+class Quiet(PushSource):
+    def schema(self):
+        return "n int64"
+
+class Told(Source):
+    def __init__(self, text: str = "", number: Decimal = Decimal(0), loose=None):
+        self.told = text, number, loose
+
+    def schema(self):
+        return "told string"
+
+    def open(self, partition, state):
+        yield repr(self.told)
+
 class NoConnector:
     pass
 
@@ -470,6 +491,9 @@ class Log(Sink):
 
     def write(self, *columns):
         open(self.path, "a").write(f"{columns}\\n")
+
+class Mute(Sink):
+    pass
 
 number = 5
 '''
@@ -539,6 +563,15 @@ def test_what_a_class_does_not_take_is_refused_at_create(packaged, settings):
     assert "there is no stream 'made'" in error(packaged, "SHOW CREATE STREAM made")
 
 
+def test_settings_come_as_they_were_written(packaged):
+    made(packaged, "class = 'counting:Told', text = 007, number = 12345678901234567890.10, loose = false")
+    assert rows(packaged, "SELECT told FROM made") == [("('007', Decimal('12345678901234567890.10'), False)",)]
+    run(packaged, rows(packaged, "SHOW CREATE STREAM made")[0][0].replace("CREATE", "CREATE OR REPLACE", 1))
+    assert rows(packaged, "SELECT told FROM made") == [("('007', Decimal('12345678901234567890.10'), False)",)]
+    made(packaged, "class = 'counting:Told', text = 1e3, loose = 1.10")
+    assert rows(packaged, "SELECT told FROM made") == [("('1e3', Decimal('0'), 1.1)",)]
+
+
 def test_a_class_and_a_body_are_one_too_many(packaged):
     sql = "CREATE EXTERNAL STREAM made (n int64) AS $$ $$ SETTINGS type = 'python', class = 'counting:Count', stop = 1"
     assert "there is a body: leave out one of them" in error(packaged, sql)
@@ -556,7 +589,8 @@ def install(folder, name, **groups):
 
 
 @pytest.fixture
-def registered(own_server, tmp_path, monkeypatch):
+def registering(own_server, tmp_path, monkeypatch):
+    """A server beside which two distributions are installed."""
     (tmp_path / "counting.py").write_text(PACKAGE)
     (tmp_path / "broken.py").write_text("1 / 0")
     (tmp_path / "marked.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\nfrom counting import *")
@@ -569,7 +603,12 @@ def registered(own_server, tmp_path, monkeypatch):
     blank = "counting:Blank"
     install(tmp_path, "zebra", couatl_sources={"count": blank, "Python": blank}, streamz_sources={"other": blank})
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with own_server().connect() as connection:
+    return own_server()
+
+
+@pytest.fixture
+def registered(registering):
+    with registering.connect() as connection:
         yield connection
 
 
@@ -661,3 +700,112 @@ def test_what_is_registered_and_cannot_be_had_says_who_registered_it(registered)
     )
     states = listed(registered)
     assert states["source", "broken", "aardvark"][0].startswith("failed: ZeroDivisionError")
+
+
+def test_what_is_registered_has_what_its_role_must_have(registered, tmp_path):
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(5)")
+    sources = {
+        "silent": "counting:Silent",
+        "quiet": "counting:Quiet",
+        "leaving": "leaving:Source",
+        "nonsense": "x y z:: q",
+    }
+    install(tmp_path, "yak", couatl_sources=sources, couatl_sinks={"mute": "counting:Mute"})
+    create = "CREATE EXTERNAL STREAM made (n int64) SETTINGS type = "
+    for name, said in {
+        "silent": "(couatl.sources: counting:Silent, of yak) does not fit: Silent has no open(partition, state)",
+        "quiet": "(couatl.sources: counting:Quiet, of yak) does not fit: Quiet has no run()",
+        "mute": "(couatl.sinks: counting:Mute, of yak) does not fit: Mute has no write(*columns)",
+        "leaving": "(couatl.sources: leaving:Source, of yak) cannot be imported: SystemExit: 5",
+        "nonsense": "of yak) cannot be imported: expected package.module:Class, found 'x y z:: q' (str)",
+    }.items():
+        message = error(registered, f"{create}'{name}'")
+        assert said in message and "couatl/_" not in message, message
+    states = {name: state for (_, name, _), (state, _) in listed(registered).items()}
+    assert states["silent"].startswith("failed: Silent has no open(partition, state)")
+    assert states["leaving"] == "failed: SystemExit: 5"
+
+
+def test_an_import_that_does_not_end_is_said_to_go_on(registering, registered, tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    (tmp_path / "hanging.py").write_text(f"open({str(gate)!r}).read()\nfrom counting import *")
+    install(tmp_path, "yak", couatl_sources={"hanging": "hanging:Blank"})
+
+    def create():
+        with registering.connect() as connection:
+            run(connection, "CREATE EXTERNAL STREAM made (n int64) SETTINGS type = 'hanging'")
+
+    def opened():
+        with contextlib.suppress(OSError):
+            return open(os.open(gate, os.O_WRONLY | os.O_NONBLOCK), "w")
+
+    creating = threading.Thread(target=create)
+    creating.start()
+    with wait_until(opened, "the import"):
+        assert listed(registered)["source", "hanging", "yak"] == ("importing", "")
+    creating.join(PATIENCE)
+    assert listed(registered)["source", "hanging", "yak"] == ("loaded", "")
+
+
+def test_a_distribution_that_is_broken_is_listed_and_breaks_no_other(registered, tmp_path):
+    install(tmp_path, "nameless", couatl_sources={"stray": "counting:Blank"})
+    (tmp_path / "nameless-1.5.dist-info" / "METADATA").unlink()
+    for name, content in {
+        "weird": b"[couatl.sources]\nx = \xff\xfe:Y\n",
+        "torn": b"[couatl.sources]\nno point\n",
+    }.items():
+        install(tmp_path, name)
+        (tmp_path / f"{name}-1.5.dist-info" / "entry_points.txt").write_bytes(content)
+    found = listed(registered)
+    assert found["", "", "weird"][0].startswith("failed: its entry points cannot be read: UnicodeDecodeError")
+    assert found["", "", "torn"][0].startswith("failed: its entry points cannot be read: ")
+    assert found["source", "stray", "nameless-1.5.dist-info"] == ("listed", "")
+    for name in ("count", "stray"):
+        run(
+            registered,
+            f"CREATE OR REPLACE EXTERNAL STREAM made (n int64) SETTINGS type = '{name}'"
+            + (", stop = 1" * (name == "count")),
+        )
+    assert rows(registered, "SELECT n FROM made") == [(1,)]
+
+
+def test_what_is_registered_in_another_role_is_one_sentence(registered, tmp_path):
+    run(registered, f"CREATE EXTERNAL STREAM written (n int64) SETTINGS type = 'log', path = '{tmp_path / 'log'}'")
+    install(tmp_path, "yak", couatl_sources={"plain": "counting:Blank"})
+    run(registered, "CREATE EXTERNAL STREAM readable (n int64) SETTINGS type = 'plain'")
+    for sql, said in {
+        "SELECT n FROM written": "stream 'written': 'log' is registered, and not as a source; SHOW CONNECTORS",
+        "INSERT INTO readable VALUES (1)": "stream 'readable': 'plain' is registered, and not as a sink; SHOW",
+    }.items():
+        message = error(registered, sql)
+        assert said in message and "Traceback" not in message and "INVALID_ARGUMENT" in message, message
+
+
+STREAMZ_NODES = """
+from couatl.compat.streamz import Sink, Source, Stream
+
+class Numbers(Source):
+    def __init__(self, count: int = 1, **kwargs):
+        super().__init__(**kwargs)
+
+    async def run(self):
+        pass
+
+class Keep(Sink):
+    def __init__(self, upstream, path: str, **kwargs):
+        super().__init__(upstream, **kwargs)
+
+    def update(self, x, who=None, metadata=None):
+        pass
+"""
+
+
+def test_the_stream_in_front_of_a_node_is_no_option(registered, tmp_path):
+    (tmp_path / "nodes.py").write_text(STREAMZ_NODES)
+    install(tmp_path, "yak", streamz_sources={"numbers": "nodes:Numbers"}, streamz_sinks={"keep": "nodes:Keep"})
+    run(registered, "CREATE EXTERNAL STREAM numbers (n int64) SETTINGS type = 'numbers'")
+    run(registered, "CREATE EXTERNAL STREAM keep (n int64) SETTINGS type = 'keep', path = 'x'")
+    found = listed(registered)
+    assert found["source", "numbers", "yak"] == ("loaded", "count: int = 1")
+    assert found["sink", "keep", "yak"] == ("loaded", "path: str")

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import functools
 import math
+import pickle
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Dict, List, Literal, NewType, 
 
 import pytest
 from couatl._errors import Misuse
-from couatl._options import Option, check, make, options_of
+from couatl._options import Option, check, make, number, options_of
 from couatl.sources import PushSource
 
 if TYPE_CHECKING:
@@ -252,12 +254,69 @@ def test_constructors_of_all_kinds():
         assert isinstance(make(kind, {}), kind)
         with pytest.raises(TypeError, match=f"{kind.__name__}: there is no option 'a'; it takes none"):
             make(kind, {"a": 1})
-    assert make(Positional, {"a": "1", "d": "5", "e": "6"}).given == (1, 2, 3, (), 5, {"e": "6"})
+    assert make(Positional, {"a": "1", "d": "5", "e": "6"}).given == (1, 2, 3, (), 5, {"e": 6})
     assert make(Positional, {"c": "7", "b": 8, "a": 9}).given == (9, 8, 7, (), 4, {})
     assert make(Data, {"size": "5"}) == Data(5)
     assert vars(make(Wrapped, {"size": "5"})) == {"size": 5, "counted": True}
     assert make(New, {"size": "5"}).size == 5
     assert make(dict, {"a": 1}) == {"a": 1}
+
+
+def test_options_without_a_parameter_of_their_own_are_what_all_of_them_are():
+    class Others:
+        def __init__(self, **others: int):
+            self.given = others
+
+    with pytest.raises(Misuse, match=r"^Others: option 'e': expected an integer, got 'x' \(str\)$"):
+        make(Others, {"e": "x"})
+    with pytest.raises(Misuse, match="expected an integer, got 'x'"):
+        check(Others, {"e": "x"})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "expected"),
+    [
+        (str, "007", "007"),
+        (str, "1.10", "1.10"),
+        (str, "1e3", "1e3"),
+        (str | None, "1.10", "1.10"),
+        (list[str], "-0", ["-0"]),
+        (bytes, "007", b"007"),
+        (Name, ".5", ".5"),
+        (Literal["1.10"], "1.10", "1.10"),
+        (Literal["1", 1], "01", 1),
+        (Decimal, "12345678901234567890.123456789", Decimal("12345678901234567890.123456789")),
+        (Decimal | None, "1.10", Decimal("1.10")),
+        (int, "007", 7),
+        (float, "1.10", 1.1),
+        (str | int, "007", 7),
+        (timedelta, "1.50", timedelta(seconds=1.5)),
+        (bool, "1", True),
+        (Any, "1.10", 1.1),
+        (object, "007", 7),
+        (list, "007", [7]),
+        (types.SimpleNamespace, "1e3", 1000.0),
+        ("no such name", "007", 7),
+    ],
+)
+def test_numbers_are_exactly_what_was_written(annotation, text, expected):
+    found = made(annotation, number(text))
+    assert found == expected
+    assert str(found) == str(expected), "the sign, and zeros at the end"
+    assert [type(each) for each in (found, *(found if isinstance(found, list) else ()))] == [
+        type(each) for each in (expected, *(expected if isinstance(expected, list) else ()))
+    ]
+
+
+def test_numbers_remember_what_was_written_only_where_it_says_more():
+    assert [type(number(text)) for text in ("5", "-5", "9223372036854775808", "1.5", "1e+16")] == [
+        int, int, int, float, float,
+    ]  # fmt: skip
+    for text in ("007", "1.10", "1e3"):
+        for same in (copy.deepcopy(number(text)), pickle.loads(pickle.dumps(number(text)))):
+            assert (same, str(same)) == (number(text), text)
+    with pytest.raises(Misuse, match=r"expected an integer, got 10\.0 \(float\)"):
+        made(int, number("10.0"))
 
 
 def test_what_the_constructor_raises_is_raised():

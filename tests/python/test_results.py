@@ -80,6 +80,28 @@ def test_dictionaries_are_sent_to_who_asks(server, words):
         assert table(other, "SELECT state FROM words").schema.types == [pyarrow.string()]
 
 
+# Streams whose first rows have no word, or are none at all.
+WITHOUT_WORDS = {
+    "[(None,)]": [(None,)],
+    "iter([(None,), ('x',)])": [(None,), ("x",)],
+    "[]": [],
+    "(row for row in [(None,)] * 3 + [('x',), ('y',), ('x',)])": [(None,)] * 3 + [("x",), ("y",), ("x",)],
+}
+
+
+@pytest.mark.parametrize("given", WITHOUT_WORDS)
+def test_dictionaries_may_be_empty(server, given):
+    with server.connect() as connection:
+        run(connection, "SET couatl.keep_dictionaries = true")
+        settings = {"batch_size": 1, "mode": "batch"}
+        create(connection, "rare", "w low_cardinality(string)", f"def rare(): return {given}", **settings)
+        assert rows(connection, "SELECT w FROM rare") == WITHOUT_WORDS[given]
+        assert rows(connection, "SELECT [w] AS ws FROM rare WHERE w = 'nobody'") == []
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT r.w FROM (VALUES ('z')) AS v (w) LEFT JOIN rare r ON v.w = r.w")
+            assert cursor.fetchall() == [(None,)]
+
+
 @pytest.mark.parametrize("name", ["words", "kept_words"])
 def test_listed_columns_are_what_the_session_gets(server, connection, words, name):
     run(connection, "CREATE OR REPLACE TABLE kept_words AS SELECT * FROM words")

@@ -4,6 +4,7 @@ import _thread
 import dataclasses
 import datetime
 import doctest
+import functools
 import re
 import subprocess
 import sys
@@ -257,6 +258,45 @@ def test_a_notebook_shows_the_first_rows(session):
     assert "written" in session.sql("CREATE TABLE t (n INT); INSERT INTO t VALUES (1)")._repr_html_()
 
 
+@pytest.mark.parametrize("rows", [0, 5, 20, 21, 30000])
+def test_what_a_notebook_shows_can_be_taken(session, rows):
+    result = session.sql(f"SELECT value AS n FROM generate_series(1, {rows}) ORDER BY n")
+    shown = result._repr_html_()
+    assert result._repr_html_() == shown and shown.count("<tr>") == 1 + min(rows, 20)
+    assert ("the first 20 rows" in shown) is (rows > 20)
+    assert result.to_arrow().to_pydict() == {"n": list(range(1, rows + 1))}
+    assert result._repr_html_() == "&lt;couatl.Result&gt;"
+
+
+def test_a_stream_that_a_notebook_shows_goes_on_until_it_is_closed(session, ticks):
+    with session.sql("SELECT n FROM ticks") as result:
+        result._repr_html_()
+        batches = iter(result)
+        taken = []
+        while len(taken) < 100:
+            taken += next(batches).column(0).to_pylist()
+        assert taken == list(range(len(taken)))
+        batches.close()
+    other = session.sql("SELECT n FROM ticks")
+    other._repr_html_()
+    assert running(session) == 1
+    other.close()
+    wait_until(lambda: running(session) == 0, "the end of the query")
+
+
+def test_a_result_that_fails_while_a_notebook_shows_it_gives_no_part_of_itself(session):
+    @session.source("n int64", mode="streaming")
+    def failing():
+        yield [1, 2]
+        raise ValueError("broken")
+
+    result = session.sql("SELECT n FROM failing")
+    with pytest.raises(ValueError, match="broken"):
+        result._repr_html_()
+    with pytest.raises(exceptions.InterfaceError, match="have been taken already"):
+        result.to_arrow()
+
+
 def test_a_program_ends_while_a_query_runs():
     program = """
     import couatl, threading
@@ -289,6 +329,41 @@ def test_decorators_without_their_parentheses_say_so():
 
         @session.sink
         def keep(n): ...
+
+    with pytest.raises(Misuse, match=r"half: expected @session.function\(…\), with parentheses"):
+
+        @session.function
+        def half(n: int) -> int: ...
+
+
+@pytest.mark.parametrize("make", ["source", "sink"])
+def test_what_has_no_name_is_given_one(session, make):
+    nameless = functools.partial(lambda *lists: [8])
+    expected = r"^expected name='…' beside functools\.partial\(.*\), which has no name of its own$"
+    with pytest.raises(Misuse, match=expected):
+        getattr(session, make)("n int64")(nameless)
+    getattr(session, make)("n int64", name="named")(nameless)
+    sql = {"source": "SELECT n FROM named", "sink": "INSERT INTO named VALUES (1)"}[make]
+    result = session.sql(sql)
+    assert result.count == 1 if make == "sink" else result.to_arrow().to_pydict() == {"n": [8]}
+    if make == "source":
+        with pytest.raises(Misuse, match=r"^other: expected columns, as in"):
+            session.source(name="other")(nameless)
+
+
+def test_an_instance_with_a_schema_needs_a_name_alone(session):
+    class Numbers(Source):
+        def __init__(self, only):
+            self.only = only
+
+        def schema(self):
+            return "n int64"
+
+        def open(self, partition, state):
+            return iter([self.only])
+
+    session.source(name="numbers")(Numbers(3))
+    assert session.sql("SELECT n FROM numbers").to_arrow().to_pydict() == {"n": [3]}
 
 
 @pytest.mark.parametrize(

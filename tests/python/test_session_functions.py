@@ -150,6 +150,14 @@ def test_a_function_has_the_name_that_it_is_told(session):
     assert value(session, "SELECT partly(8)") == 4
 
 
+def test_what_has_no_name_is_told_one(session):
+    nameless = functools.partial(lambda n: n)
+    with pytest.raises(Misuse, match=r"^expected name='…' beside functools\.partial"):
+        session.function("n int64", "int64")(nameless)
+    with pytest.raises(Misuse, match=r"^partly: expected parameters and returns, as in .*, or a function or a class"):
+        session.function(name="partly")(nameless)
+
+
 # Aggregates and tables
 
 GROUPS = "(VALUES ('a', 1), ('b', 5), ('a', 3), ('b', NULL)) AS t (g, n)"

@@ -19,7 +19,7 @@ from couatl import sources
 from couatl._columns import Columns
 from couatl._errors import Misuse
 from couatl._reading import reading
-from couatl.sources import Partition, PollingSource, Retry, Source
+from couatl.sources import AsyncPartition, AsyncSource, Partition, PollingSource, PushSource, Retry, Source
 from couatl.testing import rows, rows_and_state
 from misuse import ALL, ERRORS, all_but, misused
 from pulling import SOON, Batches, Opened, asleep, nothing_left_running, pulled  # noqa: F401
@@ -434,6 +434,57 @@ def test_misuse_of_polling():
         rows(Forgets())
     with pytest.raises(TypeError, match=r"Generates\.next_item\(\) returned .*expected a list of rows"):
         rows(Generates())
+
+
+class Parts(Source):
+    """Has more than one part."""
+
+    def partitions(self):
+        return ["a", "b"]
+
+
+@pytest.mark.parametrize("base", [PollingSource, PushSource])
+def test_a_source_that_reads_itself_has_one_part(base):
+    class Both(Parts, base):
+        def __init__(self):
+            pass
+
+        open = base.open
+
+    with pytest.raises(
+        Misuse, match=r"^Both\.partitions\(\) returned \['a', 'b'\] .*, and its open\(\) gives one part; "
+    ):
+        reading(Both, {})
+
+
+@pytest.mark.parametrize("base", [Partition, PushSource])
+def test_two_parts_are_not_one(base):
+    class Same(Parts):
+        def __init__(self):
+            self.part = base()
+
+        def open(self, partition, state):
+            return self.part if partition else base()
+
+    with closing(reading(Same, {})) as source, closing(source.open("a")):
+        with pytest.raises(
+            Misuse, match=rf"^Same\.open\(\) gave the same {base.__name__} for two partitions; expected one"
+        ):
+            source.open("b")
+        for _ in range(100):
+            source.open("").close()
+
+
+def test_two_parts_that_are_awaited_are_not_one():
+    class Same(Parts, AsyncSource):
+        part = AsyncPartition()
+
+        async def open(self, partition, state):
+            return self.part
+
+    with closing(reading(Same, {})) as source, closing(source.open("a")), pytest.raises(Misuse, match="gave the same"):
+        for _ in source.open("b"):
+            pass
 
 
 # Misuse

@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
-use couatl_core::{Error, ErrorKind, Result};
+use couatl_core::{Error, ErrorKind, Result, quoted};
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{MemTable, TableProvider};
@@ -156,11 +156,13 @@ impl Grants {
         if user.role == Role::Admin || granted.unwrap_or(user.role >= least) {
             return Ok(());
         }
-        let (name, table) = (&user.name, &table.table);
+        let table = &table.table;
         Err(match granted {
             Some(_) => user.denied(format!("{privilege} '{table}': it was revoked")),
             None => user.denied(format!(
-                "{privilege} '{table}', which takes the role {least}, or GRANT {privilege} ON {table} TO {name}"
+                "{privilege} '{table}', which takes the role {least}, or GRANT {privilege} ON {} TO {}",
+                quoted(table),
+                quoted(&user.name)
             )),
         })
     }

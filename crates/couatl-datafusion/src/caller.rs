@@ -63,7 +63,7 @@ impl Caller {
     }
 
     /// By which a server knows the user whose query it is.
-    pub(crate) fn name(&self) -> Option<&Arc<str>> {
+    pub fn name(&self) -> Option<&Arc<str>> {
         self.user.as_ref().map(|user| &user.name)
     }
 

@@ -63,11 +63,18 @@ impl Functions {
 impl Session {
     pub(crate) async fn create_function(&self, create: &CreateFunction) -> Result<()> {
         self.needs(Role::Developer, "create functions: their Python runs on the server")?;
+        // Another one may have come meanwhile, which is replaced, or stays, in its turn.
+        while !self.created_function(create).await? {}
+        Ok(())
+    }
+
+    /// Whether there is one, of this statement or of an earlier one.
+    async fn created_function(&self, create: &CreateFunction) -> Result<bool> {
         let name = &create.definition.name;
         let seen = self.functions().get(name);
         if let Some(existing) = &seen {
             if create.if_not_exists {
-                return Ok(());
+                return Ok(true);
             }
             if !create.or_replace {
                 return Err(Error::already_exists(format!(
@@ -79,7 +86,12 @@ impl Session {
         let definition = Arc::new(create.definition.clone());
         let asked = Arc::clone(&definition);
         let function = self.on_host(move |host| host.function(asked)).await?;
-        self.put(definition, function, Some(seen))
+        match self.put(definition, function, Some(seen))? {
+            false if !(create.or_replace || create.if_not_exists) => {
+                Err(Error::already_exists(format!("function '{name}' was made meanwhile")))
+            }
+            is_put => Ok(is_put),
+        }
     }
 
     /// Gives a function its name, in the place of one that has it.
@@ -87,16 +99,16 @@ impl Session {
     /// # Errors
     /// `already-exists`, where a function of SQL has the name.
     pub fn register_function(&self, definition: Arc<FunctionDefinition>, function: Function) -> Result<()> {
-        self.put(definition, function, None)
+        self.put(definition, function, None).map(drop)
     }
 
-    /// The same, where what has the name is what was seen.
+    /// The same, if what has the name is what was seen: whether it was.
     fn put(
         &self,
         definition: Arc<FunctionDefinition>,
         function: Function,
         seen: Option<Option<Arc<Defined>>>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let owners = self.caller().names().collect();
         let name = definition.name.clone();
         if self.is_built_in(&name, &definition.returns) {
@@ -104,13 +116,13 @@ impl Session {
         }
         let mut all = self.functions().0.write();
         if seen.is_some_and(|seen| seen.as_ref().map(Arc::as_ptr) != all.get(&name).map(Arc::as_ptr)) {
-            return Err(Error::already_exists(format!("function '{name}' was made, replaced or dropped meanwhile")));
+            return Ok(false);
         }
         let old = all.insert(name, Arc::new(Defined::new(definition, function, owners)));
         // Its Python may have code of its own, which is not run under the lock.
         drop(all);
         drop(old);
-        Ok(())
+        Ok(true)
     }
 
     pub(crate) fn drop_function(&self, name: &str, if_exists: bool) -> Result<()> {

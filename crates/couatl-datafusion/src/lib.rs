@@ -15,6 +15,7 @@ mod access;
 mod aggregate;
 mod analyze;
 mod band;
+mod bounded;
 mod caller;
 mod calling;
 mod catalog;

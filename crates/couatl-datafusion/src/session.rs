@@ -34,7 +34,7 @@ use crate::streams::table_of;
 use crate::table_function::TableFunctions;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
-use crate::{Queries, depth, from_datafusion, lineage, options, parameters, row_values, show};
+use crate::{Queries, bounded, depth, from_datafusion, lineage, options, parameters, row_values, show};
 
 /// A DataFusion session that speaks the language of streams. Cheap to clone; everything inside is shared.
 #[derive(Clone)]
@@ -105,6 +105,7 @@ impl Session {
         datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(CompareUuids))
             .map_err(from_datafusion)?;
         let context = SessionContext::new_with_state(state);
+        bounded::install(&context);
         context.register_udf(uuid_text::to_uuid());
         context.register_udf(uuid_text::uuid_to_text());
         *home.state.write() = Some(context.state_weak_ref());

@@ -167,6 +167,7 @@ pub(crate) async fn plan(
     let has_parameters = tokens.iter().any(|token| matches!(token.token, Token::Placeholder(_)));
     let mut statement = parse_tokens(tokens)?;
     with_queries(home, &mut statement);
+    no_transactions(&statement)?;
     expansion::check(state, &statement)?;
     no_enforced_keys(&statement)?;
     let plan = match created_view(&statement) {
@@ -189,6 +190,18 @@ pub(crate) async fn plan(
     calling::check(&plan)?;
     depth::check(&plan)?;
     Ok(plan)
+}
+
+fn no_transactions(statement: &DataFusionStatement) -> Result<()> {
+    use ast::Statement::{Commit, ReleaseSavepoint, Rollback, Savepoint, StartTransaction};
+    let DataFusionStatement::Statement(statement) = statement else { return Ok(()) };
+    match **statement {
+        StartTransaction { .. } | Commit { .. } | Rollback { .. } | Savepoint { .. } | ReleaseSavepoint { .. } => {
+            let message = "transactions are not offered: each statement takes effect on its own";
+            Err(into_datafusion(Error::unsupported(message)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a key that rows would be held to: tables in memory take any row, and plans trust in keys.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use couatl_core::{Columns, Error, OpenContext, OptionValue, Result, check_secret_references};
+use couatl_core::{Columns, Error, ErrorKind, OpenContext, OptionValue, Result, check_secret_references};
 use couatl_sql::{CreateStream, StreamName, parse_columns};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{ResolvedTableReference, TableReference};
@@ -17,12 +17,19 @@ use crate::table::StreamTable;
 impl Session {
     pub(crate) async fn create(&self, create: &CreateStream) -> Result<()> {
         self.needs(Role::Developer, "create streams: their Python runs on the server")?;
+        // Another one may have come meanwhile, which is replaced, or stays, in its turn.
+        while !self.created(create).await? {}
+        Ok(())
+    }
+
+    /// Whether there is one, of this statement or of an earlier one.
+    async fn created(&self, create: &CreateStream) -> Result<bool> {
         let (name, schema) = self.place(&create.name)?;
         let existing = schema.table(&name.table).await.map_err(from_datafusion)?;
         if let Some(existing) = &existing {
             let is_stream = existing.downcast_ref::<StreamTable>().is_some();
             if create.if_not_exists {
-                return Ok(());
+                return Ok(true);
             }
             self.may_replace(&name)?;
             if !create.or_replace || !is_stream {
@@ -61,8 +68,12 @@ impl Session {
         let stream = checked.await?;
         let owners = self.caller().names().collect();
         let table: Arc<dyn TableProvider> = Arc::new(StreamTable::owned(stream, owners));
-        catalog::put(&schema, &name.table, table, existing.is_some()).map_err(from_datafusion)?;
-        Ok(())
+        match catalog::put(&schema, &name.table, table, existing.is_some()).map_err(from_datafusion) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && (create.or_replace || create.if_not_exists) => {
+                Ok(false)
+            }
+            put => put.map(|()| true),
+        }
     }
 
     /// Gives a stream a name, in the place of a stream that has it.

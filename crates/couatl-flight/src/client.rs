@@ -26,7 +26,7 @@ use tracing::debug;
 
 use crate::answer::Answer;
 use crate::auth::{Callers, bearer};
-use crate::handle::{HandleLimits, Handles, Weigh};
+use crate::handle::{HandleLimits, Handles, Owner, Weigh};
 use crate::statement::Statement;
 use crate::status::status;
 use crate::stream::put_in;
@@ -52,9 +52,20 @@ impl ConnectInfo {
     }
 }
 
+/// Whether a connection is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Presence(Option<Weak<Own>>);
+
+impl Presence {
+    /// Whether it was there, and is no more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.as_ref().is_some_and(|own| own.strong_count() == 0)
+    }
+}
+
 /// The sessions of a connection. Those whose cookies never came back end with it: nobody could find them.
 #[derive(Debug, Default)]
-struct Own {
+pub(crate) struct Own {
     sessions: Mutex<Vec<(Bytes, Known)>>,
     all: OnceLock<Weak<Sessions>>,
 }
@@ -102,6 +113,11 @@ impl Client {
 }
 
 impl Client {
+    /// Whether the connection is there by which it asks.
+    pub(crate) fn presence(&self) -> Presence {
+        Presence(self.connection.as_ref().map(|connection| Arc::downgrade(&connection.own)))
+    }
+
     /// Whether a session is of the same caller.
     pub(crate) fn owns(&self, session: &Session) -> bool {
         session.caller().is_same(self.session.caller())
@@ -127,6 +143,10 @@ pub(crate) struct Sessions {
 impl Weigh for Known {
     fn bytes(&self) -> usize {
         self.session.prepared_bytes()
+    }
+
+    fn owner(&self) -> Owner {
+        Owner::of(&self.session)
     }
 }
 

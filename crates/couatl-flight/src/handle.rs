@@ -1,19 +1,25 @@
 //! Opaque handles: what a client holds of a ticket or of a prepared statement.
 //!
 //! A handle is random, so that it cannot be guessed, and lives on the server only as long as somebody uses it. A client
-//! that never closes what it opened costs no more than its share: where the store is full, the entry that was not used
-//! for the longest time makes room. Refusing instead would let one client that leaks lock out all others.
+//! that never closes what it opened costs no more than its share: where the store is full, whoever holds most of it makes
+//! room, and among those who hold little, the entry that was not used for the longest time. Refusing instead would let
+//! one client that leaks lock out all others.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
+use couatl_datafusion::Session;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 /// How often what has expired is let go.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long lives what its client has left.
+const LEFT_IDLE: Duration = Duration::from_secs(15);
 
 /// How many handles a server keeps, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,13 +43,44 @@ pub(crate) struct Handles<T> {
 pub(crate) trait Weigh {
     /// About how many bytes it holds; what all of them hold anyhow need not be counted.
     fn bytes(&self) -> usize;
+
+    /// Whose it is.
+    fn owner(&self) -> Owner;
+
+    /// Whether its client has gone, and may come back by another connection, but soon.
+    fn is_left(&self) -> bool {
+        false
+    }
+}
+
+/// Who holds handles: a user, or where nobody logs in, a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Owner(u64);
+
+impl Owner {
+    pub(crate) fn of(session: &Session) -> Self {
+        let mut hasher = DefaultHasher::new();
+        match session.caller().name() {
+            Some(name) => name.hash(&mut hasher),
+            None => session.context().session_id().hash(&mut hasher),
+        }
+        Self(hasher.finish())
+    }
 }
 
 #[derive(Debug)]
 struct Entry<T> {
     value: T,
     bytes: usize,
+    owner: Owner,
     used: Instant,
+}
+
+impl<T: Weigh> Entry<T> {
+    fn has_expired(&self, limits: &HandleLimits) -> bool {
+        let idle = self.used.elapsed();
+        idle > limits.idle || idle > LEFT_IDLE && self.value.is_left()
+    }
 }
 
 fn total<T>(entries: &HashMap<Uuid, Entry<T>>) -> usize {
@@ -57,10 +94,10 @@ impl<T: Clone + Weigh> Handles<T> {
 
     /// Keeps a value, and gives the handle of it.
     pub(crate) fn insert(&self, value: T) -> Bytes {
-        let (id, bytes) = (Uuid::new_v4(), value.bytes());
+        let (id, bytes, owner) = (Uuid::new_v4(), value.bytes(), value.owner());
         let mut entries = self.entries.lock();
-        self.make_room(&mut entries, bytes);
-        entries.insert(id, Entry { value, bytes, used: Instant::now() });
+        self.make_room(&mut entries, 1, bytes);
+        entries.insert(id, Entry { value, bytes, owner, used: Instant::now() });
         Bytes::from(id.to_string())
     }
 
@@ -74,13 +111,15 @@ impl<T: Clone + Weigh> Handles<T> {
         let id = Uuid::try_parse_ascii(handle).ok()?;
         let mut entries = self.entries.lock();
         let entry = entries.get_mut(&id)?;
-        if entry.used.elapsed() > self.limits.idle {
+        if entry.has_expired(&self.limits) {
             entries.remove(&id);
             return None;
         }
         entry.used = Instant::now();
         let changed = change(&mut entry.value);
         entry.bytes = entry.value.bytes();
+        // It was used last, and goes last.
+        self.make_room(&mut entries, 0, 0);
         Some(changed)
     }
 
@@ -105,28 +144,46 @@ impl<T: Clone + Weigh> Handles<T> {
     }
 
     fn sweep(&self) {
-        let expired: Vec<_> =
-            self.entries.lock().extract_if(|_, entry| entry.used.elapsed() > self.limits.idle).collect();
+        let expired: Vec<_> = self.entries.lock().extract_if(|_, entry| entry.has_expired(&self.limits)).collect();
         // Outside of the lock: a value may end a query.
         drop(expired);
     }
 
-    /// Where one more would be too much, drops what has expired, and then, an eighth at a time, what was not used for the
-    /// longest time: a share, so that a full store does not look through all of itself for each new entry.
-    fn make_room(&self, entries: &mut HashMap<Uuid, Entry<T>>, bytes: usize) {
+    /// Where so many more, of so many bytes, would be too much, drops what has expired, and then, an eighth at a time, what was not used for the
+    /// longest time: a share, so that a full store does not look through all of itself for each new entry. Where somebody
+    /// holds more than an eighth, it is of whoever holds most.
+    fn make_room(&self, entries: &mut HashMap<Uuid, Entry<T>>, new: usize, bytes: usize) {
         let is_full = |entries: &HashMap<Uuid, Entry<T>>| {
             !entries.is_empty()
-                && (entries.len() >= self.limits.count || total(entries).saturating_add(bytes) > self.limits.bytes)
+                && (entries.len() + new > self.limits.count || total(entries).saturating_add(bytes) > self.limits.bytes)
         };
         if is_full(entries) {
-            entries.retain(|_, entry| entry.used.elapsed() <= self.limits.idle);
+            entries.retain(|_, entry| !entry.has_expired(&self.limits));
         }
         while is_full(entries) {
-            let mut uses: Vec<Instant> = entries.values().map(|entry| entry.used).collect();
-            let (_, last_to_go, _) = uses.select_nth_unstable(entries.len() / 8);
+            let greedy = self.greedy(entries);
+            let goes = |entry: &Entry<T>| greedy.is_none_or(|owner| entry.owner == owner);
+            let mut uses: Vec<Instant> = entries.values().filter(|entry| goes(entry)).map(|entry| entry.used).collect();
+            let eighth = uses.len() / 8;
+            let (_, last_to_go, _) = uses.select_nth_unstable(eighth);
             let last_to_go = *last_to_go;
-            entries.retain(|_, entry| entry.used > last_to_go);
+            entries.retain(|_, entry| !goes(entry) || entry.used > last_to_go);
         }
+    }
+
+    /// Who holds most of a store, if that is more than an eighth of it.
+    fn greedy(&self, entries: &HashMap<Uuid, Entry<T>>) -> Option<Owner> {
+        let mut shares: HashMap<Owner, (usize, usize)> = HashMap::new();
+        for entry in entries.values() {
+            let (count, bytes) = shares.entry(entry.owner).or_default();
+            (*count, *bytes) = (*count + 1, *bytes + entry.bytes);
+        }
+        let part = |held: usize, limit: usize| held as f64 / limit.max(1) as f64;
+        let shares = shares
+            .into_iter()
+            .map(|(owner, (count, bytes))| (owner, part(count, self.limits.count).max(part(bytes, self.limits.bytes))));
+        let most = shares.max_by(|(_, one), (_, other)| one.total_cmp(other));
+        most.filter(|(_, share)| *share > 0.125).map(|(owner, _)| owner)
     }
 }
 
@@ -137,6 +194,11 @@ mod tests {
     impl Weigh for usize {
         fn bytes(&self) -> usize {
             *self
+        }
+
+        /// In the tests, those of a thousand belong together.
+        fn owner(&self) -> Owner {
+            Owner((*self / 1000) as u64)
         }
     }
 
@@ -157,6 +219,22 @@ mod tests {
         let huge = handles.insert(5000);
         assert_eq!(handles.get(&huge), Some(5000), "one that is too large by itself is there alone");
         assert!(all.iter().all(|handle| handles.get(handle).is_none()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_fills_a_store_makes_room_in_it() {
+        for (count, sizes) in [(16, 2000..2100), (1_000, 200_000..200_100)] {
+            let handles = Handles::new(HandleLimits { count, bytes: 1_000_000, idle: Duration::from_secs(600) });
+            let ones = handles.insert(1);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let mut last = None;
+            for size in sizes {
+                last = Some(handles.insert(size));
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
+            assert_eq!(handles.get(&ones), Some(1));
+            assert!(handles.get(&last.unwrap()).is_some());
+        }
     }
 
     #[tokio::test(start_paused = true)]

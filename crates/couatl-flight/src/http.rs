@@ -24,9 +24,9 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::LengthLimitError;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
@@ -90,8 +90,9 @@ impl Http {
         connections: impl Stream<Item = io::Result<Connection>> + Send,
         closing: CancellationToken,
     ) {
-        let mut http1 = http1::Builder::new();
-        http1.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME);
         let (router, graceful) = (self.router(), GracefulShutdown::new());
         let mut connections = Box::pin(connections.take_until(closing.cancelled_owned()));
         while let Some(connection) = connections.next().await {
@@ -108,10 +109,11 @@ impl Http {
                 request.extensions_mut().insert(peer);
                 router.clone().oneshot(request)
             });
-            let served = graceful.watch(http1.serve_connection(TokioIo::new(connection), service));
+            let served = builder.serve_connection(TokioIo::new(connection), service).into_owned();
+            let served = graceful.watch(served);
             tokio::spawn(async move {
                 if let Err(error) = served.await {
-                    debug!(%error, "a connection ended");
+                    debug!(error, "a connection ended");
                 }
             });
         }

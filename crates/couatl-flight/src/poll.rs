@@ -14,12 +14,14 @@ use couatl_core::Error;
 use couatl_datafusion::Session;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use prost::Message;
 use tokio::task::{AbortHandle, JoinError};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use crate::handle::Weigh;
+use crate::client::{Client, Presence};
+use crate::handle::{Owner, Weigh};
 use crate::status::{internal, status};
 
 /// How long the first poll of a statement waits for it: many are done before a second one could come.
@@ -38,6 +40,8 @@ pub(crate) struct Running {
     /// Owns the task: when the last of them is dropped, the statement ends.
     end: Shared<BoxFuture<'static, Result<FlightInfo, Status>>>,
     task: AbortHandle,
+    /// By which connection it was polled for last.
+    client: Arc<Mutex<Presence>>,
     /// The answer while there is none.
     unfinished: Arc<FlightInfo>,
 }
@@ -46,12 +50,20 @@ impl Weigh for Running {
     fn bytes(&self) -> usize {
         self.unfinished.schema.len() + self.unfinished.flight_descriptor.as_ref().map_or(0, |d| d.cmd.len())
     }
+
+    fn owner(&self) -> Owner {
+        Owner::of(&self.session)
+    }
+
+    fn is_left(&self) -> bool {
+        self.client.lock().is_over()
+    }
 }
 
 impl Running {
     /// Starts a statement; `unfinished` is what there is to say of it meanwhile.
     pub(crate) fn start(
-        session: Session,
+        client: &Client,
         statement: impl Future<Output = Result<FlightInfo, Status>> + Send + 'static,
         unfinished: FlightInfo,
     ) -> Self {
@@ -62,7 +74,13 @@ impl Running {
             false => Err(internal(error)),
         };
         let end = running.map(move |ended| ended.unwrap_or_else(lost)).boxed().shared();
-        Self { session, end, task, unfinished: Arc::new(unfinished) }
+        let (session, client) = (client.session.clone(), Arc::new(Mutex::new(client.presence())));
+        Self { session, end, task, client, unfinished: Arc::new(unfinished) }
+    }
+
+    /// This client polls for it.
+    pub(crate) fn polled_by(&self, client: &Client) {
+        *self.client.lock() = client.presence();
     }
 
     /// Ends the statement, whoever waits for it.

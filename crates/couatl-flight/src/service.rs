@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::client::Client;
-use crate::handle::{HandleLimits, Handles, Weigh};
+use crate::handle::{HandleLimits, Handles, Owner, Weigh};
 use crate::ingest::ingestion;
 use crate::parameters::{Parameters, Upload};
 use crate::poll::Running;
@@ -107,6 +107,10 @@ impl Drop for Fetching {
 impl Weigh for Query {
     fn bytes(&self) -> usize {
         self.statement.bytes()
+    }
+
+    fn owner(&self) -> Owner {
+        self.statement.owner()
     }
 }
 
@@ -182,7 +186,8 @@ impl Service {
                 Ok(self.prepared(client, command.query, command.transaction_id).await?.schema())
             }
             Command::CommandPreparedStatementQuery(command) => {
-                Ok(self.statement(client, &command.prepared_statement_handle)?.schema())
+                let statement = self.statement(client, &command.prepared_statement_handle)?;
+                Ok(self.run(statement.bound()).await?.schema())
             }
             Command::CommandStatementSubstraitPlan(_) => Err(no_substrait()),
             command => metadata_schema(&command)
@@ -266,6 +271,7 @@ impl Service {
             let running = running.ok_or_else(|| {
                 status(&Error::not_found("no such statement: it has ended, or was not polled for too long"))
             })?;
+            running.polled_by(client);
             let answer = running.answer(poll::WAIT, |_| handle.clone()).await;
             match &answer {
                 Ok(PollInfo { flight_descriptor: Some(_), .. }) => drop(self.polls.get(&handle)),
@@ -283,7 +289,7 @@ impl Service {
         let unfinished = flight_info(&statement.schema(), descriptor.clone())?;
         let service = Arc::clone(self);
         let executed = async move { service.execute(statement, descriptor).await.map(Response::into_inner) };
-        Running::start(client.session.clone(), executed, unfinished)
+        Running::start(client, executed, unfinished)
             .answer(poll::FIRST_WAIT, |running| self.polls.insert(running))
             .await
     }
@@ -514,6 +520,7 @@ impl FlightSqlService for Service {
         request: Request<Ticket>,
     ) -> FlightResponse {
         let statement = self.statement(Client::of(request.extensions())?, &query.prepared_statement_handle)?;
+        let statement = self.run(statement.bound()).await?;
         self.rows(Query { statement, part: None, cancelled: CancellationToken::new() }, None).await
     }
 

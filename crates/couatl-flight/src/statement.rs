@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::column::{Origin, described};
-use crate::handle::Weigh;
+use crate::handle::{Owner, Weigh};
 use crate::parameters::Parameters;
 use crate::wire::Dictionaries;
 
@@ -29,6 +29,10 @@ impl Weigh for Statement {
     fn bytes(&self) -> usize {
         self.prepared.bytes() + self.parameters.bytes()
     }
+
+    fn owner(&self) -> Owner {
+        Owner::of(&self.session)
+    }
 }
 
 impl Statement {
@@ -43,10 +47,15 @@ impl Statement {
     /// schema is that of its bound parameters.
     pub(crate) async fn run_leading(self) -> Result<Self> {
         let prepared = self.session.run_leading(self.prepared).await?;
-        let bound = self.parameters.executions().next().transpose()?.flatten();
-        let prepared = match bound {
-            Some(values) => self.session.bind(prepared, values).await?,
-            None => prepared,
+        Self { prepared, ..self }.bound().await
+    }
+
+    /// Its schema is that of its bound parameters, where nothing has to run before it is known.
+    pub(crate) async fn bound(self) -> Result<Self> {
+        let values = self.parameters.executions().next().transpose()?.flatten();
+        let prepared = match values {
+            Some(values) if !self.prepared.has_leading() => self.session.bind(self.prepared, values).await?,
+            _ => self.prepared,
         };
         Ok(Self { prepared, ..self })
     }

@@ -7,6 +7,7 @@
 //! batch's own buffers. What tonic generates knows messages of one piece only, so that the response which it makes gets
 //! its body from here, by way of its extensions.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,13 +120,13 @@ fn messages(
 ) -> Result<impl Stream<Item = Result<Parts, Status>> + Send, Status> {
     let first = FlightData::from(SchemaAsIpc::new(&schema, &IpcWriteOptions::default()));
     let mut encoder = StreamEncoder::try_new(&schema).map_err(internal)?;
-    // Before the first batch it writes the schema.
-    encoder.encode(&RecordBatch::new_empty(schema)).map_err(internal)?;
+    let mut own_schema = 1;
     let batches = rows.map(move |batch| match batch {
-        Ok(batch) => encoded(encoder.encode(&batch).map_err(internal)?),
+        // Before the first batch, the encoder writes the schema as well.
+        Ok(batch) => Ok(encoded(encoder.encode(&batch).map_err(internal)?)?.into_iter().skip(take(&mut own_schema))),
         Err(error) => Err(status(&error)),
     });
-    let batches = batches.map_ok(|messages| stream::iter(messages.into_iter().map(Ok))).try_flatten();
+    let batches = batches.map_ok(|messages| stream::iter(messages.map(Ok))).try_flatten();
     Ok(stream::once(future::ok(vec![framed(&first)])).chain(batches))
 }
 

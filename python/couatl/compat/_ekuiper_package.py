@@ -10,6 +10,7 @@ It stands apart from the program because that knows no files. Nothing here insta
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import sysconfig
@@ -24,26 +25,35 @@ from couatl._errors import shown
 from couatl.compat._ekuiper_program import KINDS, Plugin, offered, program
 
 _ENVIRONMENTS = ("", "conda", "venv", "uv")
-#: The plugins whose packages have been loaded, by path and the time of their last change.
-_LOADED: dict[tuple[str, int], tuple[Description, Plugin]] = {}
+#: The plugins whose packages have been loaded, and the time of their last change, by path.
+_LOADED: dict[Path, tuple[int, Plugin]] = {}
+#: Where the module of a plugin keeps the description, and so the folder that this was unpacked in.
+_DESCRIPTION = "__couatl_package__"
 _loading = threading.Lock()
 
 
 def packaged(path: str, role: str, name: str) -> type:
     """A class for what a plugin offers that is packaged as a JSON file, a folder or a zip file. It is loaded once.
 
+    One that is written anew takes its place, and what the older one defined goes with the last query that uses it.
     Where the name is that of a part with another role, that one is given: the adapters say so. LookupError and
     ValueError say what is not there, or does not fit; what the program raises is raised.
     """
     location = Path(path).resolve()
     if not location.exists():
         raise LookupError(f"there is no {location}; expected the JSON file of a plugin, or the folder or zip with it")
-    key = (str(location), location.stat().st_mtime_ns)
+    changed = location.stat().st_mtime_ns
+    older: Plugin | None = None
     with _loading:
-        if key not in _LOADED:
-            description = describe(location)
-            _LOADED[key] = (description, description.load())
-        _, plugin = _LOADED[key]
+        before, plugin = _LOADED.get(location, (None, None))
+        if plugin is None or before != changed:
+            older, plugin = plugin, describe(location).load()
+            _LOADED[location] = (changed, plugin)
+    if older is not None:
+        older.close()
+        del older
+        # A module is in a cycle with its functions: its folder would stay until the next collection.
+        gc.collect()
     having = [kind.removesuffix("s") for kind in KINDS if name in getattr(plugin, kind)]
     return offered(plugin, role if role in having or not having else having[0], name)
 
@@ -53,6 +63,8 @@ class Description:
     """The JSON file of a plugin, as eKuiper's packaging has it."""
 
     path: Path
+    #: The path, as messages have it: one in a zip file, not where that was unpacked.
+    label: str
     version: str
     language: str
     executable: str
@@ -69,9 +81,11 @@ class Description:
 
         It runs in this process: its packages are those that are installed here, then those of its environment.
         """
-        packages = self.packages()
+        packages, executable = self.packages(), self.path.parent / self.executable
+        if not executable.is_file():
+            raise ValueError(f"{self.label}: there is no executable {self.executable!r} beside it")
         try:
-            plugin = program(self.path.parent / self.executable, packages)
+            plugin = program(executable, packages)
         except ModuleNotFoundError as error:
             what = f"{self.path.name}: {self.executable} imports '{error.name}', which is not in {sys.prefix}"
             where = "there" if packages is None else f"there, or in {packages}"
@@ -80,7 +94,8 @@ class Description:
             missing = [name for name in getattr(self, kind) if name not in getattr(plugin, kind)]
             if missing:
                 plugin.close()
-                raise ValueError(f"{self.path}: {self.executable} has no {kind[:-1]} {', '.join(map(repr, missing))}")
+                raise ValueError(f"{self.label}: {self.executable} has no {kind[:-1]} {', '.join(map(repr, missing))}")
+        vars(plugin.module)[_DESCRIPTION] = self
         return plugin
 
     def packages(self) -> Path | None:
@@ -93,7 +108,7 @@ class Description:
             return None
         packages = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(folder)}))
         if not packages.is_dir():
-            raise ValueError(f"{self.path}: environment {folder} is of another Python: there is no {packages}")
+            raise ValueError(f"{self.label}: environment {folder} is of another Python: there is no {packages}")
         return packages
 
 
@@ -115,7 +130,8 @@ def describe(path: str | Path) -> Description:
             package.extractall(unpacked.name)
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path}: expected a zip file, {error}") from None
-    return _described(_packaged(Path(unpacked.name), path.stem), unpacked)
+    found = _packaged(Path(unpacked.name), path.stem)
+    return _described(found, f"{path / found.name}", unpacked)
 
 
 def _packaged(folder: Path, name: str) -> Path:
@@ -128,33 +144,35 @@ def _packaged(folder: Path, name: str) -> Path:
     raise ValueError(f"package '{name}': expected one JSON file that describes a plugin, found {there}")
 
 
-def _described(path: Path, unpacked: Any = None) -> Description:
+def _described(path: Path, label: str = "", unpacked: Any = None) -> Description:
+    label = label or str(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, {error}") from None
+        raise ValueError(f"{label}: expected JSON, {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {shown(content)}")
+        raise ValueError(f"{label}: expected a JSON object, got {shown(content)}")
 
     def text(key: str, default: str | None = None) -> str:
         value = content.get(key, default)
         if not isinstance(value, str):
-            raise ValueError(f"{path}: expected text at '{key}', got {shown(value)}")
+            raise ValueError(f"{label}: expected text at '{key}', got {shown(value)}")
         return value
 
     def names(key: str) -> list[str]:
         value = content.get(key) or []
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise ValueError(f"{path}: expected a list of names at '{key}', got {shown(value)}")
+            raise ValueError(f"{label}: expected a list of names at '{key}', got {shown(value)}")
         return value
 
     language, kind = text("language", "python"), text("virtualEnvType", "")
     if language.lower() != "python":
-        raise ValueError(f"{path}: expected a plugin in python, got {language!r}")
+        raise ValueError(f"{label}: expected a plugin in python, got {language!r}")
     if kind not in _ENVIRONMENTS:
-        raise ValueError(f"{path}: expected a virtualEnvType of conda, venv or uv, got {kind!r}")
+        raise ValueError(f"{label}: expected a virtualEnvType of conda, venv or uv, got {kind!r}")
     return Description(
         path=path,
+        label=label,
         version=text("version", ""),
         language=language,
         executable=text("executable"),

@@ -49,6 +49,8 @@ KINDS = ("sources", "sinks", "functions")
 _DONE = {"source": "read", "sink": "written to", "function": "called"}
 #: Where the module of a body keeps what its program has started.
 _STARTED = "__couatl_plugin__"
+#: Where the modules beside a program keep what is its own.
+_PROGRAM = "__couatl_program__"
 _numbers = itertools.count(1)
 # What a program finds in `sys` belongs to the process: one program of a file at a time.
 _running = threading.Lock()
@@ -56,7 +58,9 @@ _running = threading.Lock()
 _changing = threading.Lock()
 _programs = 0
 _undo: Callable[[], None] = lambda: None  # noqa: E731
-#: Whether this thread runs a program.
+#: The process's own `__main__`.
+_main = sys.modules["__main__"]
+#: The module of the program that this thread runs.
 _here = threading.local()
 
 
@@ -95,7 +99,7 @@ class _Started(BaseException):
 
 def _hand_over(config: Any) -> None:
     """End the program that runs on this thread, if one does."""
-    if getattr(_here, "runs", False):
+    if getattr(_here, "module", None) is not None:
         raise _Started(config)
 
 
@@ -166,7 +170,7 @@ def program(source: str | Path, packages: Path | None = None) -> Plugin:
     module = ModuleType("__main__")
     module.__file__ = filename
     code = compile(text, filename, "exec")
-    with _running, _as_main(module, path, packages):
+    with _running, _as_program(module, path, packages):
         config = _started(code, module)
     plugin = _plugin(config, module)
     _name(module, f"couatl_ekuiper_plugin_{number}")
@@ -248,7 +252,7 @@ def _is_path(text: str) -> bool:
 
 def _started(code: CodeType, module: ModuleType) -> Any:
     """Run a program, and give what it calls ``plugin.start`` with."""
-    with _intercepted():
+    with _intercepted(module):
         try:
             exec(code, module.__dict__)
         except _Started as started:
@@ -272,33 +276,62 @@ def _plugin(config: Any, module: ModuleType) -> Plugin:
 
 
 def _name(module: ModuleType, name: str) -> None:
-    """Give what was ``__main__`` a name that no other has."""
+    """Give what was ``__main__`` a name that no other has, and so what it has defined."""
     module.__name__ = name
-    for value in module.__dict__.values():
+    waiting = list(vars(module).values())
+    while waiting:
+        value = waiting.pop()
         if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__":
             value.__module__ = name
+            # Methods, and classes within it.
+            waiting += vars(value).values()
     sys.modules[name] = module
 
 
+class _Main(ModuleType):
+    """``__main__`` while programs run: to the thread of each, its own module, and to others that of the process."""
+
+    def __getattribute__(self, name: str) -> Any:
+        return getattr(_main_here(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(_main_here(), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(_main_here(), name)
+
+    def __repr__(self) -> str:
+        return repr(_main_here())
+
+    def __dir__(self) -> list[str]:
+        return dir(_main_here())
+
+
+def _main_here() -> ModuleType:
+    return getattr(_here, "module", None) or _main
+
+
 @contextmanager
-def _intercepted() -> Iterator[None]:
-    """Have ``plugin.start`` hand over on this thread, while a program runs there.
+def _intercepted(module: ModuleType) -> Iterator[None]:
+    """Have ``plugin.start`` hand over on this thread, while a program runs there, whose module is ``__main__`` to it.
 
     What that changes belongs to the process: the first of several programs at a time does it, the last one undoes it.
     """
-    global _programs, _undo
+    global _programs, _undo, _main
     with _changing:
         if _programs == 0:
             _undo = _intercept()
+            _main, sys.modules["__main__"] = sys.modules["__main__"], _Main("__main__")
         _programs += 1
-    _here.runs = True
+    outer, _here.module = getattr(_here, "module", None), module
     try:
         yield
     finally:
-        _here.runs = False
+        _here.module = outer
         with _changing:
             _programs -= 1
             if _programs == 0:
+                sys.modules["__main__"] = _main
                 _undo()
 
 
@@ -330,10 +363,9 @@ def _intercept() -> Callable[[], None]:
 
 
 @contextmanager
-def _as_main(module: ModuleType, path: Path | None, packages: Path | None) -> Iterator[None]:
+def _as_program(module: ModuleType, path: Path | None, packages: Path | None) -> Iterator[None]:
     """Let a module be the program of this process, with the modules beside its file, and with packages."""
     before, arguments, folders = dict(sys.modules), sys.argv, list(sys.path)
-    sys.modules["__main__"] = module
     sys.argv = [module.__file__ or ""]
     if path is not None:
         sys.path.insert(0, str(path.resolve().parent))
@@ -344,14 +376,17 @@ def _as_main(module: ModuleType, path: Path | None, packages: Path | None) -> It
     finally:
         sys.path[:] = folders
         sys.argv = arguments
-        _forget(before, path, packages)
+        _forget(module, before, path, packages)
 
 
-def _forget(before: dict[str, ModuleType], path: Path | None, packages: Path | None) -> None:
-    """Forget the modules beside a program: another plugin may have some of the same names."""
-    sys.modules["__main__"] = before["__main__"]
+def _forget(module: ModuleType, before: dict[str, ModuleType], path: Path | None, packages: Path | None) -> None:
+    """Forget the modules beside a program: another plugin may have some of the same names.
+
+    Who uses one of them uses the program, and what that keeps.
+    """
     folder = path.resolve().parent if path is not None else None
     for name, found in list(sys.modules.items()):
         parents = Path(getattr(found, "__file__", None) or "/").parents
         if folder in parents and packages not in parents and name not in before:
             del sys.modules[name]
+            vars(found)[_PROGRAM] = vars(module)

@@ -1,16 +1,12 @@
-"""What PySpark's data sources are given and import beside their base classes: structs, rows, limits and filters.
+"""What PySpark's data sources are given and import beside their base classes: rows, limits and filters.
 
 They stand in for the library's where that is not installed, and are as small as that allows.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, make_dataclass
 from typing import Any
-
-from couatl.compat._pyspark_types import json_of, parse_type
 
 
 class ReadLimit:
@@ -117,81 +113,3 @@ class Row(tuple[Any, ...]):
         fields = getattr(self, "__fields__", None)
         values = [f"{name}={value!r}" for name, value in zip(fields, self)] if fields else [repr(v) for v in self]
         return f"Row({', '.join(values)})"
-
-
-@dataclass(frozen=True)
-class DataType:
-    """A type, as Spark's JSON has it."""
-
-    json: Any
-
-    def jsonValue(self) -> Any:
-        """Its JSON."""
-        return self.json
-
-    def typeName(self) -> str:
-        """Its name."""
-        return str(self.json["type"] if isinstance(self.json, dict) else self.json)
-
-
-@dataclass(frozen=True)
-class StructField:
-    """A column: its name, its type, and whether it may be null."""
-
-    name: str
-    dataType: DataType
-    nullable: bool = True
-
-
-class StructType:
-    """The columns that a reader or a writer is made for.
-
-    >>> from couatl.compat.pyspark import StructType
-    >>> StructType().add("a", "int").add("b", "string").fieldNames()
-    ['a', 'b']
-    """
-
-    def __init__(self, fields: Sequence[StructField] = ()) -> None:
-        self.fields = list(fields)
-
-    @classmethod
-    def fromJson(cls, json: Any) -> StructType:
-        """Make it of Spark's JSON."""
-        return cls([StructField(f["name"], DataType(f["type"]), f["nullable"]) for f in json["fields"]])
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the columns."""
-        return [field.name for field in self.fields]
-
-    def fieldNames(self) -> list[str]:
-        """The names of the columns."""
-        return self.names
-
-    def add(self, name: str, data_type: Any, nullable: bool = True) -> StructType:
-        """Add a column, whose type is a DataType or the name of one."""
-        if isinstance(data_type, str):
-            data_type = DataType(json_of(parse_type(data_type), ours=False))
-        self.fields.append(StructField(name, data_type, nullable))
-        return self
-
-    def jsonValue(self) -> Any:
-        """Spark's JSON of it."""
-        fields = [
-            {"name": f.name, "type": f.dataType.jsonValue(), "nullable": f.nullable, "metadata": {}}
-            for f in self.fields
-        ]
-        return {"type": "struct", "fields": fields}
-
-    def json(self) -> str:
-        """The same as text."""
-        return json.dumps(self.jsonValue(), separators=(",", ":"), sort_keys=True)
-
-    def __iter__(self) -> Iterator[StructField]:
-        return iter(self.fields)
-
-    def __len__(self) -> int:
-        return len(self.fields)
-
-    def __getitem__(self, key: str | int) -> StructField:
-        return self.fields[self.names.index(key) if isinstance(key, str) else key]

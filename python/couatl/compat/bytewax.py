@@ -268,9 +268,9 @@ def as_source(
     """The source that a class, or an instance, of the model is."""
     _check_class(thing)
     source = instance(thing, options)
-    if hasattr(source, "build_part"):
+    if _is(source, "inputs", "FixedPartitionedSource", "build_part"):
         return _Fixed(source)
-    if hasattr(source, "build"):
+    if _is(source, "inputs", "DynamicSource", "build"):
         return _Dynamic(source)
     raise Misuse(f"{class_name(source)} is no source; expected a FixedPartitionedSource or a DynamicSource")
 
@@ -279,11 +279,21 @@ def as_sink(thing: Any, options: dict[str, Any], columns: Columns | None) -> sin
     """The sink that a class, or an instance, of the model is."""
     _check_class(thing)
     sink = instance(thing, options)
-    if hasattr(sink, "build_part"):
+    if _is(sink, "outputs", "FixedPartitionedSink", "build_part"):
         return _FixedSink(sink)
-    if hasattr(sink, "build"):
+    if _is(sink, "outputs", "DynamicSink", "build"):
         return _DynamicSink(sink)
     raise Misuse(f"{class_name(sink)} is no sink; expected a FixedPartitionedSink or a DynamicSink")
+
+
+def _is(thing: Any, module: str, base: str, method: str) -> bool:
+    """Whether it is of a base class; where it is of none of that module's, whether it has the method.
+
+    A class may be a source of one kind and a sink of another: then the methods tell nothing.
+    """
+    names = {"inputs": ("FixedPartitionedSource", "DynamicSource"), "outputs": ("FixedPartitionedSink", "DynamicSink")}
+    bases = {name for name in names[module] if derives(type(thing), f"bytewax.{module}.{name}", f"{__name__}.{name}")}
+    return base in bases if bases else hasattr(thing, method)
 
 
 def _check_class(thing: Any) -> None:

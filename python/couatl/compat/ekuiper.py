@@ -12,19 +12,14 @@ rows wait to be read, what ``open`` raises ends the query, and an acknowledgemen
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import copy
-import json
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as Unanswered
-from datetime import date, time, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from couatl import sinks, sources
 from couatl._calls import call
@@ -46,6 +41,7 @@ from couatl.compat._ekuiper_program import (
     run_body,
     started_by,
 )
+from couatl.compat._ekuiper_values import Writer
 
 __all__ = [
     "Context",
@@ -388,7 +384,7 @@ class _Collected(sinks.Sink):
 
     def __init__(self, sink: Any, *, needs_acknowledgement: bool, sends_single: bool) -> None:
         self.sink = sink
-        self.names: Sequence[str] = ()
+        self.writer = Writer(Columns([], []))
         self.needs_acknowledgement = needs_acknowledgement
         self.sends_single = sends_single
         self.waiting: Future[None] = Future()
@@ -397,17 +393,17 @@ class _Collected(sinks.Sink):
 
     def open(self, columns: Columns) -> None:
         """Open it."""
-        self.names = columns.names
+        self.writer = Writer(columns)
         if callable(getattr(self.sink, "open", None)):
             call(self.sink, "open(ctx)", self.context)
 
     def write(self, *columns: list[Any]) -> None:
         """Send the rows, one after the other."""
-        rows = [dict(zip(self.names, row)) for row in zip(*columns)]
+        rows = self.writer.rows(columns)
         before = self.accepted
         try:
             for datum in rows if self.sends_single else [rows] if rows else []:
-                self.send(json.dumps(datum, default=_json, ensure_ascii=False, separators=(",", ":")).encode())
+                self.send(self.writer.json(datum))
                 self.accepted += 1 if self.sends_single else len(rows)
         except Exception as error:
             # The engine counts blocks alone.
@@ -496,20 +492,3 @@ def _flag(options: Mapping[str, Any], name: str, default: bool) -> bool:
 def _own(value: Any) -> Any:
     """A value that the plugin cannot change any more: it may use its dict again."""
     return copy.deepcopy(value) if isinstance(value, (dict, list)) else value
-
-
-def _json(value: Any) -> Any:
-    """What JSON has no type for, as eKuiper writes it."""
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    if isinstance(value, (bytes, bytearray)):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, UUID):
-        return str(value)
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"cannot write {shown(value)} as JSON")

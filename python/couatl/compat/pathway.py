@@ -182,7 +182,8 @@ def as_source(
     """The source that a class, or an instance, of the model is."""
     given = dict(options)
     own = {option.name for option in options_of(thing)} if isinstance(thing, type) else set()
-    read = make(_Read, {name: given.pop(name) for name in _READ if name in given and name not in own})
+    of_read = {name: given.pop(name) for name in _READ if name in given and name not in own}
+    read = make(named_after(thing, _Read), of_read)
     if isinstance(thing, type):
         check_concrete(thing)
     subject = instance(thing, given)
@@ -239,6 +240,9 @@ class _Subject(sources.PushSource):
         self.subject = subject
         self.format = read.format
         if read.max_backlog_size is not None:
+            if read.max_backlog_size < 1:
+                of = f"{class_name(subject)}: option 'max_backlog_size'"
+                raise Misuse(f"{of}: expected a number of rows above zero, got {read.max_backlog_size}")
             self._couatl_rows = Rows(read.max_backlog_size)
         self.declared = read.schema or getattr(subject, "schema", None)
         if isinstance(self.declared, str):

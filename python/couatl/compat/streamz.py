@@ -29,7 +29,7 @@ from couatl.compat._streamz_nodes import Held, LoopThread, drain, roots, settle
 from couatl.compat._streamz_source import emitting
 from couatl.compat._streamz_transform import Transform
 
-__all__ = ["Sink", "Source", "Stream", "as_sink", "as_source", "as_transform", "check_class"]
+__all__ = ["Sink", "Source", "Stream", "as_sink", "as_source", "as_transform", "check_class", "has_made"]
 
 #: The base classes, whose methods do nothing, raise, or pass on what comes.
 _BASES = {"streamz.core.Stream", "streamz.sources.Source", "streamz.sinks.Sink"}
@@ -200,6 +200,12 @@ def as_source(
     return emitting(thing, {}, columns)
 
 
+def has_made(thing: Any, role: str) -> bool:
+    """Whether it is the last node of a pipeline, which is read: a source where it is behind sources alone."""
+    found = roots(thing)
+    return role == "source" and found != [thing] and all(map(_is_source, map(type, found)))
+
+
 def as_sink(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> sinks.Sink:
     """Adapt a sink: its class, or an instance behind a stream that nobody else emits to."""
     if _checked(thing, "sink") is None:
@@ -281,7 +287,7 @@ def _check_methods(thing: Any, role: str) -> None:
 def _checked(thing: Any, role: str) -> type | None:
     """The class, where it is one; Misuse where it has not the role, or not the methods."""
     cls = thing if isinstance(thing, type) else type(thing)
-    is_source = derives(cls, "streamz.sources.Source", f"{__name__}.Source")
+    is_source = _is_source(cls)
     is_sink = derives(cls, "streamz.sinks.Sink", f"{__name__}.Sink")
     if not derives(cls, "streamz.core.Stream", f"{__name__}.Stream"):
         raise Misuse(f"{class_name(cls)} is no streamz.Stream; a {role} must be derived from one")
@@ -299,6 +305,10 @@ def _checked(thing: Any, role: str) -> type | None:
         return None
     check_concrete(thing)
     return thing
+
+
+def _is_source(cls: type) -> bool:
+    return derives(cls, "streamz.sources.Source", f"{__name__}.Source")
 
 
 def _count(metadata: Any, method: str) -> None:
