@@ -119,12 +119,11 @@ def check(name: str, options: Mapping[str, Any]) -> None:
             problems.append(str(error))
             continue
         fits = True
+        _refusing(_registry.check_class, cls, role, model)
         if model.is_called:
             own = options_for(name, cls, options)
             known = {name: value for name, value in own.items() if not _is_secret(value)}
             _refusing(_options.check, cls, known, set(own))
-        elif hasattr(model.adapter(), "check_class"):
-            _refusing(model.adapter().check_class, cls, role)
     if problems and not fits:
         raise Refused(problems[0])
     if not fits:

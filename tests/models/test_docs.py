@@ -93,32 +93,45 @@ WRONG_FUNCTIONS = [
 
 # Classes that are wrong, each with the statement that says so; None is the CREATE without a list of columns. In the
 # order of the table of docs/connectors.md.
+OPEN = "\n    def open(self, partition, state): return []"
 READ, WRITTEN, MADE = "SELECT n FROM wrong", "INSERT INTO wrong VALUES (1)", None
 WRONG = [
     (MADE, "class Tides(Source):\n    def __init__(self, harbours: list[str]): pass"),
     (MADE, "class Tides(Source): pass"),
     (MADE, "class Tides: pass"),
-    (WRITTEN, "class Tides(Source): pass"),
-    (READ, "class Tides(Source): pass"),
+    (MADE, "class Tides(Source):\n    def schema(self): return 'n int64'"),
+    (WRITTEN, "class Tides(Source):\n    def open(self, partition, state): return []"),
     (READ, "class Tides(Source):\n    def open(self, partition): return [1]"),
     (READ, "class Tides(Source):\n    def open(self, partition, state): return 3"),
-    (READ, "class Tides(Source):\n    def partitions(self): return 'Brest'"),
-    (READ, "class Tides(Source):\n    def partitions(self): return ['Brest', 'Brest']"),
+    (READ, f"class Tides(Source):\n    def partitions(self): return 'Brest'{OPEN}"),
+    (READ, f"class Tides(Source):\n    def partitions(self): return ['Brest', 'Brest']{OPEN}"),
+    (
+        READ,
+        "class Tides(Source):\n    van = type('Van', (Partition,), {'next_batch': lambda self: []})()\n"
+        "    def partitions(self): return ['a', 'b']\n    def open(self, partition, state): return self.van",
+    ),
+    (
+        READ,
+        "class Polled(PollingSource):\n    def __init__(self): super().__init__(timedelta(seconds=1))\n"
+        "    def partitions(self): return ['a', 'b']\n    def next_item(self): pass",
+    ),
     (READ, "class Van(Partition):\n    def next_batch(self): return range(3)"),
     (READ, "class Van(Partition):\n    async def next_batch(self): return [1]"),
     (READ, "class Pushed(PushSource):\n    def run(self): yield 1"),
     (
         READ,
-        "class Van(Partition):\n    def next_batch(self): raise StopIteration\n    def close(self): raise StopIteration",
+        "class Van(Partition):\n    def next_batch(self): raise StopIteration\n"
+        "    def close(self): raise StopIteration",
     ),
     (READ, "class Van(Partition):\n    def next_awake(self): return 5"),
-    (READ, "class Polled(PollingSource):\n    def __init__(self): pass"),
+    (READ, "class Polled(PollingSource):\n    def __init__(self): pass\n    def next_item(self): pass"),
     (READ, "class Pushed(PushSource):\n    def run(self): self.next()"),
     (WRITTEN, "class Ledger(Sink):\n    def write(self, day, amount): pass"),
     (READ, "class Tides(Source):\n    def open(self, partition, state): return [1, 'high']"),
     (READ, "class Tides(Source):\n    def open(self, partition, state): return [(1, 2)]"),
 ]
 WRONG_MODULE = """
+from datetime import timedelta
 from couatl.sinks import Sink
 from couatl.sources import Partition, PollingSource, PushSource, Source
 

@@ -452,6 +452,19 @@ class Arrow(Source):
     def open(self, partition, state):
         yield 1, ["x"]
 
+class OtherArrow(Source):
+    """Has a column of a type that is written as in pyarrow."""
+
+    def __init__(self, type: str):
+        self.type = type
+
+    def schema(self):
+        import pyarrow
+        return pyarrow.schema({"a": eval(self.type, vars(pyarrow))})
+
+    def open(self, partition, state):
+        yield None,
+
 class Camel(Blank):
     def __init__(self, maxRows: int):
         self.rows = maxRows
@@ -548,6 +561,8 @@ REFUSED = {
     "class = 'countin:Count'": "there is no module 'countin'",
     "class = 'counting:number'": "expected 'counting:number' to be a class, found 5 (int)",
     "class = 'counting:NoConnector'": "expected a source, got class NoConnector",
+    "class = 'counting:Silent'": "stream 'made': Silent has no open(partition, state); a source must",
+    "class = 'counting:Quiet'": "stream 'made': Quiet has no run(); a source must",
     "class = 'counting:Blank'": "Blank leaves its columns to the statement: give them between ( and )",
     "class = 'broken:Any'": "ZeroDivisionError",
     "class = 'counting'": "setting 'class' must be a class of a package, as in 'package.module:Class'",
@@ -561,6 +576,40 @@ REFUSED = {
 def test_what_a_class_does_not_take_is_refused_at_create(packaged, settings):
     assert REFUSED[settings] in error(packaged, f"CREATE EXTERNAL STREAM made SETTINGS type = 'python', {settings}")
     assert "there is no stream 'made'" in error(packaged, "SHOW CREATE STREAM made")
+
+
+OTHER_ARROW = {
+    "large_string()": "string",
+    "string_view()": "string",
+    "large_binary()": "binary",
+    "binary(3)": "binary",
+    "list_(large_string())": "array(string)",
+    "large_list(int8())": "array(int8)",
+    "list_(int8(), 3)": "array(int8)",
+    "struct([('x', large_string())])": "tuple(x string)",
+    "map_(string(), large_string())": "map(string, string)",
+    "dictionary(int8(), large_string())": "low_cardinality(string)",
+    "time32('s')": "time",
+    "date64()": "date",
+    "duration('s')": "interval",
+    "float16()": "float32",
+    "decimal64(10, 2)": "decimal(10, 2)",
+}
+
+
+@pytest.mark.parametrize("of_class", OTHER_ARROW)
+def test_types_that_streams_do_not_have_stand_for_those_that_they_have(packaged, of_class):
+    made(packaged, f"class = 'counting:OtherArrow', \"type\" = $${of_class}$$")
+    assert [row[:2] for row in rows(packaged, "DESCRIBE made")] == [("a", OTHER_ARROW[of_class])]
+    assert rows(packaged, "SELECT a FROM made") == [(None,)]
+
+
+@pytest.mark.parametrize("of_class", ["null()", "list_(null())", "dense_union([field('x', int8())])"])
+def test_types_that_no_stream_can_have_are_refused_at_create(packaged, of_class):
+    settings = f"type = 'python', class = 'counting:OtherArrow', \"type\" = $${of_class}$$"
+    message = error(packaged, f"CREATE EXTERNAL STREAM made SETTINGS {settings}")
+    assert "stream 'made': the columns of 'counting:OtherArrow': column 'a' has the Arrow type " in message
+    assert "which no stream can have" in message
 
 
 def test_settings_come_as_they_were_written(packaged):

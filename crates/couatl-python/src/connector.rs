@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
+use arrow::datatypes::Field;
 use couatl_core::{
     Columns, Connector, Error, ErrorKind, OpenContext, OptionValue, Registered, Result, StreamDefinition, Subject,
     type_spelling,
@@ -14,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::body::{Role, check_callable, support};
-use crate::convert::import_schema;
+use crate::convert::{declared, import_schema};
 use crate::exception::{self, raised};
 use crate::interrupt::Control;
 use crate::program::{spawn, user};
@@ -41,7 +42,7 @@ pub(crate) fn class<'py>(py: Python<'py>, connector: &Connector, role: Role) -> 
 
 /// The connectors that are installed.
 pub(crate) fn listed() -> Result<Vec<Registered>> {
-    on_a_thread("connectors", |py, _| {
+    on_a_thread("connectors", "the list", |py, _| {
         let listed = || py.import("couatl._connectors")?.call_method0("listed")?.extract::<Vec<[String; 6]>>();
         let listed = listed().map_err(|error| raised(py, None, &Subject::stream("connectors"), "the list", error))?;
         let registered = |[name, kind, distribution, version, state, options]: [String; 6]| Registered {
@@ -88,7 +89,7 @@ pub(crate) fn options<'py>(py: Python<'py>, connector: &Connector) -> Result<Bou
 /// Imports the class of a definition, and sees whether it takes its options.
 pub(crate) fn check(definition: &Arc<StreamDefinition>, connector: &Connector) -> Result<()> {
     let (definition, connector) = (definition.clone(), connector.clone());
-    on_a_thread(&definition.name.clone(), move |py, control| {
+    on_a_thread(&definition.name.clone(), &import_of(&connector), move |py, control| {
         let options = options(py, &connector)?;
         let check = || py.import("couatl._connectors")?.call_method1("check", (&connector.class, options));
         user(py, control, check).map(drop).map_err(|error| refused(py, &definition.subject(), error))
@@ -103,7 +104,7 @@ pub(crate) fn check_function(
     arguments: usize,
 ) -> Result<()> {
     let (subject, connector) = (program.subject(), connector.clone());
-    on_a_thread(&program.name, move |py, control| {
+    on_a_thread(&program.name, &import_of(&connector), move |py, control| {
         let found = user(py, control, || class(py, &connector, role)).map_err(|error| refused(py, &subject, error))?;
         check_callable(py, &subject, &found, role, arguments)
     })
@@ -113,13 +114,17 @@ pub(crate) fn check_function(
 pub(crate) fn columns(definition: &StreamDefinition, connector: &Connector, context: &OpenContext) -> Result<Columns> {
     // Secrets are read here, where the context is.
     let (subject, connector) = (definition.subject(), resolved(connector, context)?);
-    let columns = on_a_thread(&definition.name, move |py, control| {
+    let what = format!("{}, its __init__ or its schema()", import_of(&connector));
+    let columns = on_a_thread(&definition.name, &what, move |py, control| {
         let options = options(py, &connector)?;
         let ask = || {
             let columns = py.import("couatl._connectors")?.call_method1("columns", (&connector.class, options))?;
             match columns.extract::<String>() {
                 Ok(text) => PyResult::Ok(Some(Ok(Columns::Text(text)))),
-                Err(_) => Ok(import_schema(&columns)?.map(|schema| Ok(Columns::Schema(Arc::new(schema?))))),
+                Err(_) => Ok(import_schema(&columns)?.map(|schema| -> Result<Columns> {
+                    let schema = declared(&schema?).map_err(|column| no_type(&subject, &connector, &column))?;
+                    Ok(Columns::Schema(Arc::new(schema)))
+                })),
             }
         };
         let columns = user(py, control, ask).map_err(|error| refused(py, &subject, error))?;
@@ -128,15 +133,31 @@ pub(crate) fn columns(definition: &StreamDefinition, connector: &Connector, cont
     columns.map_err(|error| context.hide(error))
 }
 
+/// What is waited for, as a message has it.
+fn import_of(connector: &Connector) -> String {
+    format!("the import of connector '{}'", connector.class)
+}
+
+/// The error for a column that a class gives, of a type that streams do not have.
+fn no_type(subject: &Subject, connector: &Connector, column: &Field) -> Error {
+    Error::invalid_definition(format!(
+        "{subject}: the columns of '{}': column '{}' has the Arrow type {}, which no stream can have",
+        connector.class,
+        column.name(),
+        column.data_type()
+    ))
+}
+
 /// The error for what the SDK or the package raised while a definition was checked.
 fn refused(py: Python<'_>, subject: &Subject, error: PyErr) -> Error {
     let refusal = py.import("couatl._connectors").and_then(|module| module.getattr("Refused"));
     exception::refused(py, refusal, subject, "its connector", error)
 }
 
-/// Runs user code at the definition of a stream: on a thread of its own, for so long.
+/// Runs user code at the definition of a stream: on a thread of its own, for so long. `what` it is, for messages.
 fn on_a_thread<T: Send + 'static>(
     stream: &str,
+    what: &str,
     job: impl FnOnce(Python<'_>, &Control) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (send, receive) = sync_channel(1);
@@ -153,7 +174,7 @@ fn on_a_thread<T: Send + 'static>(
         Ok(outcome) => outcome,
         Err(RecvTimeoutError::Timeout) => {
             control.cancel();
-            let message = format!("stream '{stream}': its connector was not imported within {IMPORT_TIME:?}");
+            let message = format!("stream '{stream}': {what} did not end within {IMPORT_TIME:?}");
             Err(Error::new(ErrorKind::Timeout, message))
         }
         Err(RecvTimeoutError::Disconnected) => Err(Error::internal("the check of a connector ended without a word")),

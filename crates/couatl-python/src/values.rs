@@ -223,7 +223,7 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
 }
 
 /// The type that has the same Python values as one that streams do not declare, and that files and functions of SQL have.
-fn same_values(data_type: &DataType) -> Option<DataType> {
+pub(crate) fn same_values(data_type: &DataType) -> Option<DataType> {
     Some(match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary => DataType::Binary,

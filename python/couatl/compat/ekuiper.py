@@ -25,6 +25,7 @@ from couatl import sinks, sources
 from couatl._calls import call
 from couatl._classes import named_after
 from couatl._columns import Columns
+from couatl._conversion import plain
 from couatl._errors import Misuse, class_name, misuse, shown
 from couatl._methods import check_has, check_made, check_plain, has
 from couatl._options import make
@@ -218,7 +219,7 @@ def as_source(
 ) -> sources.Source:
     """Adapt a source. The option ``datasource`` is what a stream's DATASOURCE is there; the others are its conf."""
     source = _instance(thing, "source")
-    conf = {name: value for name, value in options.items() if name.lower() != "datasource"}
+    conf = {name: plain(value) for name, value in options.items() if name.lower() != "datasource"}
     datasource = _option(options, "datasource", "")
     if callable(getattr(source, "configure", None)):
         call(source, "configure(datasource, conf)", "" if datasource is None else str(datasource), conf)
@@ -233,7 +234,7 @@ def as_sink(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> 
     """
     sink = _instance(thing, "sink")
     if callable(getattr(sink, "configure", None)):
-        call(sink, "configure(conf)", dict(options))
+        call(sink, "configure(conf)", {name: plain(value) for name, value in options.items()})
     return _Collected(
         sink,
         needs_acknowledgement=_flag(options, "requireAck", False),

@@ -15,6 +15,7 @@
 mod builders;
 mod column;
 mod decimal;
+mod declared;
 mod dict;
 mod import;
 mod inside;
@@ -28,6 +29,7 @@ mod stream;
 mod time;
 mod unfit;
 
+pub(crate) use declared::declared;
 pub(crate) use import::{ArrowBatches, import, import_schema, is_arrow};
 pub(crate) use misfit::describe;
 pub(crate) use recast::{Recast, check_json, under};
