@@ -93,8 +93,7 @@ WITHOUT_WORDS = {
 def test_dictionaries_may_be_empty(server, given):
     with server.connect() as connection:
         run(connection, "SET couatl.keep_dictionaries = true")
-        settings = {"batch_size": 1, "mode": "batch"}
-        create(connection, "rare", "w low_cardinality(string)", f"def rare(): return {given}", **settings)
+        create(connection, "rare", "w low_cardinality(string)", f"def rare(): return {given}", batch_size=1)
         assert rows(connection, "SELECT w FROM rare") == WITHOUT_WORDS[given]
         assert rows(connection, "SELECT [w] AS ws FROM rare WHERE w = 'nobody'") == []
         with connection.cursor() as cursor:

@@ -150,11 +150,14 @@ pub struct OpenContext {
     secrets: Arc<Secrets>,
     credentials: Option<Credentials>,
     /// The values that were told, and what stands for them.
-    told: Arc<Mutex<Vec<(Told, String)>>>,
+    told: Arc<AllTold>,
 }
 
+/// Values that were told, and what stands for them.
+type AllTold = Mutex<Vec<(Told, String)>>;
+
 /// What was told to all code that is open in this process.
-static ALL_TOLD: Mutex<Vec<Weak<Mutex<Vec<(Told, String)>>>>> = Mutex::new(Vec::new());
+static ALL_TOLD: Mutex<Vec<Weak<AllTold>>> = Mutex::new(Vec::new());
 
 /// A text without what any code that is open has been told, as [`OpenContext::hide`] leaves it out: for logs, which
 /// belong to no query.
@@ -228,7 +231,7 @@ impl OpenContext {
 }
 
 /// All forms of what was told, and what stands for each. One may begin like another, and be longer.
-fn forms_of(told: &Mutex<Vec<(Told, String)>>) -> Vec<(String, String)> {
+fn forms_of(told: &AllTold) -> Vec<(String, String)> {
     let told = told.lock().unwrap_or_else(PoisonError::into_inner);
     let forms = told
         .iter()

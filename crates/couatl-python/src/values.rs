@@ -20,7 +20,7 @@ use std::ops::Range;
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Field, FieldRef, Float32Type,
+    ArrowPrimitiveType, DataType, Date32Type, Date64Type, Decimal128Type, Decimal256Type, Field, FieldRef, Float32Type,
     Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
     IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
@@ -212,6 +212,7 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
                 }
             })
         }
+        DataType::Date64 if !has_whole_days(array.as_primitive()) => Err(no_value(array)),
         other => {
             let same = same_values(other).ok_or_else(|| no_value(array))?;
             let exact = CastOptions { safe: false, ..CastOptions::default() };
@@ -220,6 +221,11 @@ pub(crate) fn to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
             to_list(py, &array, field)
         }
     }
+}
+
+/// Milliseconds that are days and no more, as the type says.
+fn has_whole_days(dates: &PrimitiveArray<Date64Type>) -> bool {
+    dates.iter().flatten().all(|millis| millis % 86_400_000 == 0)
 }
 
 /// The type that has the same Python values as one that streams do not declare, and that files and functions of SQL have.
