@@ -1399,3 +1399,24 @@ def test_a_transform_is_not_lateral(connection, few):
     body = "def same(t, n):\n    for row in t:\n        yield row.a"
     function(connection, "same(t TABLE, n int) RETURNS TABLE (n int64)", body)
     assert "'same': it cannot be joined LATERAL" in error(connection, "SELECT * FROM few, LATERAL same(few, few.a)")
+
+
+REPEATED = [
+    "CREATE OR REPLACE FUNCTION both(n int) RETURNS int LANGUAGE PYTHON AS $$\ndef both(n): return n\n$$",
+    "CREATE FUNCTION IF NOT EXISTS both(n int) RETURNS int LANGUAGE PYTHON AS $$\ndef both(n): return n\n$$",
+    "CREATE OR REPLACE EXTERNAL STREAM both (n int) AS $$\ndef both(): return [1]\n$$ SETTINGS type = 'python'",
+    "CREATE EXTERNAL STREAM IF NOT EXISTS both (n int) AS $$\ndef both(): return [1]\n$$ SETTINGS type = 'python'",
+]
+
+
+@pytest.mark.parametrize("statement", REPEATED)
+def test_what_may_be_there_may_be_made_by_several_at_once(server, connection, statement):
+    def make(_):
+        with server.connect() as own:
+            for _ in range(10):
+                run(own, statement)
+                dropped = "FUNCTION" if "FUNCTION" in statement else "STREAM"
+                run(own, f"DROP {dropped} IF EXISTS both")
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(make, range(4))) == [None] * 4

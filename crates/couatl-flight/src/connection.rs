@@ -325,6 +325,19 @@ mod tests {
         (client, connections.next().await.unwrap().unwrap())
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_is_not_waited_for() {
+        let (mut client, mut served) = pair(CancellationToken::new()).await;
+        client.write_all(b"PRI * HTTP/2.0").await.unwrap();
+        let mut said = Vec::new();
+        assert_eq!(served.read_to_end(&mut said).await.unwrap(), 14, "as if the client had closed it");
+        let (mut client, mut served) = pair(CancellationToken::new()).await;
+        client.write_all(&[b'x'; BEGUN_BYTES]).await.unwrap();
+        served.read_exact(&mut [0; BEGUN_BYTES]).await.unwrap();
+        let waited = tokio::time::timeout(BEGIN_TIME * 10, served.read_u8()).await;
+        assert!(waited.is_err(), "what has begun is kept: {waited:?}");
+    }
+
     #[tokio::test]
     async fn what_is_flushed_is_written_before_the_next_read() {
         let (mut client, mut served) = pair(CancellationToken::new()).await;
