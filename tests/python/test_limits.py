@@ -413,6 +413,17 @@ def test_a_query_has_so_much_memory(limited):
         code, text = refused(server, HUNGRY)
         assert (code, "the query may keep 4.0 MB" in text) == (503, True)
         assert value(connection, HUNGRY.replace("1000000", "1000")) == 1000
+        large = "CREATE TABLE large AS SELECT value AS n FROM range(1000000)"
+        assert "the query may keep 4.0 MB" in error(connection, large)
+        run(connection, large.replace("1000000", "1000"))
+        assert value(connection, "SELECT count(*) FROM large") == 1000
+        run(connection, "DROP TABLE large")
+
+
+@pytest.mark.parametrize("made", ["length(repeat('x', 2000000000))", "array_length(range(0, 300000000))"])
+def test_what_makes_much_of_little_is_refused(connection, made):
+    message = error(connection, f"SELECT {made}")
+    assert "RESOURCE_EXHAUSTED" in message and "GiB at once" in message
 
 
 @pytest.fixture

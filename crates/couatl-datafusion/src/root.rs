@@ -15,6 +15,7 @@ use couatl_core::{Error, ErrorKind};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -118,15 +119,17 @@ impl ExecutionPlan for QueryExec {
             context.window_functions().clone(),
             self.queries.gate.runtime(query.caller().name(), context.runtime_env()),
         ));
-        let input = Arc::clone(&self.input);
+        let (input, pool) = (Arc::clone(&self.input), Arc::clone(context.memory_pool()));
         let begin = move || input.execute(partition, context);
         // What Python asks for while its own query has a turn would wait for itself.
         let takes_turn = !self.is_metadata && query.caller().depth() == 0;
         let mut limits = self.queries.gate.limits(query.caller().name().map(|name| &**name));
+        let mut kept = None;
         if self.statement.is_stored {
             (limits.query_rows, limits.query_bytes) = (None, None);
+            kept = Some(MemoryConsumer::new("rows of a table in memory").register(&pool));
         }
-        let running = Running { entry, begin: Some(begin), takes_turn, limits, rows: 0, bytes: 0 };
+        let running = Running { entry, begin: Some(begin), takes_turn, limits, kept, rows: 0, bytes: 0 };
         let place = self.statement.place;
         let rows = run(running).map(move |batch| {
             batch.map_err(|error| match place {
@@ -145,6 +148,8 @@ struct Running<B> {
     begin: Option<B>,
     takes_turn: bool,
     limits: UserLimits,
+    /// The memory of the rows that stay here.
+    kept: Option<MemoryReservation>,
     rows: u64,
     bytes: u64,
 }
@@ -199,6 +204,9 @@ impl<B: FnOnce() -> Result<SendableRecordBatchStream>> Running<B> {
         let (rows, bytes) = (batch.num_rows() as u64, size(batch));
         self.rows += rows;
         self.bytes += bytes;
+        if let Some(kept) = &mut self.kept {
+            kept.try_grow(bytes as usize).map_err(from_datafusion)?;
+        }
         let too_much = |limit: Option<u64>, made: u64| limit.filter(|limit| made > *limit);
         let over = match (too_much(self.limits.query_rows, self.rows), too_much(self.limits.query_bytes, self.bytes)) {
             (Some(rows), _) => format!("{rows} rows"),
