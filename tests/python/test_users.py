@@ -201,6 +201,24 @@ def create_numbers(connection):
     create(connection, "numbers", "n int64", BODY, mode="batch", read_function_name="read", write_function_name="write")
 
 
+def test_a_refusal_says_the_grant_as_it_is_written(guarded):
+    with connect(guarded, "dora") as dora, connect(guarded, "rita") as rita, connect(guarded, "adam") as adam:
+        name = '"o\'d""d.t%_"'
+        create(
+            dora,
+            name,
+            "n int64",
+            "def read(): return []\ndef write(n): pass",
+            read_function_name="read",
+            write_function_name="write",
+        )
+        message = error(rita, f"INSERT INTO {name} VALUES (1)")
+        grant = f"GRANT INSERT ON {name} TO rita"
+        assert grant in message
+        run(adam, grant)
+        run(rita, f"INSERT INTO {name} VALUES (1)")
+
+
 def test_a_role_is_what_one_may_do(guarded):
     with connect(guarded, "adam") as connection:
         create_numbers(connection)

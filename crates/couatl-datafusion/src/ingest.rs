@@ -55,6 +55,9 @@ impl Session {
     /// table has what it had before; a stream has what its function accepted.
     pub async fn ingest(&self, ingest: Ingest, rows: SendableRecordBatchStream) -> Result<u64> {
         let Ingest { table, create, if_exists } = &ingest;
+        if table.table().is_empty() {
+            return Err(Error::invalid_argument("a table has a name of at least one character, found ''"));
+        }
         let (place, schema) = self.resolve(table.clone())?;
         let existing = schema.table(&place.table).await.map_err(from_datafusion)?;
         if existing.is_none() && !create {
