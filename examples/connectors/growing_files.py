@@ -14,6 +14,7 @@ SELECT at, item, price FROM sold;
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -41,7 +42,8 @@ class GrowingFiles(Source):
     A line is there when its end is: never half of one. With `format` ``csv``, the first line of each file is its
     header, a record is one line, and `data` maps column names to texts; with ``json``, each line is JSON; empty lines
     are left out in both. Otherwise `data` is the text. `position` is the byte at which the line begins. A file that
-    takes the place of another, or where the last line that was read has changed, is read from its beginning.
+    takes the place of another, or where the last line that was read has changed, is read from its beginning. What has
+    not been read of a file that is removed is left out.
 
     A statement may declare columns: `file`, `position`, `data`, and all others by the names that a header or JSON
     objects have, NULL where they do not. A text becomes a number, a truth value, a day or a time (ISO 8601) where that
@@ -104,17 +106,27 @@ class Lines(Partition):
         return dict(self.read)
 
     def files(self) -> Iterator[Path]:
-        for path in sorted(self.source.folder.glob(self.source.pattern)):
+        for path in self.listed():
             if path.is_file() and crc32(self.name(path).encode()) % self.source.parallel == self.number:
                 yield path
+
+    def listed(self) -> list[Path]:
+        while True:
+            # A folder may be gone before its files are listed: then once more, without it.
+            with contextlib.suppress(FileNotFoundError):
+                return sorted(self.source.folder.glob(self.source.pattern))
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.source.folder).as_posix()
 
     def appended(self, path: Path, limit: int = 1000) -> Iterator[tuple[Any, ...]]:
-        """The next lines of a file, at most so many."""
+        """The next lines of a file, at most so many; none where it has been removed since it was listed."""
         name = self.name(path)
-        with path.open("rb") as file:
+        try:
+            opened = path.open("rb")
+        except FileNotFoundError:
+            return
+        with opened as file:
             header = file.readline() if self.source.format == "csv" else b""
             begin, inode = max(self.known(file, name), len(header)), os.fstat(file.fileno()).st_ino
             file.seek(begin)

@@ -31,13 +31,16 @@ from nats.js.client import JetStreamContext
 
 #: How long the server holds a request for messages that do not come, in seconds.
 WAIT = 1.0
+#: How many sequence numbers are known again: more than messages that a server lets wait for their acknowledgement.
+KNOWN = 10_000
 
 
 class JetStream(AsyncSource):
     """The messages of a stream, from the sequence number `start`, and from then on those that are published.
 
     With `durable`, the server remembers under that name what was read. A message is then acknowledged when the query
-    asks for those after it: it may come again, to the next query, and is never left out. A lost connection is made
+    asks for those after it: it may come again, to the next query, and is never left out. One that the server sends
+    again because a slow query has not acknowledged it in time is left out in that query. A lost connection is made
     again, every half second, `reconnects` times; then the query ends with an error of ``nats.errors``. A payload that
     is no UTF-8 is an error, unless `payload` is ``bytes``.
     """
@@ -74,6 +77,7 @@ class Messages(AsyncPartition):
         self.source, self.client = source, client
         self.before = self.last = source.start - 1 if last is None else last
         self.given: list[Msg] = []
+        self.known: dict[int, None] = {}
         self.subscription: JetStreamContext.PullSubscription | None = None
 
     async def subscribe_again(self) -> None:
@@ -104,11 +108,21 @@ class Messages(AsyncPartition):
         rows = [
             (message.metadata.sequence.stream, message.subject, message.metadata.timestamp, self.payload(message))
             for message in messages
-            if message.metadata.sequence.stream > self.before
+            if message.metadata.sequence.stream > self.before and not self.is_known(message)
         ]
         # What was lost on its way comes again later, out of its turn.
         self.last = max([self.last, *(row[0] for row in rows)])
         return rows
+
+    def is_known(self, message: Msg) -> bool:
+        """Whether it has come before: the server sends again what is not acknowledged in time. From now on, it has."""
+        number = message.metadata.sequence.stream
+        if number in self.known:
+            return True
+        self.known[number] = None
+        if len(self.known) > max(KNOWN, 2 * self.source.batch):
+            del self.known[next(iter(self.known))]
+        return False
 
     def payload(self, message: Msg) -> str | bytes:
         try:

@@ -93,10 +93,18 @@ async def sleep(seconds: float) -> None:
 def seconds_until(moment: datetime) -> float:
     """How long it is until then; a time without a zone is local."""
     try:
-        return (moment.astimezone(timezone.utc) - now()).total_seconds()
+        return (instant(moment) - now()).total_seconds()
     except (OverflowError, ValueError, OSError):
         # So near to the first or the last year that its instant cannot be told in UTC.
         return inf if moment.year > 1 else -inf
+
+
+def instant(moment: datetime) -> datetime:
+    """The time in UTC; one without a zone is local."""
+    if moment.tzinfo is None:
+        # A Timestamp of pandas, for one, refuses to be taken for that.
+        moment = datetime.combine(moment.date(), moment.time())
+    return moment.astimezone(timezone.utc)
 
 
 @contextmanager

@@ -101,6 +101,12 @@ def options_for(name: str, cls: type, options: Mapping[str, Any]) -> dict[str, A
     return {option: value for option, value in options.items() if option in own or option not in of_others}
 
 
+def _which(name: str, cls: type, role: _models.Role) -> str:
+    """Which of the two classes of one name it is, where there are two."""
+    is_one_of_two = any(load(name, other) not in (None, cls) for other in ROLES)
+    return f"; {class_name(cls)} is the {role} '{name}'" if is_one_of_two else ""
+
+
 def _names(cls: type) -> set[str]:
     return {option.name for option in _options.options_of(cls)}
 
@@ -123,7 +129,10 @@ def check(name: str, options: Mapping[str, Any]) -> None:
         if model.is_called:
             own = options_for(name, cls, options)
             known = {name: value for name, value in own.items() if not _is_secret(value)}
-            _refusing(_options.check, cls, known, set(own))
+            try:
+                _refusing(_options.check, cls, known, set(own))
+            except Refused as error:
+                raise Refused(f"{error}{_which(name, cls, role)}") from None
     if problems and not fits:
         raise Refused(problems[0])
     if not fits:
@@ -143,11 +152,14 @@ def listed() -> list[tuple[str, str, str, str, str, str]]:
 
 def columns(name: str, options: Mapping[str, Any]) -> Any:
     """The columns that the class knows: a statement's text, or an Arrow schema."""
-    from couatl._reading import schema_of, source_of
+    from couatl import _reading, _writing
 
-    cls = required(name, "source")
-    source = _refusing(source_of, cls, options_for(name, cls, options), None)
-    found = schema_of(source)
+    cls, role = _of_either_role(name)
+    own = options_for(name, cls, options)
+    if role == "source":
+        found = _reading.schema_of(_refusing(_reading.source_of, cls, own, None))
+    else:
+        found = _writing.schema_of(_refusing(_writing.sink_of, cls, own))
     if found is None:
         raise Refused(f"{class_name(cls)} leaves its columns to the statement: give them between ( and )")
     if not isinstance(found, str) and not hasattr(found, "__arrow_c_schema__"):
@@ -155,6 +167,25 @@ def columns(name: str, options: Mapping[str, Any]) -> Any:
             f"{class_name(cls)}.schema() returned {shown(found)}; expected 'a int64, b string', or an Arrow schema"
         )
     return found
+
+
+def _of_either_role(name: str) -> tuple[type, _models.Role]:
+    """The class that is read, or else the one that is written to; Refused where it is neither."""
+    for role in ROLES:
+        cls = load(name, role)
+        if cls is not None and _fits(cls, role):
+            return cls, role
+    cls = required(name, "source")
+    _models.recognise(cls, "source")
+    return cls, "source"
+
+
+def _fits(cls: type, role: _models.Role) -> bool:
+    try:
+        _models.recognise(cls, role)
+    except TypeError:
+        return False
+    return True
 
 
 def _is_secret(value: object) -> bool:

@@ -10,7 +10,8 @@ from couatl._errors import class_name, counted, shown
 from couatl._pull import Pull
 from couatl._reading import Reading, reading, schema_of, source_of
 from couatl._shapes import flat
-from couatl._writing import Writing, writing
+from couatl._writing import Writing, sink_of, writing
+from couatl._writing import schema_of as schema_of_sink
 from couatl.sinks import Sink
 from couatl.sources import Source
 
@@ -126,6 +127,9 @@ class _FailingSink(Sink):
         if self.at == method:
             raise self.error
         getattr(self.inner, method)(*arguments)
+
+    def schema(self) -> Any:
+        return schema_of_sink(sink_of(self.thing, self.options))
 
     def open(self, columns: Columns) -> None:
         self.inner = writing(self.thing, self.options, columns)

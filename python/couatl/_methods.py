@@ -49,7 +49,7 @@ def check_call(of: object, method: str, *parameters: str) -> None:
     if function is None:
         return
     if not callable(function):
-        raise Misuse(f"{class_name(of)}.{method} is {shown(function)}; expected a method {_call(method, parameters)}")
+        raise no_method(of, method, function, parameters)
     try:
         found = signature(getattr(function, "__func__", function))
     except (TypeError, ValueError):
@@ -63,6 +63,11 @@ def check_call(of: object, method: str, *parameters: str) -> None:
     except TypeError:
         as_written = f"{class_name(of)}.{method}{_shown(found)}"
         raise Misuse(f"{as_written} cannot be called as it is; expected {_call(method, parameters)}") from None
+
+
+def no_method(of: object, method: str, found: object, parameters: Collection[str]) -> Misuse:
+    """The error for what is no method and stands in the place of one."""
+    return Misuse(f"{class_name(of)}.{method} is {shown(found)}; expected a method {_call(method, parameters)}")
 
 
 def check_plain(of: object, method: str, *parameters: str, yields: bool = False) -> None:

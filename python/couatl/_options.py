@@ -81,6 +81,7 @@ def check(cls: type, options: Mapping[str, Any], given: Collection[str] | None =
 
     `given` names those that are set, where not all of their values are known.
     """
+    _check_constructor(cls)
     given = options if given is None else given
     known = {option.name: option for option in options_of(cls)}
     others = _others(cls)
@@ -138,6 +139,15 @@ def _constructor(cls: type) -> Callable[..., Any] | None:
     if cls.__init__ is not object.__init__:  # type: ignore[misc]
         return cls.__init__  # type: ignore[misc,no-any-return]
     return None if cls.__new__ is object.__new__ else cls.__new__  # type: ignore[comparison-overlap]
+
+
+def _check_constructor(cls: type) -> None:
+    """Misuse where calling it would run nothing of it."""
+    constructor = cls.__init__  # type: ignore[misc]
+    if inspect.iscoroutinefunction(constructor) or inspect.isasyncgenfunction(constructor):
+        raise Misuse(f"{class_name(cls)}.__init__() is asynchronous; expected a plain method (def, not async def)")
+    if inspect.isgeneratorfunction(constructor):
+        raise Misuse(f"{class_name(cls)}.__init__() has a yield, and nothing of it would run; expected one without")
 
 
 def _parameters(cls: type) -> list[inspect.Parameter]:

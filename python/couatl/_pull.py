@@ -119,7 +119,8 @@ class Schedule:
     def left(self) -> float:
         """How long to wait before looking again, in seconds; none or less: it is time."""
         if not self._known:
-            self._awake, self._known = _calls.call(self._partition, "next_awake()"), True
+            awake = _calls.call(self._partition, "next_awake()")
+            self._awake, self._known = _errors.synchronous(self._partition, "next_awake", awake), True
             if self._awake is None:
                 idle, self._idle = self._idle, False
                 return IDLE if idle else 0

@@ -17,10 +17,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from typing import Any
 
-from couatl._calls import has_run, run
+from couatl._calls import call, has_run, run
 from couatl._cancel import CancelHook
 from couatl._columns import Columns
-from couatl._errors import Misuse, class_name
+from couatl._errors import Misuse, class_name, synchronous
 from couatl._loop import Loop, awaited
 from couatl._methods import check_call
 from couatl._models import COUATL, recognise
@@ -50,6 +50,16 @@ def writing(thing: object, options: Mapping[str, Any], columns: Columns, mode: s
         sink = instance(thing, options)
         return AwaitedWriting(sink, columns) if isinstance(sink, AsyncSink) else Writing(sink, columns)
     return Writing(model.adapter().as_sink(thing, dict(options), columns), columns)
+
+
+def sink_of(thing: object, options: Mapping[str, Any]) -> Any:
+    """The sink that a class or an instance is; None where it is of another model, which is told its columns."""
+    return instance(thing, options) if recognise(thing, "sink") is COUATL else None
+
+
+def schema_of(sink: Any) -> Any:
+    """The columns that it says it has: a text, something of Arrow's, or None."""
+    return None if sink is None else synchronous(sink, "schema", call(sink, "schema()"))
 
 
 class Writing:

@@ -60,6 +60,13 @@ class Sink:
     3
     """
 
+    def schema(self) -> Any:
+        """The columns, as a statement has them (``"a int64, b string"``) or as an Arrow schema.
+
+        None leaves them to the statement.
+        """
+        return None
+
     def open(self, columns: Columns) -> None:
         """Get ready for rows of these columns."""
 
@@ -113,6 +120,10 @@ class AsyncSink:
     >>> write(Sent, [(1, "a"), (2, "b")], columns={"id": "int64", "name": "string"})
     2 (1, 'a')
     """
+
+    def schema(self) -> Any:
+        """The columns, see :meth:`Sink.schema`: not awaited."""
+        return None
 
     async def open(self, columns: Columns) -> None:
         """Get ready for rows of these columns. Where it raises, or is cancelled, nothing else is called."""

@@ -27,11 +27,11 @@ that a method raises fails the query, and is raised as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from couatl import _calls, _errors
+from couatl import _calls, _clock, _errors
 from couatl._clock import now
 from couatl._columns import Columns
 from couatl._pull import is_arrow
@@ -82,7 +82,7 @@ class Source:
         """
         raise _errors.missing(self, "open(partition, state)")
 
-    def close(self) -> None:
+    def close(self) -> Awaitable[None] | None:
         """Clean up, once, after the last partition: on success, errors and cancels alike."""
 
 
@@ -236,19 +236,19 @@ class _Polling(Partition):
         self.source = source
         now = _now()
         align_to = source.align_to
-        self.tick = now if align_to is None else now + (align_to.astimezone(timezone.utc) - now) % source.interval
+        self.tick = now if align_to is None else _later(now, (_clock.instant(align_to) - now) % source.interval)
         self.awake = self.tick
 
     def next_batch(self) -> Any:
         try:
             item = _calls.ask(self.source, "next_item()")
         except Retry as retry:
-            self.awake = _now() + retry.timeout
+            self.awake = _later(_now(), retry.timeout)
             return None
-        self.tick += self.source.interval
+        self.tick = _later(self.tick, self.source.interval)
         now = _now()
         if self.tick < now:
-            self.tick = now + (self.tick - now) % self.source.interval
+            self.tick = _later(now, (self.tick - now) % self.source.interval)
         self.awake = self.tick
         return _errors.batch(self.source, "next_item", item)
 
@@ -260,6 +260,14 @@ class _Polling(Partition):
 
     def cancel(self) -> None:
         _calls.run(self.source, "cancel()")
+
+
+def _later(moment: datetime, by: timedelta) -> datetime:
+    """So much after it; at most the end of the calendar."""
+    try:
+        return moment + by
+    except OverflowError:
+        return datetime.max.replace(tzinfo=timezone.utc) if by > timedelta(0) else moment
 
 
 #: What ticks are counted by.

@@ -3,11 +3,12 @@
 import json
 from datetime import date, datetime, timezone
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from couatl.testing import check_resume, check_source, rows_and_state
 from couatl.testing import rows as rows_of
-from growing_files import GrowingFiles
+from growing_files import GrowingFiles, Lines
 from harness import error, rows
 
 ALL = "SELECT file, position, data FROM lines"
@@ -213,6 +214,34 @@ def test_a_file_that_takes_the_place_of_another_is_read_from_its_beginning(folde
     assert reader.take(text.count("\n")) == [(line,) for line in text.splitlines()]
     append(folder / "a.log", "end\n")
     assert reader.take(1) == [("end",)]
+
+
+def test_a_file_that_is_removed_after_it_was_listed_is_left_out(folder, monkeypatch):
+    for name in ["a.log", "b.log", "c.log"]:
+        append(folder / name, f"{name}\n")
+    name = Lines.name
+
+    def removing(lines, path):
+        (folder / "b.log").unlink(missing_ok=True)
+        return name(lines, path)
+
+    monkeypatch.setattr(Lines, "name", removing)
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    found = rows_of(GrowingFiles, folder=folder, parallel=1, follow=False)
+    assert [row[2] for row in found] == ["a.log", "c.log"]
+
+
+def test_a_folder_that_is_removed_while_it_is_listed_is_left_out(folder, monkeypatch):
+    append(folder / "a.log", "one\n")
+    glob, failures = Path.glob, [FileNotFoundError("gone")]
+
+    def failing(path, pattern):
+        if failures:
+            raise failures.pop()
+        return glob(path, pattern)
+
+    monkeypatch.setattr(Path, "glob", failing)
+    assert rows_of(GrowingFiles, folder=folder, parallel=1, follow=False) == [("a.log", 0, "one")]
 
 
 def test_reading_goes_on_after_the_last_line(folder):

@@ -12,6 +12,7 @@ from couatl.sinks import Columns
 from couatl.testing import check_resume, check_sink, check_source, rows_and_state
 from couatl.testing import rows as rows_of
 from harness import PATIENCE, error, rows, run, wait_until
+from nats.js.api import AckPolicy, ConsumerConfig
 from nats_jetstream import JetStream, JetStreamSink
 
 
@@ -122,6 +123,38 @@ def test_what_was_not_asked_beyond_comes_again(peer, source, connection):
     source(durable="couatl", batch=1)
     assert rows(connection, f"{PAYLOADS} LIMIT 1") == texts(1)
     assert rows(connection, f"{PAYLOADS} LIMIT 1") == texts(1)
+
+
+def test_what_comes_again_within_a_query_is_left_out(peer, url):
+    """The server waits less for an acknowledgement than the query needs for its rows."""
+    config = ConsumerConfig(durable_name="couatl", ack_policy=AckPolicy.EXPLICIT, ack_wait=0.1)
+    peer.do(peer.context.add_consumer("ORDERS", config))
+    peer.publish(1, 2)
+
+    async def read():
+        messages = await JetStream(url, "ORDERS", durable="couatl").open("", None)
+        found = []
+
+        async def until(count):
+            while len(found) < count:
+                found.extend(row[0] for row in await messages.next_batch() or [])
+
+        await until(2)
+        messages.given.clear()
+        # Those are sent once more, before the one that is new.
+        while not messages.given:
+            found.extend(row[0] for row in await messages.next_batch() or [])
+        again = [message.metadata.num_delivered for message in messages.given]
+        await peer.context.publish("orders.new", b"3")
+        await until(3)
+        await messages.next_batch()
+        await messages.close()
+        return found, again
+
+    found, again = peer.do(read())
+    assert found == [1, 2, 3]
+    assert min(again) > 1
+    assert peer.unread("couatl") == (0, 0)
 
 
 def test_a_durable_consumer_leaves_out_what_the_state_knows(peer, url):

@@ -287,6 +287,18 @@ class TestTheEnd:
             testing.rows(Subject)
 
     @BOTH
+    def test_of_on_stop_does_not_hide_that_of_run(self, lib):
+        class Subject(lib.ConnectorSubject):
+            def run(self):
+                raise KeyError("boom")
+
+            def on_stop(self):
+                raise OSError("no stop")
+
+        with pytest.raises(KeyError, match="boom"):
+            testing.rows(Subject)
+
+    @BOTH
     @pytest.mark.parametrize("how", ["waits", "pushes"])
     def test_of_the_query_stops_the_subject_once(self, lib, how):
         log, go = [], threading.Event()

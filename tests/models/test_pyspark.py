@@ -417,6 +417,21 @@ def test_which_reader():
         parts(Neither)
 
 
+def test_a_data_source_that_is_only_written_to_says_its_columns():
+    class Written(datasource.DataSource):
+        def schema(self):
+            return STRUCT
+
+        def writer(self, schema, overwrite):
+            raise AssertionError
+
+    for thing in (Written, Written({})):
+        source = as_source(thing, {}, None)
+        assert source.schema() == as_source(Numbers, {}, None).schema()
+        with pytest.raises(TypeError, match=r"^Written has none of reader\(\), .*; a source must$"):
+            source.partitions()
+
+
 # Our own base classes
 
 
@@ -526,6 +541,21 @@ def test_methods_that_are_not_there(cls, call, expected):
     mine = type("Mine", (cls,), {})
     with pytest.raises(NotImplementedError, match=f"^{expected}"):
         call(mine({}) if cls is compat.DataSource else mine())
+
+
+def test_the_library_reads_ddl_without_a_session():
+    library = pytest.importorskip("pyspark.sql.types")
+
+    class Told(compat.DataSource):
+        def schema(self):
+            return library.StructType.fromDDL(self.options["schema"])
+
+        def reader(self, schema):
+            return Numbers(self.options).reader(schema)
+
+    found = as_source(Told, {"schema": "id int, v array<string>"}, None).schema()
+    assert "".join(found.split()) == "idint32,varray(string)", found
+    assert library.DataType.fromDDL("decimal(10,2)") == library.DecimalType(10, 2)
 
 
 def test_an_instance_takes_no_options():

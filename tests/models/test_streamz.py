@@ -347,6 +347,51 @@ def test_metadata_is_no_part_of_a_row():
     assert rows(Tagged, columns=ONE) == [1]
 
 
+def test_what_refers_to_an_element_is_released_when_its_rows_have_been_taken_over():
+    released, last = [], threading.Event()
+
+    def release(x):
+        released.append(x)
+        if x == 3:
+            last.set()
+
+    class Referred(streamz.Source):
+        async def run(self):
+            for x in range(4):
+                reference = streamz.core.RefCounter(cb=lambda x=x: release(x), loop=self.loop)
+                await asyncio.gather(*self._emit([x, x] if x else (), metadata=[{"ref": reference}]))
+
+    assert len(rows(Referred, columns=ONE)) == 6
+    assert released == [0, 1, 2, 3]
+    released.clear()
+    last.clear()
+    piped = Referred().map(lambda x: x)
+    assert len(pipeline_rows(piped, ONE)) == 6
+    # On the loop that the library's sources share where they have been given none.
+    assert last.wait(5)
+    assert released == [0, 1, 2, 3]
+
+
+def test_what_refers_to_an_element_that_nobody_took_is_not_released():
+    released, stopped = [], threading.Event()
+
+    class Referred(streamz.Source):
+        async def run(self):
+            for x in range(4):
+                reference = streamz.core.RefCounter(cb=lambda x=x: released.append(x), loop=self.loop)
+                await asyncio.gather(*self._emit(x, metadata=[{"ref": reference}]))
+
+        def stop(self):
+            super().stop()
+            stopped.set()
+
+    with closing(Reading(as_source(Referred, {}, ONE), ONE)) as source, closing(source.open("")) as pull:
+        # It has ended, and is not stopped: callbacks may need what it has open.
+        assert not stopped.wait(0.1)
+        assert next(pull)[0] == 0
+    assert (released, stopped.is_set()) == ([], True)
+
+
 # Transforms
 
 
@@ -466,6 +511,11 @@ def test_a_sink_to_a_file(tmp_path):
     del sink
     gc.collect()
     assert out.read_text() == there.read_text() == "a\nb\n"
+
+
+def test_the_stream_in_front_of_a_sink_is_no_option(tmp_path):
+    with pytest.raises(Misuse, match=r"^sink_to_textfile: there is no option 'upstream'"):
+        write(streamz.sinks.sink_to_textfile, ["a"], columns=ONE, file=str(tmp_path / "a"), upstream="zz")
 
 
 def test_a_sink_that_awaits_takes_one_after_the_other():

@@ -366,6 +366,30 @@ def test_async_code_that_does_not_end_is_left_behind_with_a_warning(monkeypatch,
         enough.set()
 
 
+TYPED = """
+from collections.abc import AsyncIterator
+from typing import Any
+
+from couatl.sources import AsyncSource, Source
+
+class Awaited(AsyncSource):
+    async def open(self, partition: str, state: Any) -> AsyncIterator[int]:
+        yield 1
+
+    async def close(self) -> None: ...
+
+class Plain(Source):
+    def close(self) -> None: ...
+"""
+
+
+def test_type_checkers_take_a_close_of_either_kind(tmp_path):
+    api = pytest.importorskip("mypy.api")
+    (tmp_path / "typed.py").write_text(TYPED)
+    said, failed, _ = api.run(["--strict", "--cache-dir", str(tmp_path), str(tmp_path / "typed.py")])
+    assert said.startswith("Success") and not failed, said
+
+
 def test_an_error_in_an_async_cleanup_is_raised():
     class Fails(AsyncBatched):
         async def close(self):

@@ -424,7 +424,7 @@ def test_an_insert_that_is_killed_aborts(server, connection, stream, notes):
 
 PACKAGE = '''
 from decimal import Decimal
-from couatl.sinks import Sink
+from couatl.sinks import AsyncSink, Sink
 from couatl.sources import PushSource, Source
 
 class Count(Source):
@@ -508,6 +508,28 @@ class Log(Sink):
 class Mute(Sink):
     pass
 
+class Ledger(Log):
+    """Knows its columns, as a text or as an Arrow schema."""
+
+    def __init__(self, path: str, arrow: bool = False):
+        super().__init__(path)
+        self.arrow = arrow
+
+    def schema(self):
+        import pyarrow
+        return pyarrow.schema({"n": pyarrow.int8()}) if self.arrow else "n int64, word string"
+
+class Later(AsyncSink):
+    def schema(self):
+        return "n int64"
+
+    async def write(self, n):
+        pass
+
+class Unsaid(Log):
+    def schema(self):
+        return 5
+
 number = 5
 '''
 
@@ -539,6 +561,21 @@ def test_a_class_of_a_package(packaged):
     assert rows(packaged, "SELECT a, b FROM made") == [(1, ["x"])]
 
 
+def test_a_sink_may_know_its_columns(packaged, tmp_path):
+    path = tmp_path / "ledger"
+    made(packaged, f"class = 'counting:Ledger', path = '{path}'")
+    assert [row[:2] for row in rows(packaged, "DESCRIBE made")] == [("n", "int64"), ("word", "string")]
+    assert run(packaged, "INSERT INTO made VALUES (1, 'a')") == 1
+    assert path.read_text() == "([1], ['a'])\n"
+    assert "expected a source, and class Ledger is a couatl sink" in error(packaged, "SELECT n FROM made")
+    made(packaged, f"class = 'counting:Ledger', path = '{path}', arrow = true")
+    assert [row[:2] for row in rows(packaged, "DESCRIBE made")] == [("n", "int8")]
+    made(packaged, f"class = 'counting:Ledger', path = '{path}'", "(m int8)")
+    assert [row[:2] for row in rows(packaged, "DESCRIBE made")] == [("m", "int8")]
+    made(packaged, "class = 'counting:Later'")
+    assert run(packaged, "INSERT INTO made VALUES (1)") == 1
+
+
 def test_what_is_shown_of_a_class_makes_it_again(packaged):
     made(packaged, "class = 'counting:Count', stop = 3, word = '${secret:word}', linger_ms = 1")
     ((shown,),) = rows(packaged, "SHOW CREATE STREAM made")
@@ -564,6 +601,9 @@ REFUSED = {
     "class = 'counting:Silent'": "stream 'made': Silent has no open(partition, state); a source must",
     "class = 'counting:Quiet'": "stream 'made': Quiet has no run(); a source must",
     "class = 'counting:Blank'": "Blank leaves its columns to the statement: give them between ( and )",
+    "class = 'counting:Log'": "Log leaves its columns to the statement: give them between ( and )",
+    "class = 'counting:Unsaid'": "Unsaid.schema() returned 5 (int); expected 'a int64, b string', or an Arrow schema",
+    "class = 'counting:Ledger'": "Ledger: expected the option 'path' (str), and it is not set",
     "class = 'broken:Any'": "ZeroDivisionError",
     "class = 'counting'": "setting 'class' must be a class of a package, as in 'package.module:Class'",
     "class = 'counting:Count', stop = 1, read_function_name = 'x'": (
@@ -700,6 +740,9 @@ def test_a_source_and_a_sink_of_one_name_have_options_of_their_own(registered, t
     assert path.read_text() == "([5], ['x'])\n"
     message = error(registered, "CREATE EXTERNAL STREAM more SETTINGS type = 'count', stop = 2, paht = 'x'")
     assert "there is no option 'paht'" in message
+    install(tmp_path, "yak", couatl_sources={"two": "counting:Blank"}, couatl_sinks={"two": "counting:Ledger"})
+    message = error(registered, "CREATE EXTERNAL STREAM more (n int64) SETTINGS type = 'two'")
+    assert "Ledger: expected the option 'path' (str), and it is not set; Ledger is the sink 'two'" in message
 
 
 OF_PACKAGES = """
@@ -817,6 +860,14 @@ def test_a_distribution_that_is_broken_is_listed_and_breaks_no_other(registered,
             + (", stop = 1" * (name == "count")),
         )
     assert rows(registered, "SELECT n FROM made") == [(1,)]
+
+
+def test_a_registered_sink_may_know_its_columns(registered, tmp_path):
+    install(tmp_path, "yak", couatl_sinks={"ledger": "counting:Ledger"})
+    run(registered, f"CREATE EXTERNAL STREAM made SETTINGS type = 'ledger', path = '{tmp_path / 'ledger'}'")
+    assert run(registered, "INSERT INTO made VALUES (1, 'a')") == 1
+    message = error(registered, "CREATE EXTERNAL STREAM more SETTINGS type = 'log'")
+    assert "Log leaves its columns to the statement: give them between ( and )" in message
 
 
 def test_what_is_registered_in_another_role_is_one_sentence(registered, tmp_path):

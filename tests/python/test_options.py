@@ -262,6 +262,21 @@ def test_constructors_of_all_kinds():
     assert make(dict, {"a": 1}) == {"a": 1}
 
 
+def test_constructors_of_which_nothing_would_run():
+    class Awaited:
+        async def __init__(self, size: int = 1):
+            pass
+
+    class Yielded:
+        def __init__(self, size: int = 1):
+            yield size
+
+    with pytest.raises(Misuse, match=r"^Awaited\.__init__\(\) is asynchronous; expected a plain method \(def"):
+        check(Awaited, {})
+    with pytest.raises(Misuse, match=r"^Yielded\.__init__\(\) has a yield, and nothing of it would run"):
+        make(Yielded, {"size": 5})
+
+
 def test_options_without_a_parameter_of_their_own_are_what_all_of_them_are():
     class Others:
         def __init__(self, **others: int):

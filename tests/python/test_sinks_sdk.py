@@ -15,7 +15,7 @@ from couatl._errors import Misuse
 from couatl._threads import UserThread
 from couatl._writing import writing
 from couatl.sinks import AsyncSink, Sink
-from couatl.testing import write
+from couatl.testing import failing_sink, write
 from misuse import ALL, ERRORS, all_but, misused
 from pulling import SOON, Elsewhere, asleep, nothing_left_running  # noqa: F401
 
@@ -205,6 +205,23 @@ def test_misuse_of_what_undoes(method, wrong, said):
 def test_misuse_of_what_is_awaited(method, wrong, said):
     with pytest.raises(ERRORS, match=said):
         write(type("Bad", (Awaited,), {method: wrong}), [(1, "a")], columns=TWO)
+
+
+def test_none_is_no_method():
+    class Bad(Recorded):
+        commit = None
+
+    with pytest.raises(Misuse, match=r"^Bad\.commit is None; expected a method commit\(self\)"):
+        write(Bad, [1], columns={"n": "int64"})
+
+
+def test_a_sink_that_is_to_fail_has_the_columns_of_its_own():
+    class Knows(Recorded):
+        def schema(self):
+            return "n int64"
+
+    assert Recorded().schema() is Awaited([]).schema() is None
+    assert failing_sink(Knows, at="open").schema() == "n int64"
 
 
 def test_columns():

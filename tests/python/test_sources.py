@@ -15,7 +15,7 @@ from importlib import import_module
 
 import couatl
 import pytest
-from couatl import sources
+from couatl import _clock, sources
 from couatl._columns import Columns
 from couatl._errors import Misuse
 from couatl._reading import reading
@@ -174,6 +174,20 @@ def test_next_awake_is_waited_for_and_naive_times_are_local():
         assert 0.025 < time.monotonic() - start < 1
     for past in (datetime.min, datetime(1970, 1, 1), datetime.min.replace(tzinfo=timezone(timedelta(hours=9)))):
         assert rows(Opened(Batched([1], awake=past))) == [1]
+
+
+def test_next_awake_may_be_a_datetime_that_astimezone_refuses():
+    """As a Timestamp of pandas does."""
+
+    class Timestamp(datetime):
+        def astimezone(self, zone=None):
+            if self.tzinfo is None:
+                raise TypeError("cannot convert")
+            return super().astimezone(zone)
+
+    awake = Timestamp(2000, 1, 1, 12)
+    assert rows(Opened(Batched([1], awake=awake))) == [1]
+    assert _clock.instant(awake) == datetime(2000, 1, 1, 12).astimezone(timezone.utc)
 
 
 def test_next_awake_that_gives_something_else():
@@ -412,6 +426,19 @@ def test_polling_goes_on_after_the_last_item():
     assert rows_and_state(Counter(fast), state=2, limit=1) == ([1], None)
 
 
+@pytest.mark.parametrize("far", [timedelta.max, timedelta(days=3_650_000)])
+def test_an_interval_may_reach_beyond_the_calendar(clock, far):
+    class Late(Counter):
+        def next_item(self):
+            raise Retry(far)
+
+    end = datetime.max.replace(tzinfo=timezone.utc)
+    aligned = Counter(far, align_to=clock.now - timedelta(days=1)).open("", None)
+    once, late = Counter(far).open("", None), Late().open("", None)
+    assert (once.next_batch(), late.next_batch()) == (1, None)
+    assert aligned.next_awake() == once.next_awake() == late.next_awake() == end
+
+
 def test_misuse_of_polling():
     class Forgets(PollingSource):
         def __init__(self):
@@ -520,13 +547,21 @@ def test_misuse_of_the_end_of_a_source(method, wrong, said):
 
 @misused(
     next_batch=("signature", "no method", "async def"),
-    next_awake=("signature", "no method", "StopIteration"),
+    next_awake=("signature", "no method", "async def", "StopIteration"),
     snapshot=all_but("a yield"),
     close=ALL,
 )
 def test_misuse_of_a_partition(method, wrong, said):
     with pytest.raises(ERRORS, match=said):
         rows_and_state(Opened(type("Bad", (Once,), {method: wrong})()))
+
+
+def test_none_is_no_method():
+    class Bad(Once):
+        next_awake = None
+
+    with pytest.raises(Misuse, match=r"^Bad\.next_awake is None; expected a method next_awake\(self\)"):
+        rows(Opened(Bad()))
 
 
 @misused(next_item=("signature", "no method", "async def"), snapshot=all_but("a yield"), resume=ALL)

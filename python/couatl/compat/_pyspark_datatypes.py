@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from couatl._errors import shown
-from couatl.compat._pyspark_types import json_of, parse_type, struct_json_of_ddl
+from couatl.compat._pyspark_types import json_of_ddl
 
 
 class DataType:
@@ -58,10 +58,7 @@ class DataType:
     @classmethod
     def fromDDL(cls, ddl: str) -> DataType:
         """A type as DDL has it, or a struct of columns such as ``a INT, b STRING``."""
-        try:
-            return data_type(json_of(parse_type(ddl), ours=False))
-        except ValueError:
-            return data_type(struct_json_of_ddl(ddl))
+        return data_type(json_of_ddl(ddl))
 
 
 class NullType(DataType):

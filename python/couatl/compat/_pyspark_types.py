@@ -11,8 +11,10 @@ Spark parses DDL in its JVM; here none runs. TIMESTAMP is an instant there, and 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -272,6 +274,31 @@ def struct_of(schema: Any) -> Any:
         return schema
     cls = named("pyspark.sql.types", "StructType")
     return cls.fromJson(found)
+
+
+def read_ddl_without_session() -> None:
+    """Have the library's ``fromDDL``, which asks a session of Spark, read DDL by itself where there is no session."""
+    types = sys.modules.get("pyspark.sql.types")
+    asked = getattr(types, "_parse_datatype_string", None)
+    if types is None or asked is None or hasattr(asked, "__wrapped__"):
+        return
+
+    @functools.wraps(asked)
+    def parsed(ddl: str) -> Any:
+        try:
+            return asked(ddl)
+        except (RuntimeError, AssertionError):
+            return types._parse_datatype_json_value(json_of_ddl(ddl))
+
+    types._parse_datatype_string = parsed  # type: ignore[attr-defined]
+
+
+def json_of_ddl(ddl: str) -> Any:
+    """What Spark's JSON says of a type as DDL has it, or of a struct of columns such as ``a INT, b STRING``."""
+    try:
+        return json_of(parse_type(ddl), ours=False)
+    except ValueError:
+        return struct_json_of_ddl(ddl)
 
 
 def named(module: str, name: str) -> Any:

@@ -75,4 +75,6 @@ def _behind(cls: type, upstream: Any, options: Mapping[str, Any]) -> Any:
     first = next(iter(inspect.signature(cls).parameters.values()), None)
     if first is None or first.kind is first.VAR_POSITIONAL or not known:
         return cls(upstream, **options)
+    if first.name in options:
+        raise Misuse(f"{class_name(cls)}: there is no option '{first.name}': it is the stream in front of it")
     return make(cls, {first.name: upstream, **options})

@@ -257,6 +257,25 @@ class Failing:
             raise failure
 
 
+class Referred:
+    """An element, and the references in its metadata that are released when a query has taken it over."""
+
+    def __init__(self, element: Any, references: list[Any]) -> None:
+        self.element = element
+        self.references = references
+
+
+class RetainingOutlet(Outlet):
+    """An outlet that retains references, for the one who takes the elements to release."""
+
+    def update(self, x: Any, who: Any = None, metadata: Any = None) -> Any:
+        """Keep an element, and what counts who uses it."""
+        found = [entry["ref"] for entry in metadata or () if "ref" in entry and not isinstance(entry["ref"], Held)]
+        for reference in found:
+            reference.retain()
+        return super().update(Referred(x, found) if found else x, who, metadata)
+
+
 class LoopThread(Failing):
     """An event loop on a thread of its own, for nodes that somebody feeds who is no coroutine."""
 

@@ -11,7 +11,10 @@ Two threads, because a source may keep its loop for itself: in Streamz, what is 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import wait
 from typing import Any
@@ -22,8 +25,9 @@ from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse
 from couatl._options import make
 from couatl._pull import is_arrow
+from couatl._push import Rows
 from couatl._threads import TICK, log
-from couatl.compat._streamz_nodes import Held, Loop, LoopThread, Outlet, drain, roots
+from couatl.compat._streamz_nodes import Held, Loop, LoopThread, Outlet, Referred, RetainingOutlet, drain, roots
 
 
 def emitting(thing: Any, options: Mapping[str, Any], columns: Columns | None) -> Emitting:
@@ -43,10 +47,47 @@ def awaitable(source: Any, run: Callable[[], Any]) -> Callable[[], Any]:
     return checked
 
 
+class TakenRows(Rows):
+    """A queue that knows what has been taken over: who asks for the next rows has what was given before."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self._offered = self._given = self._taken = 0
+        self._marks: deque[tuple[int, Callable[[], object]]] = deque()
+        self._marking = threading.Lock()
+
+    def take(self) -> Any:
+        """The next batch; None at the end."""
+        if not self._stopped:
+            self._taken = self._given
+            self._call()
+        batch = super().take()
+        self._given += 0 if batch is None else len(batch) if isinstance(batch, list) else 1
+        return batch
+
+    def offer(self, count: int, then: Callable[[], object] | None) -> None:
+        """Say that so many are about to be put, and what to call when they have been taken over."""
+        self._offered += count
+        if then is not None:
+            self._marks.append((self._offered, then))
+            self._call()
+
+    def is_awaited(self) -> bool:
+        """Whether there is something still to be called."""
+        with self._marking:
+            return bool(self._marks)
+
+    def _call(self) -> None:
+        with self._marking:
+            while self._marks and self._marks[0][0] <= self._taken:
+                self._marks.popleft()[1]()
+
+
 class Emitting(sources.PushSource):
     """What a source, or the last node behind it, emits. It runs on a loop of its query."""
 
     def __init__(self, thing: Any, options: Mapping[str, Any], columns: Columns | None) -> None:
+        self._couatl_rows: TakenRows = TakenRows(self.capacity)
         self.thing = thing
         self.options = options
         self.is_single = columns is not None and len(columns) == 1
@@ -60,7 +101,7 @@ class Emitting(sources.PushSource):
     def run(self) -> None:
         """Make it, start it, and hand over what it emits until it ends."""
         self.loop = loop = LoopThread(class_name(self))
-        outlet = Outlet(loop.changed.set)
+        outlet = RetainingOutlet(loop.changed.set)
         try:
             loop.run(self.begin(loop, outlet))
             while True:
@@ -70,9 +111,9 @@ class Emitting(sources.PushSource):
                     break
                 # What is over now has emitted all of it.
                 is_over = self.is_over
-                for row in self.rows(outlet.take()):
-                    self.next(row)
-                if is_over:
+                for item in outlet.take():
+                    self.hand_over(item, loop)
+                if is_over and not self._couatl_rows.is_awaited():
                     break
                 loop.changed.wait()
             if self.error is not None:
@@ -83,6 +124,27 @@ class Emitting(sources.PushSource):
                 self.end(loop)
             finally:
                 loop.close()
+
+    def hand_over(self, item: Any, loop: LoopThread) -> None:
+        """Give the rows of an element; what refers to it is released when the query has taken them over."""
+        then = None
+        if isinstance(item, Referred):
+            references, item = item.references, item.element
+
+            def release() -> None:
+                for reference in references:
+                    reference.release()
+                loop.changed.set()
+
+            def then() -> None:
+                # Where it was retained: the counts have no lock.
+                with contextlib.suppress(RuntimeError):
+                    roots(self.stream)[0].loop.add_callback(release)
+
+        found = list(self.rows([item]))
+        self._couatl_rows.offer(len(found), then)
+        for row in found:
+            self.next(row)
 
     def on_stop(self) -> None:
         """Wake it: the query has ended."""

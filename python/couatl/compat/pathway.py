@@ -35,6 +35,7 @@ from couatl._errors import Misuse, class_name, shown
 from couatl._methods import check_concrete
 from couatl._options import instance, make, options_of
 from couatl._push import Rows
+from couatl._threads import log
 from couatl.compat._schema import (
     ColumnDefinition,
     DateTimeNaive,
@@ -308,8 +309,14 @@ class _Subject(sources.PushSource):
             run(self.subject, "run()")
             if not getattr(self.subject, "_is_finite", lambda: True)():
                 self.wait()
-        finally:
-            self.on_stop()
+        except BaseException:
+            # What it has raised comes before what its end raises.
+            try:
+                self.on_stop()
+            except Exception as error:
+                log.warning("%s.on_stop() raised", class_name(self.subject), exc_info=error)
+            raise
+        self.on_stop()
 
     def on_stop(self) -> None:
         """Stop the subject, once."""

@@ -73,6 +73,7 @@ from couatl.compat._pyspark_schema import (
     StringStartsWith,
 )
 from couatl.compat._pyspark_task import TaskContext
+from couatl.compat._pyspark_types import read_ddl_without_session
 from couatl.compat._pyspark_writing import PySparkSink
 
 __all__ = [
@@ -146,6 +147,7 @@ _MAKES = {
     "writer": ["schema", "overwrite"],
     "streamWriter": ["schema", "overwrite"],
 }
+_WRITERS = ["writer", "streamWriter"]
 
 
 class DataSource:
@@ -342,16 +344,33 @@ class _Options(UserDict[str, str]):
         return isinstance(key, str) and super().__contains__(key.lower())
 
 
+class _Written(PySparkSource):
+    """A data source that is only written to: it says its columns, and what there is to say to those who read it."""
+
+    def __init__(self, data_source: Any, columns: Columns | None, unread: Misuse) -> None:
+        super().__init__(data_source, columns, False)
+        self.unread = unread
+
+    def partitions(self) -> list[str]:
+        raise self.unread
+
+
 def as_source(
     thing: Any, options: Mapping[str, Any], columns: Columns | None, streaming: bool | None = None
 ) -> sources.Source:
     """Adapt a data source.
 
     One with a ``reader`` is read as a batch, one with stream readers alone as a stream. Where it has both, `streaming`
-    says which; else the option ``mode``, where it is ``batch`` or ``streaming``.
+    says which; else the option ``mode``, where it is ``batch`` or ``streaming``. One that has a schema and is only
+    written to may be asked for that.
     """
     readers = ("streamReader", "simpleStreamReader")
-    is_stream = _is_stream(thing, "reader", readers, options, streaming)
+    try:
+        is_stream = _is_stream(thing, "reader", readers, options, streaming)
+    except Misuse as error:
+        if not all(any(_has(thing, name) for name in names) for names in (["schema"], _WRITERS)):
+            raise
+        return named_after(thing, _Written)(_data_source(thing, options), columns, error)
     made = _data_source(thing, options)
     return named_after(thing, PySparkSource)(made, columns, is_stream)
 
@@ -371,7 +390,7 @@ def check_class(cls: type, role: str = "source") -> None:
     In either role: one that can only be read is no worse a sink than others, until it is written to.
     """
     check_made(cls, "options")
-    own = [method for method in _MAKES if has_own(cls, method, _BASES)]
+    own = [method for method in _MAKES if _has(cls, method)]
     if not own:
         raise Misuse(f"{class_name(cls)} has none of {_listed(_MAKES)}; a data source must")
     for method in own:
@@ -388,6 +407,7 @@ def _data_source(thing: Any, options: Mapping[str, Any]) -> Any:
         refuse_options(thing, options)
         return thing
     check_class(thing)
+    read_ddl_without_session()
     given = {name: _text(value) for name, value in options.items() if value is not None}
     return thing(_Options(given))
 
@@ -396,14 +416,17 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _has(thing: Any, method: str) -> bool:
+    return has_own(thing if isinstance(thing, type) else type(thing), method, _BASES)
+
+
 def _is_stream(
     thing: Any, batch: str, stream: Sequence[str], options: Mapping[str, Any], streaming: bool | None
 ) -> bool:
-    cls = thing if isinstance(thing, type) else type(thing)
-    has_batch, has_stream = has_own(cls, batch, _BASES), any(has_own(cls, method, _BASES) for method in stream)
+    has_batch, has_stream = _has(thing, batch), any(_has(thing, method) for method in stream)
     if not has_batch and not has_stream:
         role = "source" if batch == "reader" else "sink"
-        raise Misuse(f"{class_name(cls)} has none of {_listed([batch, *stream])}; a {role} must")
+        raise Misuse(f"{class_name(thing)} has none of {_listed([batch, *stream])}; a {role} must")
     if has_batch != has_stream:
         return has_stream
     if streaming is None:
