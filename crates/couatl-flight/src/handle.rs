@@ -117,9 +117,10 @@ impl<T: Clone + Weigh> Handles<T> {
         }
         entry.used = Instant::now();
         let changed = change(&mut entry.value);
-        entry.bytes = entry.value.bytes();
-        // It was used last, and goes last.
-        self.make_room(&mut entries, 0, 0);
+        let before = std::mem::replace(&mut entry.bytes, entry.value.bytes());
+        if entry.bytes > before {
+            self.make_room(&mut entries, 0, 0);
+        }
         Some(changed)
     }
 
@@ -149,12 +150,13 @@ impl<T: Clone + Weigh> Handles<T> {
         drop(expired);
     }
 
-    /// Where so many more, of so many bytes, would be too much, drops what has expired, and then, an eighth at a time, what was not used for the
-    /// longest time: a share, so that a full store does not look through all of itself for each new entry. Where somebody
-    /// holds more than an eighth, it is of whoever holds most.
+    /// Where so many more, of so many bytes, would be too much, drops what has expired, and then, an eighth at a time, what
+    /// was not used for the longest time: a share, so that a full store does not look through all of itself for each new
+    /// entry. Where somebody holds more than an eighth, it is of whoever holds most. What has just come, or grown, stays,
+    /// alone if it must.
     fn make_room(&self, entries: &mut HashMap<Uuid, Entry<T>>, new: usize, bytes: usize) {
         let is_full = |entries: &HashMap<Uuid, Entry<T>>| {
-            !entries.is_empty()
+            entries.len() + new > 1
                 && (entries.len() + new > self.limits.count || total(entries).saturating_add(bytes) > self.limits.bytes)
         };
         if is_full(entries) {
@@ -218,6 +220,8 @@ mod tests {
         assert_eq!(kept, [false, true, true, true]);
         let huge = handles.insert(5000);
         assert_eq!(handles.get(&huge), Some(5000), "one that is too large by itself is there alone");
+        assert_eq!(handles.update(&huge, |size| *size += 1), Some(()));
+        assert_eq!(handles.get(&huge), Some(5001), "and stays there, whether it is used or grows");
         assert!(all.iter().all(|handle| handles.get(handle).is_none()));
     }
 
