@@ -73,18 +73,9 @@ struct Setting {
     name: String,
     /// Whether it is a connector's although we have one of its name: `"mode" = 'r'`.
     is_option: bool,
-    value: Value,
+    value: OptionValue,
     name_place: Location,
     place: Location,
-}
-
-enum Value {
-    /// A string or a word.
-    Text(String),
-    /// A number, as written.
-    Number(String),
-    /// `true` or `false`, as a word.
-    Bool(bool),
 }
 
 impl Settings {
@@ -206,7 +197,7 @@ impl Setting {
         let name = name.filter(|_| !is_option).map_or(written, str::to_owned);
         tokens.token(&Token::Eq)?;
         let place = tokens.location();
-        Ok(Self { name, is_option, value: Value::parse(tokens)?, name_place, place })
+        Ok(Self { name, is_option, value: value(tokens)?, name_place, place })
     }
 
     /// There is no connector whose it could be.
@@ -218,7 +209,7 @@ impl Setting {
 
     /// Whether it names a connector: a class does, and so does any type but Python itself.
     fn names_connector(&self) -> bool {
-        let is_python = || matches!(&self.value, Value::Text(text) if text.eq_ignore_ascii_case(PYTHON));
+        let is_python = || matches!(&self.value, OptionValue::Text(text) if text.eq_ignore_ascii_case(PYTHON));
         !self.is_option && (self.name == CLASS || self.name == TYPE && !is_python())
     }
 
@@ -227,8 +218,8 @@ impl Setting {
         let is_path =
             |path: &str| path.split_once(':').is_some_and(|(module, class)| !(module.is_empty() || class.is_empty()));
         let class = match &self.value {
-            Value::Text(path) if self.name == CLASS && is_path(path) => path,
-            Value::Text(name) if self.name == TYPE && !(name.is_empty() || name.contains(':')) => name,
+            OptionValue::Text(path) if self.name == CLASS && is_path(path) => path,
+            OptionValue::Text(name) if self.name == TYPE && !(name.is_empty() || name.contains(':')) => name,
             _ if self.name == CLASS => return Err(self.misfit(CLASS_PATH)),
             _ => return Err(self.misfit(TYPES)),
         };
@@ -258,19 +249,15 @@ impl Setting {
     }
 
     fn into_option(self) -> (String, OptionValue) {
-        match self.value {
-            Value::Text(text) => (self.name, OptionValue::Text(text)),
-            Value::Number(number) => (self.name, OptionValue::Number(number)),
-            Value::Bool(value) => (self.name, OptionValue::Bool(value)),
-        }
+        (self.name, self.value)
     }
 
     /// The error of a value that is none of this setting.
     fn misfit(&self, expected: &str) -> Error {
         let found = match &self.value {
-            Value::Text(text) => format!("'{}'", shortened(text)),
-            Value::Number(number) => shortened(number),
-            Value::Bool(value) => value.to_string(),
+            OptionValue::Text(text) => format!("'{}'", shortened(text)),
+            OptionValue::Number(number) => shortened(number),
+            OptionValue::Bool(value) => value.to_string(),
         };
         self.invalid(|at| format!("setting '{}' must be {expected}, found {found}{at}", self.name))
     }
@@ -281,21 +268,21 @@ impl Setting {
 
     fn text(self) -> Result<String> {
         match self.value {
-            Value::Text(text) => Ok(text),
+            OptionValue::Text(text) => Ok(text),
             _ => Err(self.misfit("a string")),
         }
     }
 
     fn function(self) -> Result<String> {
         match self.value {
-            Value::Text(name) if !name.trim().is_empty() => Ok(name),
+            OptionValue::Text(name) if !name.trim().is_empty() => Ok(name),
             _ => Err(self.misfit("the name of a function")),
         }
     }
 
     fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T> {
         let chosen = match &self.value {
-            Value::Text(text) => choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)),
+            OptionValue::Text(text) => choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)),
             _ => None,
         };
         chosen.map(|(_, choice)| *choice).ok_or_else(|| {
@@ -306,7 +293,7 @@ impl Setting {
 
     fn number(&self, least: u64, most: u64) -> Result<u64> {
         let number = match &self.value {
-            Value::Number(number) => number.parse().ok(),
+            OptionValue::Number(number) => number.parse().ok(),
             _ => None,
         };
         let fitting = number.filter(|number| (least..=most).contains(number));
@@ -315,7 +302,7 @@ impl Setting {
 
     /// Columns, separated by commas, as a statement writes them.
     fn order(&self, definition: &mut StreamDefinition) -> Result<()> {
-        let Value::Text(text) = &self.value else { return Err(self.misfit(COLUMNS)) };
+        let OptionValue::Text(text) = &self.value else { return Err(self.misfit(COLUMNS)) };
         definition.order_by = names(text).map_err(|_| self.misfit(COLUMNS))?;
         if definition.schema.fields().is_empty() {
             // A connector's class knows them, and nobody has asked it.
@@ -338,24 +325,23 @@ impl Setting {
     }
 }
 
-impl Value {
-    fn parse(tokens: &mut Tokens<'_>) -> Result<Self> {
-        let negative = tokens.peek(0) == Some(&Token::Minus);
-        let value = match tokens.peek(usize::from(negative)) {
-            Some(Token::Number(number, _)) if negative => Self::Number(format!("-{number}")),
-            Some(Token::Number(number, _)) => Self::Number(number.clone()),
-            Some(Token::SingleQuotedString(text)) if !negative => Self::Text(text.clone()),
-            // So that JSON needs no doubled quotes.
-            Some(Token::DollarQuotedString(text)) if !negative => Self::Text(text.value.clone()),
-            Some(Token::Word(word)) if !negative && word.keyword == Keyword::TRUE => Self::Bool(true),
-            Some(Token::Word(word)) if !negative && word.keyword == Keyword::FALSE => Self::Bool(false),
-            // Not folded: it may name a Python function.
-            Some(Token::Word(word)) if !negative => Self::Text(word.value.clone()),
-            _ => return Err(tokens.expected("a string, a number or a word")),
-        };
-        (0..=usize::from(negative)).for_each(|_| tokens.advance());
-        Ok(value)
-    }
+/// A string, a number, or a word.
+fn value(tokens: &mut Tokens<'_>) -> Result<OptionValue> {
+    let negative = tokens.peek(0) == Some(&Token::Minus);
+    let value = match tokens.peek(usize::from(negative)) {
+        Some(Token::Number(number, _)) if negative => OptionValue::Number(format!("-{number}")),
+        Some(Token::Number(number, _)) => OptionValue::Number(number.clone()),
+        Some(Token::SingleQuotedString(text)) if !negative => OptionValue::Text(text.clone()),
+        // So that JSON needs no doubled quotes.
+        Some(Token::DollarQuotedString(text)) if !negative => OptionValue::Text(text.value.clone()),
+        Some(Token::Word(word)) if !negative && word.keyword == Keyword::TRUE => OptionValue::Bool(true),
+        Some(Token::Word(word)) if !negative && word.keyword == Keyword::FALSE => OptionValue::Bool(false),
+        // Not folded: it may name a Python function.
+        Some(Token::Word(word)) if !negative => OptionValue::Text(word.value.clone()),
+        _ => return Err(tokens.expected("a string, a number or a word")),
+    };
+    (0..=usize::from(negative)).for_each(|_| tokens.advance());
+    Ok(value)
 }
 
 fn names(text: &str) -> Result<Vec<String>> {
