@@ -110,32 +110,29 @@ fn numbers(column: Option<&ArrayRef>) -> Option<Float64Array> {
     Some(cast(column?, &DataType::Float64).ok()?.as_primitive::<Float64Type>().clone())
 }
 
-/// All that the pairs of two columns make together; NULL makes nothing.
-fn sum(one: &Float64Array, other: &Float64Array, made: impl Fn(f64, f64) -> f64) -> f64 {
-    one.iter().zip(other.iter()).filter_map(|(one, other)| Some(made(one?, other?).max(0.0))).sum()
-}
-
 fn repeated(columns: &[ArrayRef]) -> Option<f64> {
     let lengths = arrow::compute::kernels::length::length(columns.first()?).ok()?;
-    Some(sum(&numbers(Some(&lengths))?, &numbers(columns.get(1))?, |length, count| length * count))
+    let (lengths, counts) = (numbers(Some(&lengths))?, numbers(columns.get(1))?);
+    Some(lengths.iter().zip(counts.iter()).filter_map(|(length, count)| Some(length? * count?.max(0.0))).sum())
+}
+
+/// So many as the second argument says, of so many bytes each; NULL makes nothing.
+fn times(columns: &[ArrayRef], bytes: f64) -> Option<f64> {
+    Some(numbers(columns.get(1))?.iter().flatten().map(|count| count.max(0.0) * bytes).sum())
 }
 
 /// Characters may take four bytes.
 fn padded(columns: &[ArrayRef]) -> Option<f64> {
-    let widths = numbers(columns.get(1))?;
-    Some(widths.iter().flatten().map(|width| width.max(0.0) * 4.0).sum())
+    times(columns, 4.0)
 }
 
 fn repeated_values(columns: &[ArrayRef]) -> Option<f64> {
     let values = columns.first()?;
-    let size = values.get_array_memory_size() as f64 / values.len().max(1) as f64;
-    let counts = numbers(columns.get(1))?;
-    Some(counts.iter().flatten().map(|count| count.max(0.0) * size).sum())
+    times(columns, values.get_array_memory_size() as f64 / values.len().max(1) as f64)
 }
 
 fn resized(columns: &[ArrayRef]) -> Option<f64> {
-    let sizes = numbers(columns.get(1))?;
-    Some(sizes.iter().flatten().map(|size| size.max(0.0) * 8.0).sum())
+    times(columns, 8.0)
 }
 
 /// Eight bytes for each number, or time, from one to the other.
