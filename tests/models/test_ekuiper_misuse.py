@@ -7,28 +7,12 @@ from couatl._errors import Misuse
 from couatl.compat import ekuiper as compat
 from couatl.compat.ekuiper import Plugin, as_function, as_sink, check_class, offered
 from couatl.testing import Columns, rows, write
+from misuse import awaited, giving, raising, yielded
 
 ekuiper = pytest.importorskip("ekuiper")
 
 ONE = Columns(["value"], ["int64"])
 BASES = pytest.mark.parametrize("base", [ekuiper, compat], ids=["library", "ours"])
-
-
-async def coroutine(self, *_):
-    """What nobody awaits."""
-
-
-def generator(self, *_):
-    """What nobody runs."""
-    yield
-
-
-def giving(value):
-    return lambda self, *_: value
-
-
-def raising(self, *_):
-    raise OSError("mine")
 
 
 WORKING = {
@@ -77,8 +61,8 @@ def test_methods_that_cannot_be_called(base, kind, method, parameters):
     call = f"{method}({', '.join(filter(None, ['self', parameters]))})"
     wrongs = {
         lambda self, one, two, three: 3: f"(self, one, two, three) cannot be called as it is; expected {call}",
-        coroutine: "() is asynchronous; expected a plain method (def, not async def)",
-        generator: "() has a yield, and nothing of it would run; expected a method without yield",
+        awaited: "() is asynchronous; expected a plain method (def, not async def)",
+        yielded: "() has a yield, and nothing of it would run; expected a method without yield",
         3: f" is 3 (int); expected a method {call}",
     }
     for given, expected in wrongs.items():

@@ -8,6 +8,7 @@ from couatl._errors import Misuse
 from couatl.compat import pyspark as compat
 from couatl.compat.pyspark import check_class
 from couatl.testing import rows, write
+from misuse import awaited, giving, raising, yielded
 from pyspark_shapes import TWO, datasource, types
 
 BASES = pytest.mark.parametrize("base", [datasource, compat], ids=["library", "ours"])
@@ -15,23 +16,6 @@ ROWS = "an iterator of tuples, Rows, or Arrow record batches"
 OFFSET = "an offset: a dict that JSON can hold, or text"
 SCHEMA = "a StructType or its DDL text"
 PAIR = "a pair: an iterator of rows, and the offset where they end"
-
-
-async def coroutine(self, *_):
-    """What nobody awaits."""
-
-
-def generator(self, *_):
-    """What nobody runs."""
-    yield
-
-
-def giving(value):
-    return lambda self, *_: value
-
-
-def raising(self, *_):
-    raise OSError("mine")
 
 
 def returned(of, shown, expected):
@@ -73,13 +57,13 @@ SOURCES = [
     ),
     ({"reader": 3}, "Source.reader is 3 (int); expected a method reader(self, schema)"),
     ({"reader": lambda: 3}, "Source.reader() cannot be called as it is; expected reader(self, schema)"),
-    ({"streamReader": coroutine}, plain("Source.streamReader")),
-    ({"simpleStreamReader": generator}, unyielding("Source.simpleStreamReader")),
+    ({"streamReader": awaited}, plain("Source.streamReader")),
+    ({"simpleStreamReader": yielded}, unyielding("Source.simpleStreamReader")),
     (
         {"reader": giving(3), "schema": lambda self, more: 3},
         "Source.schema(self, more) cannot be called as it is; expected schema(self)",
     ),
-    ({"reader": giving(3), "schema": coroutine}, plain("Source.schema")),
+    ({"reader": giving(3), "schema": awaited}, plain("Source.schema")),
     (
         {"reader": giving(3), "__init__": lambda self: None},
         "Source.__init__(self) cannot be called as it is; expected __init__(self, options)",
@@ -220,7 +204,7 @@ def test_methods_that_cannot_be_called(base, kind, method, parameters):
     call = f"{method}({', '.join(filter(None, ['self', parameters]))})"
     expected = f"Part.{method}(self, one, two, three) cannot be called as it is; expected {call}"
     assert told(used, wrong, kind) == expected
-    assert told(used, part(base, kind, **{method: coroutine}), kind) == plain(f"Part.{method}")
+    assert told(used, part(base, kind, **{method: awaited}), kind) == plain(f"Part.{method}")
     # By others, a reader or a writer is known.
     if (kind, method) not in {*MUST, ("reader", "partitions")}:
         expected = f"Part.{method} is 3 (int); expected a method {call}"
@@ -230,7 +214,7 @@ def test_methods_that_cannot_be_called(base, kind, method, parameters):
 @BASES
 @pytest.mark.parametrize(("kind", "method"), [(kind, method) for kind, method, _ in METHODS if method != "read"])
 def test_methods_with_a_yield(base, kind, method):
-    assert told(used, part(base, kind, **{method: generator}), kind) == unyielding(f"Part.{method}")
+    assert told(used, part(base, kind, **{method: yielded}), kind) == unyielding(f"Part.{method}")
 
 
 @BASES

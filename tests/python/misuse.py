@@ -27,6 +27,16 @@ def ended(self, *_, **__):
     raise StopIteration
 
 
+def giving(value):
+    """A method that gives this, whatever it is called with."""
+    return lambda self, *_: value
+
+
+def raising(self, *_):
+    """Has an error of its author's."""
+    raise OSError("mine")
+
+
 WRONG = {
     "signature": (others, r"\(self, one, two, three, four, five\) cannot be called .*expected .*{name}\("),
     "no method": (5, r" is 5 \(int\); expected a method.* {name}\("),
