@@ -826,15 +826,20 @@ def take_a_poll(server, ann, bob, gate):
     ann.close(handle)
 
 
+ENDED = "the session has ended, and what was set or prepared in it is gone"
 SHOWN = "SELECT value FROM information_schema.df_settings WHERE name = 'datafusion.execution.batch_size'"
 
 
 def take_a_session(server, ann, bob):
     """Who sends somebody else's cookie has a session of their own, and ends none but that."""
+    assert ann.values(SHOWN) == ["8192"]
+    unset = ann.cookies.session
     ann.info(statement(f"PREPARE large AS SELECT '{LARGE}'"))
     ann.info(statement("SET datafusion.execution.batch_size = 77"))
     cookie = ann.cookies.session
-    with Caller(server, bob.token, cookie) as thief:
+    with Caller(server, bob.token, cookie) as thief, pytest.raises(pyarrow.lib.ArrowKeyError, match=ENDED):
+        thief.values(SHOWN)
+    with Caller(server, bob.token, unset) as thief:
         assert thief.values(SHOWN) == ["8192"]
         assert thief.cookies.session != cookie
         thief.info(statement("SET datafusion.execution.batch_size = 78"))
@@ -847,7 +852,7 @@ def take_a_session(server, ann, bob):
 def test_the_session_of_a_client_that_vanishes_ends(own_server):
     """With its connection, where no other one has brought its cookie; else it waits for whoever has the cookie."""
     server = own_server()
-    for is_shared, expected in [(False, "8192"), (True, "77")]:
+    for is_shared in [False, True]:
         with Network(server) as network, Caller(network, "token") as vanishing:
             vanishing.info(statement("SET datafusion.execution.batch_size = 77"))
             cookie = vanishing.cookies.session
@@ -858,8 +863,36 @@ def test_the_session_of_a_client_that_vanishes_ends(own_server):
             network.cut()
             wait_until(lambda: len(sockets_of(address(server)[1])) == 1, "the server listens, and has no connections")
         with Caller(server, "token", cookie) as again:
-            assert again.values(SHOWN) == [expected]
-            assert (again.cookies.session is None) == is_shared, "who has another session has another cookie"
+            if is_shared:
+                assert again.values(SHOWN) == ["77"]
+                assert again.cookies.session is None, "who has the session has its cookie"
+                continue
+            with pytest.raises(pyarrow.lib.ArrowKeyError, match=ENDED):
+                again.values(SHOWN)
+
+
+def test_a_session_is_not_silently_another_one(own_server):
+    """After a restart: who had set nothing has a new session, and who had is told that it is gone."""
+    first, second = own_server(), own_server()
+    cookies = []
+    for deeds in [[], ["SET datafusion.execution.batch_size = 77"], ["PREPARE one AS SELECT 1"]]:
+        with Caller(first, "token") as caller:
+            assert caller.values(SHOWN) == ["8192"]
+            for deed in deeds:
+                caller.info(statement(deed))
+            cookies.append(caller.cookies.session)
+    unset, *changed = cookies
+    with Caller(second, "token", unset) as caller:
+        assert caller.values(SHOWN) == ["8192"]
+    for cookie in changed:
+        with Caller(second, "token", cookie) as caller, pytest.raises(pyarrow.lib.ArrowKeyError, match=ENDED):
+            caller.values(SHOWN)
+    with Caller(first, "token", changed[0]) as caller:
+        assert caller.values(SHOWN) == ["77"]
+        caller.act("CloseSession")
+        after = caller.cookies.session
+    with Caller(first, "token", after) as caller:
+        assert caller.values(SHOWN) == ["8192"]
 
 
 def steal(tokens, gate, server):

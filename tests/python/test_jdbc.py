@@ -502,7 +502,7 @@ def batch_size(driver):
 
 
 def test_a_session_that_is_closed_is_closed_for_all_that_share_it(server, connection):
-    """Its settings are forgotten. The others have sessions of their own from then on, and are told so by a cookie."""
+    """Its settings are forgotten, which the others are told: they connect again."""
     create(connection, "endless", "n int64", ENDLESS, mode="streaming")
     with Driver(server.uri) as one, Driver(server.uri) as other:
         one.statement("SET datafusion.execution.batch_size = 77")
@@ -513,6 +513,9 @@ def test_a_session_that_is_closed_is_closed_for_all_that_share_it(server, connec
         assert (batch_size(other), other.calls.cookies) == (["77"], shared)
         (answer,) = one.action("CloseSession", b"")
         assert parsed(answer) == [(1, 1)], "closed"
+        with pytest.raises(FAILURES, match="the session has ended, .*: a client has closed it"):
+            batch_size(other)
+        other.calls.cookies.clear()
         assert batch_size(other) == batch_size(one) == ["8192"]
         assert len({str(cookies) for cookies in [shared, one.calls.cookies, other.calls.cookies]}) == 3
         other.statement("SET datafusion.execution.batch_size = 78")

@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import re
 
 import pyarrow
 import pytest
@@ -273,3 +274,68 @@ def test_a_time_less_a_span_is_a_time(connection):
     assert value(connection, "SELECT count(*) FROM times WHERE ts > now() - ?", (day,)) == 1
     assert value(connection, "SELECT count(*) FROM times WHERE ts < now() - ?", (day,)) == 0
     run(connection, "DROP TABLE times")
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters", "expected"),
+    [
+        ("SELECT ? || ?", ("a", "b"), [("ab",)]),
+        (f"SELECT sum(?) FROM {NUMBERS}", (2,), [(4,)]),
+        (f"SELECT $1 || x, count(*) FROM {NUMBERS} WHERE x = 2 GROUP BY $1 || x", ("a",), [("a2", 1)]),
+        ("SELECT TIMESTAMP '2024-01-01' + ?", (datetime.timedelta(days=1),), [(datetime.datetime(2024, 1, 2),)]),
+        ("SELECT * FROM generate_series(?, ?)", (1, 2), [(1,), (2,)]),
+        (f"SELECT x FROM {NUMBERS} WHERE x = (SELECT sum(?))", (2,), [(2,)]),
+        ("SELECT v FROM (VALUES (? || 'x' || ?), (?)) t(v)", (None, "b", "c"), [(None,), ("c",)]),
+    ],
+)
+def test_a_query_that_has_no_plan_without_types_is_prepared(connection, sql, parameters, expected):
+    assert rows(connection, sql, parameters) == expected
+
+
+def test_its_parameters_and_columns_are_announced(connection):
+    with connection.cursor() as cursor:
+        announced = cursor.adbc_prepare("SELECT ? || ? AS both, sum(?) AS total")
+        assert [(field.name, field.type) for field in announced] == [(f"${n}", pyarrow.string()) for n in (1, 2, 3)]
+        cursor.execute("SELECT ? || ? AS both, sum(?) AS total", ("a", "b", 1))
+        columns = pyarrow.schema({"both": pyarrow.string(), "total": pyarrow.int64()})
+        assert cursor.fetch_record_batch().schema.equals(columns)
+
+
+def test_an_update_that_has_no_plan_without_types_runs(connection, numbers):
+    sink(connection, "a string, b int32")
+    with connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO taken VALUES (? || ?, ?)", [("a", "b", 1), ("c", "d", 2)])
+        assert cursor.rowcount == 2
+    assert rows(connection, "SELECT * FROM calls") == [("[[('ab', 1), ('cd', 2)]]",)]
+    run(connection, "CREATE TABLE made AS SELECT ? || ? AS both", ("a", "b"))
+    run(connection, "UPDATE made SET both = ? || ? WHERE both = ?", ("c", "d", "ab"))
+    assert rows(connection, "SELECT * FROM made") == [("cd",)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters", "expected"),
+    [
+        ("SELECT ? || ?", ("a",), "expected 2 parameters, got 1"),
+        ("SELECT sum(?)", ("a",), "failed to match any signature"),
+        ("SELECT nothing + ? || ?", ("a", "b"), "No field named nothing"),
+        ("SELECT nothing(?) || ?", ("a", "b"), "Invalid function 'nothing'"),
+        ("SELECT ? || ? FROM nothing", ("a", "b"), "table 'couatl.public.nothing' not found"),
+        ("CREATE VIEW seen AS SELECT ? || ?", ("a", "b"), "a view cannot have parameters"),
+        (
+            "SELECT $one || $two",
+            ("a", "b"),
+            "expected parameters as \\? or \\$1, \\$2, …, which are bound by their place",
+        ),
+        (f"SELECT x FROM {NUMBERS} WHERE x = $one", (1,), "bound by their place; found \\$one"),
+        (f"SELECT x FROM {NUMBERS} WHERE x = :one", (1,), "bound by their place; found :one"),
+    ],
+)
+def test_what_no_types_would_help_is_refused(connection, sql, parameters, expected):
+    assert re.search(expected, error(connection, sql, parameters))
+
+
+def test_sql_prepares_them_too(connection):
+    run(connection, "PREPARE both AS SELECT $1 || $2")
+    assert value(connection, "EXECUTE both('a', 'b')") == "ab"
+    run(connection, "PREPARE typed(string, string) AS SELECT $1 || $2")
+    assert value(connection, "EXECUTE typed('a', 'b')") == "ab"

@@ -62,6 +62,7 @@ mod store;
 mod streams;
 mod table;
 mod table_function;
+mod untyped;
 mod uuid_text;
 mod view;
 mod wire;

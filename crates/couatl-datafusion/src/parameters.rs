@@ -27,7 +27,7 @@ use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{DmlStatement, EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, Values, WriteOp};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use futures::StreamExt;
 
 use crate::once::Once;
@@ -50,11 +50,13 @@ pub(crate) fn lonely_parameters() -> Error {
 }
 
 /// The placeholders of a plan as fields, in their order.
+///
+/// # Errors
+/// Those with names: nothing could be bound to them.
 pub(crate) fn parameters(plan: &LogicalPlan) -> Result<Schema> {
     let found = plan.get_parameter_types().map_err(from_datafusion)?;
     let counts = counts(plan).map_err(from_datafusion)?;
-    let number = |name: &str| name.trim_start_matches('$').parse::<usize>().ok();
-    let count = found.keys().filter_map(|name| number(name)).max().unwrap_or(0);
+    let count = last(found.keys())?;
     let field = |number: usize| {
         let name = format!("${number}");
         let known = found.get(&name).cloned().flatten();
@@ -62,6 +64,27 @@ pub(crate) fn parameters(plan: &LogicalPlan) -> Result<Schema> {
         Field::new(name, data_type, true)
     };
     Ok(Schema::new((1..=count).map(field).collect::<Vec<_>>()))
+}
+
+/// How many parameters a statement takes.
+///
+/// # Errors
+/// Those with names, as above.
+pub(crate) fn count(tokens: &[TokenWithSpan]) -> Result<usize> {
+    last(tokens.iter().filter_map(|token| match &token.token {
+        Token::Placeholder(id) => Some(id),
+        _ => None,
+    }))
+}
+
+/// The number of the last of some placeholders.
+fn last<'a>(ids: impl Iterator<Item = &'a String>) -> Result<usize> {
+    let number = |id: &str| id.strip_prefix('$')?.parse().ok().filter(|number| *number > 0);
+    let numbers = ids.map(|id| {
+        let message = || format!("expected parameters as ? or $1, $2, …, which are bound by their place; found {id}");
+        number(id).ok_or_else(|| Error::invalid_argument(message()))
+    });
+    numbers.into_iter().try_fold(0, |most, number| Ok(most.max(number?)))
 }
 
 /// The placeholders that LIMIT and OFFSET have, in which planning sees no type.

@@ -24,7 +24,7 @@ use parking_lot::RwLock;
 use crate::session::Session;
 use crate::statement::{datafusion_statement, parse_tokens};
 use crate::store::{storable, store};
-use crate::{from_datafusion, parameters, uuid_text};
+use crate::{from_datafusion, parameters, untyped, uuid_text};
 
 /// The most statements that a session keeps.
 const MOST_STATEMENTS: usize = 1_000;
@@ -131,6 +131,7 @@ impl Session {
             ));
         }
         all.insert(name, Arc::new(kept));
+        self.has_changed();
         Ok(())
     }
 
@@ -148,7 +149,10 @@ impl Session {
         }
         let bytes = inner.iter().map(|token| token.token.to_string().len()).sum();
         let (name, types) = declared(state, tokens).await?;
-        self.plan(state, inner.clone(), &types).await?;
+        match self.plan(state, inner.clone(), &untyped::nulls(&types)?).await {
+            Ok(plan) => drop(parameters::parameters(&plan)?),
+            Err(error) => drop(untyped::parameters_of(&inner, error)?),
+        }
         Ok((name, Kept { tokens: inner, types, bytes }))
     }
 
@@ -174,8 +178,10 @@ impl Session {
             };
             Ok(ScalarAndMetadata::new(value, None))
         });
-        let values = ParamValues::List(values.collect::<Result<_>>()?);
-        let plan = self.plan(state, kept.tokens.clone(), &kept.types).await?;
+        let values = values.collect::<Result<Vec<_>>>()?;
+        let known: Vec<_> = values.iter().map(|value| value.value.clone()).collect();
+        let values = ParamValues::List(values);
+        let plan = self.plan(state, kept.tokens.clone(), &known).await?;
         let is_update = matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_));
         let values = parameters::typed(values, &parameters::parameters(&plan)?, is_update)?;
         whole.extend(kept.tokens.iter().cloned());

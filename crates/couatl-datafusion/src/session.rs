@@ -1,14 +1,15 @@
 //! A session: statements in, rows out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
+use arrow::datatypes::{Field, Schema, UInt64Type};
 use couatl_core::{Error, Host, Result, Secrets};
 use couatl_sql::{Statement, StatementKind};
 use datafusion::catalog::SchemaProvider;
-use datafusion::common::{ParamValues, ResolvedTableReference, TableReference};
+use datafusion::common::{ParamValues, ResolvedTableReference, ScalarValue, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::TableType;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -29,12 +30,12 @@ use crate::options::WireOptions;
 use crate::planner::{StatementText, install_session, reads_streams};
 use crate::prepared::{self, PreparedStatements, Verb};
 use crate::secrets::{no_login, no_shown_secrets, without_secrets};
-use crate::statement::{self, Description, Outcome, Prepared, parse};
+use crate::statement::{self, Description, Outcome, Prepared, gives_rows, parse};
 use crate::streams::table_of;
 use crate::table_function::TableFunctions;
 use crate::uuid_text::{self, CompareUuids, TextUuids, UuidType};
 use crate::wire::without_views;
-use crate::{Queries, bounded, depth, from_datafusion, lineage, options, parameters, row_values, show};
+use crate::{Queries, bounded, depth, from_datafusion, lineage, options, parameters, row_values, show, untyped};
 
 /// A DataFusion session that speaks the language of streams. Cheap to clone; everything inside is shared.
 #[derive(Clone)]
@@ -63,6 +64,8 @@ struct Inner {
     queries: Arc<Queries>,
     grants: Arc<Grants>,
     prepared: PreparedStatements,
+    /// Whether it is not as it began: a setting was set, or a statement was prepared.
+    changed: AtomicBool,
 }
 
 impl std::fmt::Debug for Session {
@@ -111,8 +114,8 @@ impl Session {
         *home.state.write() = Some(context.state_weak_ref());
         let catalog = catalog::new_catalog(queries.clone(), Arc::clone(&home)).map_err(from_datafusion)?;
         context.register_catalog(CATALOG, catalog);
-        let inner =
-            Inner { context, home, host, queries, grants: Arc::default(), prepared: PreparedStatements::default() };
+        let (grants, prepared, changed) = Default::default();
+        let inner = Inner { context, home, host, queries, grants, prepared, changed };
         Ok(Self { inner: Arc::new(inner), caller: Caller::default() })
     }
 
@@ -134,7 +137,8 @@ impl Session {
         let Inner { home, host, queries, grants, .. } = &*self.inner;
         let (home, host) = (Arc::clone(home), Arc::clone(host));
         let (queries, grants) = (Arc::clone(queries), Arc::clone(grants));
-        let inner = Inner { context, home, host, queries, grants, prepared: PreparedStatements::default() };
+        let (prepared, changed) = Default::default();
+        let inner = Inner { context, home, host, queries, grants, prepared, changed };
         Self { inner: Arc::new(inner), caller: self.caller.clone() }
     }
 
@@ -218,7 +222,8 @@ impl Session {
         let described = self.describe(&last).await;
         let described = match described {
             Err(_) if !leading.is_empty() => Description { is_update: !gives_rows(&last), ..Description::update() },
-            described => described?,
+            Err(error) => untyped::described(&last, error)?,
+            Ok(described) => described,
         };
         if !leading.is_empty() && !described.parameters.fields().is_empty() {
             return Err(parameters::lonely_parameters());
@@ -298,7 +303,7 @@ impl Session {
         };
         let types: Vec<_> = rows.schema().fields().iter().map(|field| field.data_type().clone()).collect();
         let state = self.state(&prepared.last);
-        let plan = depth::planned(self.plan(&state, tokens.clone(), &types)).await?;
+        let plan = depth::planned(self.plan(&state, tokens.clone(), &untyped::nulls(&types)?)).await?;
         if parameters::takes_rows(&plan).map_err(from_datafusion)? {
             let rows = parameters::stored_rows(rows, &plan)?;
             let plan = parameters::over_rows(plan, rows).map_err(from_datafusion)?;
@@ -451,7 +456,10 @@ impl Session {
                 self.set_option(&reset.variable, None)?;
                 return self.nothing();
             }
-            plan @ LogicalPlan::Statement(_) => context.execute_logical_plan(plan).await,
+            plan @ LogicalPlan::Statement(_) => {
+                self.has_changed();
+                context.execute_logical_plan(plan).await
+            }
             plan @ LogicalPlan::Copy(_) => {
                 if let LogicalPlan::Copy(copy) = &plan {
                     no_login(&copy.output_url)?;
@@ -484,13 +492,22 @@ impl Session {
         tokens: Vec<TokenWithSpan>,
         values: ParamValues,
     ) -> Result<LogicalPlan> {
-        let types: Vec<_> = match &values {
-            ParamValues::List(values) => values.iter().map(|value| value.value.data_type()).collect(),
+        let known: Vec<_> = match &values {
+            ParamValues::List(values) => values.iter().map(|value| value.value.clone()).collect(),
             ParamValues::Map(_) => Vec::new(),
         };
-        let plan = self.plan(state, tokens, &types).await?;
+        let plan = self.plan(state, tokens, &known).await?;
         let values = parameters::stored(values, &plan)?;
         plan.with_param_values(values).map_err(from_datafusion)
+    }
+
+    /// Whether somebody has set a setting of it, or prepared a statement in it: what another session would not have.
+    pub fn is_changed(&self) -> bool {
+        self.inner.changed.load(Relaxed)
+    }
+
+    pub(crate) fn has_changed(&self) {
+        self.inner.changed.store(true, Relaxed);
     }
 
     /// What it shares with others.
@@ -506,14 +523,14 @@ impl Session {
         &self.inner.prepared
     }
 
-    /// The plan of a statement whose parameters have these types, where they are known.
+    /// The plan of a statement whose parameters have these values, where they are known.
     pub(crate) async fn plan(
         &self,
         state: &SessionState,
         tokens: Vec<TokenWithSpan>,
-        types: &[DataType],
+        values: &[ScalarValue],
     ) -> Result<LogicalPlan> {
-        let plan = statement::plan(state, self.home(), tokens, types).await;
+        let plan = statement::plan(state, self.home(), tokens, values).await;
         let plan = plan.map_err(|error| self.functions().explained(from_datafusion(error)))?;
         self.allow(&plan, state)?;
         match &plan {
@@ -637,11 +654,4 @@ pub(crate) async fn physical(data_frame: DataFrame) -> Result<(Arc<dyn Execution
     let context = Arc::new(data_frame.task_ctx());
     let plan = depth::planned(data_frame.create_physical_plan()).await.map_err(from_datafusion)?;
     Ok((plan, context))
-}
-
-/// Whether a statement that cannot be planned yet looks like one that gives rows.
-fn gives_rows(statement: &Statement) -> bool {
-    let word = statement.text.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty()).unwrap_or("");
-    let words = ["select", "with", "values", "table", "show", "describe", "desc", "explain", "execute"];
-    words.iter().any(|query| word.eq_ignore_ascii_case(query))
 }

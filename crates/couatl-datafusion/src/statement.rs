@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use couatl_core::Error;
 use couatl_sql::{Statement, StatementKind};
-use datafusion::common::{ResolvedTableReference, plan_err};
+use datafusion::common::{ResolvedTableReference, ScalarValue, plan_err};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::catalog::{Home, is_managed};
 use crate::session::resolved;
 use crate::table_function::with_queries;
-use crate::{calling, depth, expansion, from_datafusion, insert, into_datafusion, view};
+use crate::{calling, depth, expansion, from_datafusion, insert, into_datafusion, untyped, view};
 
 /// A text that has been parsed and planned, and not run. It keeps the statements: each execution plans them anew, so
 /// that streams may be replaced in between.
@@ -156,9 +156,25 @@ pub(crate) fn datafusion_statement(text: &str) -> Result<DataFusionStatement> {
     }
 }
 
-/// The plan of a statement whose parameters have these types, where they are known. A view reads no parameters and not
+/// The plan of a statement whose parameters have these values, where they are known. A view reads no parameters and not
 /// itself, and what is planned must not be too deep.
 pub(crate) async fn plan(
+    state: &SessionState,
+    home: &Home,
+    tokens: Vec<TokenWithSpan>,
+    values: &[ScalarValue],
+) -> Result<LogicalPlan> {
+    let types: Vec<_> = values.iter().map(ScalarValue::data_type).collect();
+    match planned(state, home, tokens.clone(), &types).await {
+        Err(error) if !values.is_empty() && untyped::is_of_types(&error) => {
+            let (state, tokens) = untyped::with_stand_ins(state, tokens, values)?;
+            untyped::without_stand_ins(planned(&state, home, tokens, &types).await?)
+        }
+        planned => planned,
+    }
+}
+
+async fn planned(
     state: &SessionState,
     home: &Home,
     tokens: Vec<TokenWithSpan>,
@@ -228,6 +244,13 @@ fn no_enforced_keys(statement: &DataFusionStatement) -> Result<()> {
              to it yourself"
         )))),
     }
+}
+
+/// Whether a statement that cannot be planned yet looks like one that gives rows.
+pub(crate) fn gives_rows(statement: &Statement) -> bool {
+    let word = statement.text.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty()).unwrap_or("");
+    let words = ["select", "with", "values", "table", "show", "describe", "desc", "explain", "execute"];
+    words.iter().any(|query| word.eq_ignore_ascii_case(query))
 }
 
 /// The name of the view that a statement makes.

@@ -3,6 +3,9 @@
 //! That is the session of the cookie that the request brings, else the one of its connection. Drivers that keep cookies
 //! (JDBC's) have one session over all of their connections; those that do not (ADBC's, as it comes) have one connection
 //! for each session.
+//!
+//! The cookie of a session in which something was set says so. When the session is gone, with a server or after a long
+//! rest, its client is told, and not given another one in which nothing is set.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -33,6 +36,9 @@ use crate::stream::put_in;
 
 /// The name that Flight's own clients look for.
 const SESSION_COOKIE: &str = "arrow_flight_session_id";
+
+/// What the cookie of a session ends with in which something was set.
+const CHANGED: &str = ".set";
 
 /// The calls that nobody has to log in for.
 const HEALTH: &str = "/grpc.health.v1.Health/";
@@ -102,6 +108,7 @@ struct Marks {
 pub(crate) struct Client {
     pub(crate) session: Session,
     id: Bytes,
+    marks: Arc<Marks>,
     connection: Option<ConnectInfo>,
 }
 
@@ -110,9 +117,13 @@ impl Client {
     pub(crate) fn of(extensions: &Extensions) -> Result<&Self, Status> {
         extensions.get().ok_or_else(|| status(&Error::internal("a request without a session")))
     }
-}
 
-impl Client {
+    /// The cookie by which it finds its session again.
+    fn cookie(&self) -> Cookie {
+        let is_changed = self.session.is_changed() && !self.marks.closed.load(Relaxed);
+        Cookie { id: self.id.clone(), is_changed }
+    }
+
     /// Whether the connection is there by which it asks.
     pub(crate) fn presence(&self) -> Presence {
         Presence(self.connection.as_ref().map(|connection| Arc::downgrade(&connection.own)))
@@ -155,16 +166,33 @@ impl Sessions {
         Self { base, by_cookie: Handles::new(limits) }
     }
 
-    /// The client of a request, and whether its cookie says so.
-    fn find(self: &Arc<Self>, headers: &HeaderMap, connection: Option<ConnectInfo>, caller: &Caller) -> (Client, bool) {
+    /// The client of a request with this cookie.
+    ///
+    /// # Errors
+    /// `not-found`, if its session is gone, and more with it than another one would give back.
+    fn find(
+        self: &Arc<Self>,
+        cookie: Option<&Cookie>,
+        connection: Option<ConnectInfo>,
+        caller: &Caller,
+    ) -> couatl_core::Result<Client> {
         let as_now = |session: &Session| session.with_caller(caller.clone());
         // Sessions are not handed on from one caller to another.
         let is_own = |known: &Known| known.session.caller().is_same(caller);
-        if let Some(id) = cookie(headers)
-            && let Some(known) = self.by_cookie.get(&id).filter(is_own)
-        {
-            known.marks.by_cookie.store(true, Relaxed);
-            return (Client { session: as_now(&known.session), id, connection }, true);
+        let client = |id, known: Known| Client {
+            session: as_now(&known.session),
+            id,
+            marks: known.marks,
+            connection: connection.clone(),
+        };
+        if let Some(cookie) = cookie {
+            if let Some(known) = self.by_cookie.get(&cookie.id).filter(is_own) {
+                known.marks.by_cookie.store(true, Relaxed);
+                return Ok(client(cookie.id.clone(), known));
+            }
+            if cookie.is_changed {
+                return Err(gone());
+            }
         }
         let new = || {
             let known = Known { session: as_now(&self.base.fork()), marks: Arc::default() };
@@ -183,7 +211,7 @@ impl Sessions {
             }
             None => new(),
         };
-        (Client { session: as_now(&known.session), id, connection }, false)
+        Ok(client(id, known))
     }
 
     /// How many there are.
@@ -208,12 +236,30 @@ impl Sessions {
     }
 }
 
-/// The session that a request names.
-fn cookie(headers: &HeaderMap) -> Option<Bytes> {
-    let texts = headers.get_all(COOKIE).into_iter().filter_map(|header| header.to_str().ok());
-    let mut cookies = texts.flat_map(|text| text.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
-    let (_, id) = cookies.find(|(name, _)| *name == SESSION_COOKIE)?;
-    Some(Bytes::copy_from_slice(id.trim_matches('"').as_bytes()))
+/// What a client has to bring for its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Cookie {
+    id: Bytes,
+    /// Whether something was set in the session.
+    is_changed: bool,
+}
+
+impl Cookie {
+    /// The one that a request brings.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let texts = headers.get_all(COOKIE).into_iter().filter_map(|header| header.to_str().ok());
+        let mut cookies = texts.flat_map(|text| text.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+        let (_, value) = cookies.find(|(name, _)| *name == SESSION_COOKIE)?;
+        let value = value.trim_matches('"');
+        let id = value.strip_suffix(CHANGED);
+        Some(Self { id: Bytes::copy_from_slice(id.unwrap_or(value).as_bytes()), is_changed: id.is_some() })
+    }
+
+    /// Without attributes: some make Java's clients send it back in quotes, with attributes of their own.
+    fn header(&self) -> Option<HeaderValue> {
+        let mark = if self.is_changed { CHANGED } else { "" };
+        HeaderValue::from_str(&format!("{SESSION_COOKIE}={}{mark}", self.id.escape_ascii())).ok()
+    }
 }
 
 /// The service of calls around another one: it finds the client before, and tells it its cookie after.
@@ -258,13 +304,19 @@ where
                 }
             };
             let token = token.and_then(|token| bearer(&token));
-            let (client, is_known) = sessions.find(request.headers(), connection, &caller);
-            let cookie = (!is_known).then(|| set_cookie(&client.id)).flatten();
+            let brought = Cookie::of(request.headers());
+            let client = match sessions.find(brought.as_ref(), connection, &caller) {
+                Ok(client) => client,
+                Err(error) => return Ok(status(&error).into_http()),
+            };
             let mut request = request.map(|body| Body::new(body.map_err(broken_off)));
-            request.extensions_mut().insert(client);
+            request.extensions_mut().insert(client.clone());
             let call = calls.token();
             let mut response = put_in(inner.call(request).await?).map(|body| Body::new(Answer::new(body, call)));
-            if let Some(cookie) = cookie {
+            let cookie = client.cookie();
+            if brought.as_ref() != Some(&cookie)
+                && let Some(cookie) = cookie.header()
+            {
                 response.headers_mut().append(SET_COOKIE, cookie);
             }
             if let Some(token) = token {
@@ -285,9 +337,12 @@ fn broken_off(error: Status) -> Status {
     }
 }
 
-/// Without attributes: some make Java's clients send it back in quotes, with attributes of their own.
-fn set_cookie(id: &Bytes) -> Option<HeaderValue> {
-    HeaderValue::from_str(&format!("{SESSION_COOKIE}={}", id.escape_ascii())).ok()
+/// What a client hears whose session is not there any more.
+fn gone() -> Error {
+    Error::not_found(
+        "the session has ended, and what was set or prepared in it is gone: a client has closed it, the server was \
+         started again, or nobody used the session for long; connect again",
+    )
 }
 
 #[cfg(test)]
@@ -303,14 +358,16 @@ mod tests {
     #[test]
     fn the_cookie_is_found_among_others() {
         for (text, expected) in [
-            ("arrow_flight_session_id=a-1", Some("a-1")),
-            ("x=1; arrow_flight_session_id=a-1; y=2", Some("a-1")),
-            ("arrow_flight_session_id=\"a-1\"", Some("a-1")),
+            ("arrow_flight_session_id=a-1", Some(("a-1", false))),
+            ("x=1; arrow_flight_session_id=a-1; y=2", Some(("a-1", false))),
+            ("arrow_flight_session_id=\"a-1\"", Some(("a-1", false))),
+            ("arrow_flight_session_id=\"a-1.set\"", Some(("a-1", true))),
             ("x=arrow_flight_session_id", None),
             ("", None),
         ] {
             let headers = HeaderMap::from_iter([(COOKIE, HeaderValue::from_static(text))]);
-            assert_eq!(cookie(&headers).as_deref(), expected.map(str::as_bytes), "{text}");
+            let expected = expected.map(|(id, is_changed)| Cookie { id: id.into(), is_changed });
+            assert_eq!(Cookie::of(&headers), expected, "{text}");
         }
     }
 }
