@@ -1,14 +1,17 @@
 """What the server is told, by a file, the environment and the command line; health checks and reflection."""
 
+import json
 import re
 import shlex
 import signal
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -176,7 +179,7 @@ def test_the_configuration_to_begin_with_is_accepted():
 
 def test_the_service_names_flags_that_exist():
     unit = (DEPLOY / "couatl.service").read_text()
-    (served,) = re.findall(r"^ExecStart=\S+/couatl (serve .*)", unit, re.MULTILINE)
+    (served,) = re.findall(r"^ExecStart=.*/couatl (serve .*)", unit, re.MULTILINE)
     (added,) = re.findall(r"^# +\S+/couatl (user add .*)", unit, re.MULTILINE)
     (secrets,) = re.findall(r"(--\S+) \$\{CREDENTIALS_DIRECTORY\} after `serve`", unit)
     used = {word for word in shlex.split(served) if word.startswith("--")} | {secrets}
@@ -184,6 +187,39 @@ def test_the_service_names_flags_that_exist():
     assert {word for word in shlex.split(added) if word.startswith("--")} <= flags_of("user", "add")
     (patience,) = re.findall(r"^TimeoutStopSec=(\d+)", unit, re.MULTILINE)
     assert int(patience) > float(printed("--config", DEPLOY / "couatl.toml")["grace"][0]) + 5, "its own comment"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is of Linux")
+def test_a_reload_before_it_listens_does_not_end_the_service():
+    """What stands before the command in the unit is run before a shell, which sends itself the signal."""
+    (before,) = re.findall(r"^ExecStart=(.*?)\S+/couatl serve", (DEPLOY / "couatl.service").read_text(), re.MULTILINE)
+    hanging_up = ["/bin/sh", "-c", 'kill -HUP $$; exec "$@"', "sh", COUATL, "serve", "--print-config"]
+    done = subprocess.run([*before.split(), *hanging_up], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("tls", ["none", "comment", "certificate"])
+def test_the_health_check_of_the_image_follows_the_configuration(own_server, tmp_path, monkeypatch, tls):
+    pytest.importorskip("tomllib")
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    pair = f'tls-cert = "{tmp_path}/both.pem"\ntls-key = "{tmp_path}/both.pem"\n'
+    path = tmp_path / "couatl.toml"
+    path.write_text({"none": "", "comment": pair.replace("tls-", "# tls-"), "certificate": pair}[tls])
+    server = own_server("--config", path)
+    (command,) = re.findall(r"^HEALTHCHECK CMD (.*)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    program = json.loads(command)[-1].replace("127.0.0.1:8123", server.http.split("//")[1])
+    monkeypatch.setenv("COUATL_CONFIG", str(path))
+
+    def check():
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+        )
+        return done.returncode
+
+    assert check() == 0
+    server.kill()
+    assert check() != 0
 
 
 def test_nothing_is_served_where_the_configuration_is_printed(tmp_path):
