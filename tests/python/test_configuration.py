@@ -480,3 +480,11 @@ def test_a_file_by_its_environment_alone_serves(own_server, file, monkeypatch):
     with server.connect() as connection:
         assert "more than 3 rows" in error(connection, "SELECT * FROM range(4)")
     assert ask(server, "SELECT 1")[1] == b"1\n"
+
+
+def test_a_folder_of_secrets_that_is_none_is_told(tmp_path):
+    """Now, and not when the first query wants one."""
+    folder = tmp_path / "nowhere"
+    served = serve("--secrets", folder)
+    assert served.returncode == 1
+    assert served.stderr == f"error: --secrets: '{folder}' is no folder\n"

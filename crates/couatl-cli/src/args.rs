@@ -116,8 +116,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value = "15", env = "COUATL_HEARTBEAT")]
     pub(crate) heartbeat: Seconds,
 
-    /// For how many seconds running queries may go on once the server was asked to end. Where it is less than 10, Python
-    /// that does not end takes up to five more.
+    /// For how many seconds running queries may go on once the server was asked to end. Python that does not end then
+    /// takes up to five more.
     #[arg(long, value_name = "SECONDS", default_value = "10", env = "COUATL_GRACE")]
     pub(crate) grace: Seconds,
 

@@ -33,6 +33,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
         return Ok(0);
     }
     log::install(LevelFilter::INFO)?;
+    if let Some(folder) = args.secrets.as_deref().filter(|folder| !folder.is_dir()) {
+        return Err(Error::not_found(format!("--secrets: '{}' is no folder", folder.display())));
+    }
     if args.users.is_none() && !args.user_limit.is_empty() {
         tracing::warn!("--user-limit limits nobody: without --users, nobody has a name");
     }

@@ -3,18 +3,23 @@
 use std::sync::Arc;
 
 use couatl_core::{Error, OpenContext, Result};
-use couatl_sql::Statement;
+use couatl_sql::{Statement, StatementKind};
+use datafusion::common::plan_err;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{
     CreateCatalogSchema, DdlStatement, DropCatalogSchema, DropTable, DropView, LogicalPlan,
 };
 use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement as DataFusionStatement;
+use datafusion::sql::planner::object_name_to_table_reference;
+use datafusion::sql::sqlparser::ast;
 
 use crate::access::Deeds;
 use crate::planner::StatementText;
 use crate::secrets::{no_login, without_secrets};
 use crate::session::{Session, resolved};
+use crate::statement::parse_tokens;
 use crate::{catalog, from_datafusion, memory};
 
 impl Session {
@@ -58,7 +63,7 @@ impl Session {
                 return Err(Error::invalid_argument(format!("the schema '{name}' belongs to the session and stays")));
             }
             DdlStatement::CreateCatalogSchema(create) => {
-                self.create_schema(&state, &create)?;
+                self.create_schema(&state, &create, statement)?;
                 return self.nothing();
             }
             DdlStatement::CreateExternalTable(mut table) => {
@@ -85,10 +90,14 @@ impl Session {
         done.map_err(from_datafusion)
     }
 
-    /// A schema like the one that is there from the beginning.
-    fn create_schema(&self, state: &SessionState, create: &CreateCatalogSchema) -> Result<()> {
-        let default = &state.config_options().catalog.default_catalog;
-        let (catalog, schema) = create.schema_name.split_once('.').unwrap_or((default, &create.schema_name));
+    /// A schema like the one that is there from the beginning. Its name is that of the statement: the plan has lost which
+    /// of its dots were quoted.
+    fn create_schema(&self, state: &SessionState, create: &CreateCatalogSchema, statement: &Statement) -> Result<()> {
+        let options = state.config_options();
+        let name = created_schema(statement).map_err(from_datafusion)?;
+        let name = object_name_to_table_reference(name, options.sql_parser.enable_ident_normalization);
+        let name = name.map_err(from_datafusion)?;
+        let (catalog, schema) = (name.schema().unwrap_or(&options.catalog.default_catalog), name.table());
         let provider = state.catalog_list().catalog(catalog);
         let provider = provider.ok_or_else(|| Error::not_found(format!("there is no catalog '{catalog}'")))?;
         if provider.schema(schema).is_none() {
@@ -100,6 +109,18 @@ impl Session {
         }
         Err(Error::already_exists(format!("the schema '{catalog}.{schema}' exists already")))
     }
+}
+
+/// The name of the schema that a statement makes.
+fn created_schema(statement: &Statement) -> datafusion::error::Result<ast::ObjectName> {
+    if let StatementKind::Other(tokens) = &statement.kind
+        && let DataFusionStatement::Statement(parsed) = parse_tokens(tokens.clone())?
+        && let ast::Statement::CreateSchema { schema_name, .. } = *parsed
+        && let ast::SchemaName::Simple(name) | ast::SchemaName::NamedAuthorization(name, _) = schema_name
+    {
+        return Ok(name);
+    }
+    plan_err!("expected CREATE SCHEMA and a name")
 }
 
 /// Runs a plan with the state of its statement, not that of the session: what DDL runs is to know it. Catalogs are shared.

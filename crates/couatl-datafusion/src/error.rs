@@ -52,6 +52,12 @@ fn message(error: &DataFusionError) -> String {
     }
     let text = error.message();
     let text = text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default().trim_end();
+    let trees = ["Unsupported ast node in sqltorel: ", "Unsupported ast node ", "Unsupported expr "];
+    if let Some(tree) = trees.iter().find_map(|label| text.strip_prefix(label)) {
+        // What it calls the piece, without all that is below it in the parser's tree.
+        let piece = tree.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+        return format!("the statement has a {piece} (in the parser's words) where none is offered");
+    }
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => {
             format!("the memory limit is reached: raise it, or let the query keep fewer rows at once ({text})")

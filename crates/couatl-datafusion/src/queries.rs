@@ -113,13 +113,11 @@ impl Queries {
         Ok(())
     }
 
-    /// Refuses new queries, waits for those that run, then cancels the rest and waits for their cleanup: all of it
-    /// within the grace, where that is 10 s or more; a shorter one is followed by at most 5 s of cleanup.
+    /// Refuses new queries, waits for those that run for as long as the grace, then cancels the rest and waits for their
+    /// cleanup, for at most 5 s.
     pub(crate) async fn shutdown(&self, grace: Duration) {
         self.closed.store(true, Relaxed);
-        // The end of a long grace is for the cleanup, so that all is over when it is.
-        let patience = if grace >= 2 * CLEANUP_GRACE { grace - CLEANUP_GRACE } else { grace };
-        if tokio::time::timeout(patience, self.empty()).await.is_err() {
+        if tokio::time::timeout(grace, self.empty()).await.is_err() {
             let running: Vec<_> = self.running.lock().values().cloned().collect();
             running.iter().for_each(|query| {
                 query.end(Error::cancelled("the query was ended: the server is shutting down"));

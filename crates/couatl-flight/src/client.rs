@@ -31,7 +31,7 @@ use crate::answer::Answer;
 use crate::auth::{Callers, bearer};
 use crate::handle::{HandleLimits, Handles, Owner, Weigh};
 use crate::statement::Statement;
-use crate::status::status;
+use crate::status::{oversized, status};
 use crate::stream::put_in;
 
 /// The name that Flight's own clients look for.
@@ -313,6 +313,11 @@ where
             request.extensions_mut().insert(client.clone());
             let call = calls.token();
             let mut response = put_in(inner.call(request).await?).map(|body| Body::new(Answer::new(body, call)));
+            if let Some(refused) =
+                Status::from_header_map(response.headers()).filter(|it| it.code() == Code::OutOfRange)
+            {
+                response = oversized(refused).into_http();
+            }
             let cookie = client.cookie();
             if brought.as_ref() != Some(&cookie)
                 && let Some(cookie) = cookie.header()

@@ -21,7 +21,6 @@ use tracing::{debug, warn};
 
 use crate::action::{self, schema_message};
 use crate::client::{Client, Sessions};
-use crate::parameters::oversized;
 use crate::poll;
 use crate::service::{Service, command, is_nothing};
 use crate::status::status;
@@ -137,7 +136,7 @@ impl FlightService for Flight {
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         let goes_on = is_asked_for(request.extensions());
-        self.call("DoPut", goes_on, async { self.service.do_put(request).await.map_err(oversized) }).await
+        self.call("DoPut", goes_on, async { self.service.do_put(request).await }).await
     }
 
     async fn do_exchange(

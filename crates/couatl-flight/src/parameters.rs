@@ -22,7 +22,6 @@ use tonic::{Code, Status};
 
 use crate::column::undescribed;
 use crate::status;
-use crate::stream::MAX_MESSAGE_BYTES;
 use crate::wire::{flat_bytes, wire_batch, wire_schema};
 
 /// How many bytes of parameters a statement may keep. Those of an update are not kept: it runs as they arrive.
@@ -76,8 +75,8 @@ pub(crate) struct Upload(FlightRecordBatchStream);
 impl Upload {
     pub(crate) fn new(messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Self {
         let messages = messages
-            .map_err(oversized)
-            .and_then(|message| future::ready(check_compressed(&message).map(|()| message)))
+            .map_err(status::oversized)
+            .and_then(|message| future::ready(check(&message).map(|()| message)))
             .map_err(Into::into)
             .try_filter(|message| future::ready(!message.data_header.is_empty()));
         Self(FlightRecordBatchStream::new_from_flight_data(messages))
@@ -85,12 +84,9 @@ impl Upload {
 
     /// The next batch of at least one column. An error is the last that it gives.
     pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, Status> {
-        // Arrow's decoder panics where a header promises more than the body has.
+        // Arrow's decoder panics where lengths do not fit each other.
         let decoded = AssertUnwindSafe(self.decoded()).catch_unwind().await;
-        decoded.unwrap_or_else(|_| {
-            let message = "cannot read the upload: the header of a message does not describe its body";
-            Err(status::status(&Error::invalid_argument(message)))
-        })
+        decoded.unwrap_or_else(|_| Err(misdescribed()))
     }
 
     async fn decoded(&mut self) -> Result<Option<RecordBatch>, Status> {
@@ -149,21 +145,30 @@ impl Upload {
     }
 }
 
-/// The status of an upload that failed on its way. Tonic says of what is too large that it is out of a range.
-pub(crate) fn oversized(refused: Status) -> Status {
-    if refused.code() != Code::OutOfRange {
-        return refused;
+/// Refuses a message that holds too much before its memory is taken, or less than its header says.
+fn check(message: &FlightData) -> Result<(), Status> {
+    let Ok(header) = root_as_message(&message.data_header) else { return Ok(()) };
+    let Some(batch) = header.header_as_record_batch().or_else(|| header.header_as_dictionary_batch()?.data()) else {
+        return Ok(());
+    };
+    let mut bytes = 0_u64;
+    for buffer in batch.buffers().into_iter().flatten() {
+        let start = usize::try_from(buffer.offset()).ok();
+        let end = start.and_then(|start| start.checked_add(usize::try_from(buffer.length()).ok()?));
+        let buffer = start.zip(end).and_then(|(start, end)| message.data_body.get(start..end));
+        // Its length stands before a compressed buffer, or -1 where it is as it is.
+        let length = buffer.ok_or_else(misdescribed)?.first_chunk::<8>().map(|length| i64::from_le_bytes(*length));
+        bytes = bytes.saturating_add(length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0));
     }
-    let message = format!(
-        "a message of the upload takes more than {MAX_MESSAGE_BYTES} bytes, which is the most that one may: send the \
-         rows in smaller batches"
-    );
-    status::status(&Error::new(ErrorKind::ResourcesExhausted, message))
+    match batch.compression() {
+        Some(_) => check_bytes(bytes, UNPACKED_BYTES, "once it is decompressed"),
+        None => Ok(()),
+    }
 }
 
-/// Refuses a message that holds too much before its memory is taken.
-fn check_compressed(message: &FlightData) -> Result<(), Status> {
-    check_bytes(decompressed_bytes(message), UNPACKED_BYTES, "once it is decompressed")
+fn misdescribed() -> Status {
+    let message = "cannot read the upload: the header of a message does not describe its body";
+    status::status(&Error::invalid_argument(message))
 }
 
 fn check_bytes(bytes: u64, most: u64, when: &str) -> Result<(), Status> {
@@ -175,21 +180,6 @@ fn check_bytes(bytes: u64, most: u64, when: &str) -> Result<(), Status> {
          batches"
     );
     Err(status::status(&Error::new(ErrorKind::ResourcesExhausted, message)))
-}
-
-/// What the compressed buffers of a message take by their own account: its length stands before each of them, or -1
-/// where it is as it is.
-fn decompressed_bytes(message: &FlightData) -> u64 {
-    let Ok(header) = root_as_message(&message.data_header) else { return 0 };
-    let batch = header.header_as_record_batch().or_else(|| header.header_as_dictionary_batch()?.data());
-    let Some(batch) = batch.filter(|batch| batch.compression().is_some()) else { return 0 };
-    let lengths = batch.buffers().into_iter().flatten().filter_map(|buffer| {
-        let start = usize::try_from(buffer.offset()).ok()?;
-        let end = start.checked_add(usize::try_from(buffer.length()).ok()?)?;
-        let length = message.data_body.get(start..end)?.first_chunk::<8>()?;
-        u64::try_from(i64::from_le_bytes(*length)).ok()
-    });
-    lengths.fold(0, u64::saturating_add)
 }
 
 /// A schema without dictionaries, views, and what the server has said of its columns itself.
@@ -380,14 +370,6 @@ mod tests {
                 assert!(is_taken || message.contains("bytes once it is decompressed"), "{message}");
             }
         }
-    }
-
-    #[test]
-    fn what_tonic_does_not_take_for_its_size_has_a_kind() {
-        let refused = oversized(Status::out_of_range("decoded message length too large"));
-        assert_eq!(refused.code(), Code::ResourceExhausted);
-        assert!(refused.message().contains("16777216 bytes"), "{refused}");
-        assert_eq!(oversized(Status::cancelled("the client left")).code(), Code::Cancelled);
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ use couatl_core::{Error, ErrorKind};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::stream::MAX_MESSAGE_BYTES;
+
 /// The metadata entry that carries the error's kind, for clients that want more than a gRPC code.
 pub(crate) const ERROR_KIND: &str = "x-couatl-error-kind";
 
@@ -51,6 +53,18 @@ pub(crate) fn status(error: &Error) -> Status {
 /// The status for an answer that could not be put together.
 pub(crate) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Status {
     status(&Error::internal(error.to_string()).with_source(error))
+}
+
+/// The status of a message that could not be taken. Tonic says of what is too large that it is out of a range.
+pub(crate) fn oversized(refused: Status) -> Status {
+    if refused.code() != Code::OutOfRange {
+        return refused;
+    }
+    let message = format!(
+        "a message takes more than {MAX_MESSAGE_BYTES} bytes, which is the most that one may: send rows in smaller \
+         batches, and long values as parameters"
+    );
+    status(&Error::new(ErrorKind::ResourcesExhausted, message))
 }
 
 /// The status for an upload that could not be read.
@@ -114,6 +128,14 @@ mod tests {
         assert_eq!(status.code(), Code::NotFound);
         assert_eq!(status.message(), "no stream 'users'");
         assert_eq!(status.metadata().get(ERROR_KIND).unwrap(), "not-found");
+    }
+
+    #[test]
+    fn what_tonic_does_not_take_for_its_size_has_a_kind() {
+        let refused = oversized(Status::out_of_range("decoded message length too large"));
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.message().contains("16777216 bytes"), "{refused}");
+        assert_eq!(oversized(Status::cancelled("the client left")).code(), Code::Cancelled);
     }
 
     #[test]

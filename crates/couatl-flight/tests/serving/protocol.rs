@@ -111,6 +111,7 @@ async fn a_message_beyond_the_limit_is_refused_and_the_connection_lives() {
     let mut client = served.client().await;
     let sql = format!("SELECT '{}'", "x".repeat(17 * 1024 * 1024));
     let refusal = crate::fixture::refused(client.execute(sql, None).await);
-    assert_eq!(refusal.code(), Code::OutOfRange);
+    assert_eq!(refusal.code(), Code::ResourceExhausted);
+    assert!(refusal.message().contains("takes more than 16777216 bytes"), "{refusal}");
     assert_eq!(value(&mut client, "SELECT 1").await, "1");
 }
