@@ -887,12 +887,12 @@ def test_a_session_is_not_silently_another_one(own_server):
     for cookie in changed:
         with Caller(second, "token", cookie) as caller, pytest.raises(pyarrow.lib.ArrowKeyError, match=ENDED):
             caller.values(SHOWN)
-    with Caller(first, "token", changed[0]) as caller:
-        assert caller.values(SHOWN) == ["77"]
+    with Caller(first, "token") as caller:
+        caller.info(statement("SET datafusion.execution.batch_size = 77"))
         caller.act("CloseSession")
-        after = caller.cookies.session
-    with Caller(first, "token", after) as caller:
-        assert caller.values(SHOWN) == ["8192"]
+        closed = caller.cookies.session
+        with Caller(first, "token", closed) as again:
+            assert again.values(SHOWN) == ["8192"]
 
 
 def steal(tokens, gate, server):
