@@ -66,7 +66,7 @@ class PythonTable:
         mode: str = "auto",
         name: str | None = None,
     ) -> PythonTable: ...
-    def __datafusion_table_provider__(self, session: object) -> object:
+    def __datafusion_table_provider__(self, session: object = None) -> object:
         """The table, for DataFusion."""
 
 @final

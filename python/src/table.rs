@@ -41,12 +41,21 @@ impl PythonTable {
         between(py, table, read, write).build().map(|table| Self(Arc::new(table))).map_err(failed)
     }
 
-    /// The table, for DataFusion: `SessionContext.register_table` asks for it.
+    /// The table, for DataFusion: `SessionContext.register_table` asks for it, and says for which session since version 52.
+    #[pyo3(signature = (session = None))]
     fn __datafusion_table_provider__<'py>(
         &self,
         py: Python<'py>,
-        session: &Bound<'py, PyAny>,
+        session: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
+        let ours = datafusion_ffi::version();
+        let other = |theirs: &str| {
+            let message = format!(
+                "this couatl is for DataFusion {ours}, and the session is of {theirs}: install datafusion {ours}"
+            );
+            PyValueError::new_err(message)
+        };
+        let Some(session) = session else { return Err(other("an older one")) };
         // A catalog hands over what a session would give.
         let codec = match session.getattr_opt("__datafusion_logical_extension_codec__")? {
             Some(give) => give.call0()?,
@@ -58,11 +67,9 @@ impl PythonTable {
         let codec: &FFI_LogicalExtensionCodec = unsafe { codec.pointer_checked(Some(CODEC))?.cast().as_ref() };
         // SAFETY: it says what it is of, in all versions.
         #[expect(unsafe_code, reason = "the interface hands functions over")]
-        let (theirs, ours) = (unsafe { (codec.version)() }, datafusion_ffi::version());
+        let theirs = unsafe { (codec.version)() };
         if theirs != ours {
-            return Err(PyValueError::new_err(format!(
-                "this couatl is for DataFusion {ours}, and the session is of DataFusion {theirs}: install datafusion {ours}"
-            )));
+            return Err(other(&format!("DataFusion {theirs}")));
         }
         let table = Arc::new(ForeignTable::new(Arc::clone(&self.0)));
         let runtime = runtime()?.handle().clone();

@@ -548,3 +548,11 @@ def test_a_program_ends_while_a_query_runs():
     command = [sys.executable, "-c", textwrap.dedent(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ends\n", "")
+
+
+def test_a_session_that_does_not_say_what_it_is_is_refused():
+    """Those before DataFusion 52 give nothing to ask."""
+    with pytest.raises(
+        ValueError, match=r"^this couatl is for DataFusion \d+, and the session is of an older one: install "
+    ):
+        PythonTable("n int64", read=list).__datafusion_table_provider__()
