@@ -513,7 +513,7 @@ def test_a_session_that_is_closed_is_closed_for_all_that_share_it(server, connec
         assert (batch_size(other), other.calls.cookies) == (["77"], shared)
         (answer,) = one.action("CloseSession", b"")
         assert parsed(answer) == [(1, 1)], "closed"
-        with pytest.raises(FAILURES, match="the session has ended, .*: a client has closed it"):
+        with pytest.raises(FAILURES, match=r"the session has ended, .*: a client has closed it"):
             batch_size(other)
         other.calls.cookies.clear()
         assert batch_size(other) == batch_size(one) == ["8192"]
