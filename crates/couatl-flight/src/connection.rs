@@ -20,7 +20,7 @@ use futures::{Stream, StreamExt, stream};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Sleep;
+use tokio::time::{Interval, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -28,6 +28,7 @@ use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 use crate::client::ConnectInfo;
+use crate::lost::is_lost;
 use crate::tls::Tls;
 
 /// How long to wait after a failed accept: the cause is most often that files have run out, and lasts.
@@ -50,6 +51,9 @@ const HANDSHAKES: usize = 256;
 const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// How often it is asked whether the network of a client of HTTP/1 is lost. HTTP/2 asks the client.
+const WATCH: Duration = Duration::from_secs(5);
 
 /// How long a client may take for its first words.
 const BEGIN_TIME: Duration = Duration::from_secs(10);
@@ -98,7 +102,6 @@ pub(crate) fn connections(
 }
 
 /// Rows are small and must not wait for more of them; a client whose network is lost is noticed where nothing is sent.
-/// There is no `TCP_USER_TIMEOUT`: it also ends clients that are there and do not read for as long.
 fn set_options(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let keepalive =
@@ -127,6 +130,8 @@ pub(crate) struct Connection {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Whether a flush writes at once.
     eager: bool,
+    /// When it is next asked whether the client's network is lost, where it is.
+    watch: Option<Interval>,
     /// Runs once the server has nothing more to say.
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -145,6 +150,7 @@ impl Connection {
             closing: Box::pin(closing.cancelled_owned()),
             cut: Box::pin(cut.cancelled_owned()),
             eager: false,
+            watch: None,
             linger: None,
         }
     }
@@ -156,15 +162,26 @@ impl Connection {
 
     /// The same connection, for HTTP/1, which flushes when there is something to send, and need not read after.
     pub(crate) fn eager(self) -> Self {
-        Self { eager: true, ..self }
+        Self { eager: true, watch: Some(tokio::time::interval(WATCH)), ..self }
     }
 
-    /// Fails once the connection is cut, and wakes the task then.
+    /// Fails once the connection is cut or lost, and wakes the task then.
     fn whole(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.cut.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has ended")),
-            Poll::Pending => Ok(()),
+        if self.cut.as_mut().poll(context).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has ended"));
         }
+        while let Some(watch) = &mut self.watch
+            && watch.poll_tick(context).is_ready()
+        {
+            let socket = match &self.socket {
+                Either::Left(socket) => socket,
+                Either::Right(socket) => socket.get_ref().0,
+            };
+            if is_lost(socket) {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not answer"));
+            }
+        }
+        Ok(())
     }
 
     /// Writes what waits.

@@ -29,6 +29,7 @@ mod format;
 mod handle;
 mod http;
 mod ingest;
+mod lost;
 mod metadata;
 mod metrics;
 mod options;
