@@ -13,15 +13,13 @@ INSERT INTO commands VALUES ('lamp', true);
 
 from __future__ import annotations
 
-import json
 import time
-from base64 import b64encode
 from datetime import datetime, timedelta, timezone
 from string import Formatter
 from threading import Event, Semaphore
 from typing import Any, Literal
 
-from couatl.sinks import Columns, Sink
+from couatl.sinks import Columns, Sink, objects, to_json
 from couatl.sources import PushSource
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
@@ -89,7 +87,7 @@ class Messages(PushSource):
 
 
 class MessageSink(Sink):
-    """Publishes each row as a JSON object, in which bytes are Base64 and structs are arrays.
+    """Publishes each row as a JSON object, in which bytes are Base64, structs objects, and NaN is null.
 
     The names in braces in `topic` are columns of the row, not NULL. An INSERT ends when the broker has acknowledged all
     of its messages (with `qos` 0, when they are sent), or fails with TimeoutError when it does not within `timeout`, in
@@ -112,7 +110,7 @@ class MessageSink(Sink):
         self.username, self.password = username, password
 
     def open(self, columns: Columns) -> None:
-        self.names = columns.names
+        self.columns = columns
         self.sent, self.acknowledged = 0, Semaphore(0)
         self.answer, self.answered = "no answer", Event()
         self.client = Client(CallbackAPIVersion.VERSION2)
@@ -130,8 +128,8 @@ class MessageSink(Sink):
         self.answered.set()
 
     def write(self, *columns: list[Any]) -> None:
-        rows = [dict(zip(self.names, values)) for values in zip(*columns)]
-        for topic, message in [(filled(self.topic, row), json.dumps(row, default=plain)) for row in rows]:
+        rows = list(objects(self.columns, columns))
+        for topic, message in [(filled(self.topic, row), to_json(row)) for row in rows]:
             self.client.publish(topic, message, self.qos, self.retain)
             self.sent += 1
 
@@ -158,8 +156,3 @@ def filled(template: str, row: dict[str, Any]) -> str:
             what = "NULL" if name in row else "no column"
             raise ValueError(f"'{template}' needs a value of '{name}', which is {what}")
     return template.format_map(row)
-
-
-def plain(value: Any) -> str:
-    """What JSON has no word for: bytes as Base64, anything else as its text."""
-    return b64encode(value).decode() if isinstance(value, bytes) else str(value)

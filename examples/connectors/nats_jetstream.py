@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from string import Formatter
 from typing import Any, Literal
 
 import nats
-from couatl.sinks import AsyncSink, Columns
+from couatl.sinks import AsyncSink, Columns, objects, to_json
 from couatl.sources import AsyncPartition, AsyncSource
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -38,11 +36,12 @@ KNOWN = 10_000
 class JetStream(AsyncSource):
     """The messages of a stream, from the sequence number `start`, and from then on those that are published.
 
-    With `durable`, the server remembers under that name what was read. A message is then acknowledged when the query
-    asks for those after it: it may come again, to the next query, and is never left out. One that the server sends
-    again because a slow query has not acknowledged it in time is left out in that query. A lost connection is made
-    again, every half second, `reconnects` times; then the query ends with an error of ``nats.errors``. A payload that
-    is no UTF-8 is an error, unless `payload` is ``bytes``.
+    Each query has a consumer of its own, and so all messages. With `durable`, the server remembers under that name what
+    was read: queries that run at the same time share that consumer, as JetStream's clients do, and each message goes to
+    one of them. It is then acknowledged when the query asks for those after it: it may come again, to the next query,
+    and is never left out. One that the server sends again because a slow query has not acknowledged it in time is left
+    out in that query. A lost connection is made again, every half second, `reconnects` times; then the query ends with
+    an error of ``nats.errors``. A payload that is no UTF-8 is an error, unless `payload` is ``bytes``.
     """
 
     def __init__(
@@ -151,21 +150,21 @@ class Messages(AsyncPartition):
 class JetStreamSink(AsyncSink):
     """Publishes each row as a JSON object, and waits until the stream has stored those of a batch.
 
-    Bytes are Base64 in it, and structs are arrays. The names in braces in `subject` are columns of the row, not NULL.
-    What is published cannot be taken back.
+    Bytes are Base64 in it, structs are objects, and NaN is null. The names in braces in `subject` are columns of the
+    row, not NULL. What is published cannot be taken back.
     """
 
     def __init__(self, url: str, subject: str) -> None:
         self.url, self.subject = url, subject
 
     async def open(self, columns: Columns) -> None:
-        self.names = columns.names
+        self.columns = columns
         self.client = Client()
         await connect(self.client, self.url, 1)
 
     async def write(self, *columns: list[Any]) -> None:
-        rows = [dict(zip(self.names, row)) for row in zip(*columns)]
-        messages = [(filled(self.subject, row), json.dumps(row, default=plain).encode()) for row in rows]
+        rows = list(objects(self.columns, columns))
+        messages = [(filled(self.subject, row), to_json(row).encode()) for row in rows]
         await asyncio.gather(*(self.client.jetstream().publish(*message) for message in messages))
 
     async def close(self) -> None:
@@ -190,8 +189,3 @@ def filled(template: str, row: dict[str, Any]) -> str:
             what = "NULL" if name in row else "no column"
             raise ValueError(f"'{template}' needs a value of '{name}', which is {what}")
     return template.format_map(row)
-
-
-def plain(value: Any) -> str:
-    """What JSON has no word for: bytes as Base64, anything else as its text."""
-    return b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -13,12 +13,10 @@ INSERT INTO new_orders VALUES ('apples', 3);
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from couatl.sinks import Columns, Sink
+from couatl.sinks import Columns, Sink, objects, to_json
 from couatl.sources import Partition, Source
 from redis import Redis
 from redis.backoff import ExponentialBackoff
@@ -114,14 +112,14 @@ class RedisStreamSink(Sink):
         self.url, self.key, self.length = url, key, length
 
     def open(self, columns: Columns) -> None:
-        self.names = columns.names
+        self.columns = columns
         # Nothing is sent twice: whether a transaction whose answer is lost took place cannot be told.
         self.redis = Redis.from_url(self.url, protocol=2, retry=Retry(ExponentialBackoff(), retries=0))
 
     def write(self, *columns: list[Any]) -> None:
         with self.redis.pipeline(transaction=True) as pipeline:
-            for row in zip(*columns):
-                fields = {name: field(value) for name, value in zip(self.names, row) if value is not None}
+            for row in objects(self.columns, columns):
+                fields = {name: field(value) for name, value in row.items() if value is not None}
                 if not fields:
                     raise ValueError("expected a value for an entry's fields, got a row of NULLs alone")
                 pipeline.xadd(self.key, fields, maxlen=self.length)
@@ -132,10 +130,5 @@ class RedisStreamSink(Sink):
 
 
 def field(value: Any) -> str | bytes:
-    """Text and bytes as they are, everything else as JSON, in which bytes are Base64 and structs are arrays."""
-    return value if isinstance(value, (str, bytes)) else json.dumps(value, default=plain)
-
-
-def plain(value: Any) -> str:
-    """What JSON has no word for: bytes as Base64, anything else as its text."""
-    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
+    """Text and bytes as they are, everything else as JSON, in which structs are objects, and NaN is null."""
+    return value if isinstance(value, (str, bytes)) else to_json(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import inspect
 import types
 import typing
@@ -32,7 +33,7 @@ SCALARS: dict[Any, str] = {
 
 def row_of(function: Callable[..., Any]) -> type | None:
     """The class of the rows that a function gives: the one argument of what it is annotated to return."""
-    returned = typing.get_type_hints(function).get("return")
+    returned = _hints(function, function.__name__).get("return")
     arguments = typing.get_args(returned)
     row = arguments[0] if arguments else None
     return row if isinstance(row, type) else None
@@ -45,7 +46,10 @@ def columns_of(row: type | None, of: str) -> str:
             f'{of}: expected columns, as in "tick int64, label string", or a return annotation such as Iterator[Row], '
             "where Row is a dataclass or a NamedTuple"
         )
-    hints = typing.get_type_hints(row)
+    hints = _hints(row, row.__qualname__)
+    if dataclasses.is_dataclass(row):
+        # What belongs to the class alone is no column.
+        hints = {field.name: hints[field.name] for field in dataclasses.fields(row)}
     return ", ".join(f'"{name}" {_type(hint, f"{row.__qualname__}.{name}")}' for name, hint in hints.items())
 
 
@@ -69,17 +73,21 @@ def columns_of_class(cls: object) -> str:
 
 def in_tuples(function: Callable[[], Any], row: type | None) -> Callable[[], Any]:
     """The function, whose rows are dataclasses, as one whose rows are tuples."""
-    if row is None or not dataclasses.is_dataclass(row):
+    is_asynchronous = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    if row is None or not dataclasses.is_dataclass(row) or is_asynchronous:
         return function
     names = [field.name for field in dataclasses.fields(row)]
 
     def as_tuple(item: Any) -> Any:
         return tuple(getattr(item, name) for name in names) if isinstance(item, row) else item
 
+    # What is said of them is said of the function: its name, its parameters.
+    @functools.wraps(function)
     def rows() -> Iterator[Any]:
         for item in function():
             yield [as_tuple(each) for each in item] if isinstance(item, list) else as_tuple(item)
 
+    @functools.wraps(function)
     def listed() -> Any:
         items = function()
         if isinstance(items, list):
@@ -97,10 +105,10 @@ def signature_of(function: Callable[..., Any], name: str) -> tuple[str, str]:
     takes, gives = function, function
     if isinstance(function, type):
         takes, gives = _method(function, "process"), _method(function, "finalize")
-    hints = typing.get_type_hints(takes)
+    hints, given = _hints(takes, name), _hints(gives, name)
     found = _parameters(takes, name)[isinstance(function, type) :]
     missing = [parameter for parameter in found if parameter not in hints]
-    if missing or "return" not in typing.get_type_hints(gives):
+    if missing or "return" not in given:
         what = f"the parameter '{missing[0]}'" if missing else "what it returns"
         raise Misuse(
             f'{name}: expected parameters and returns, as in ("a int64, b string", "string"), or annotations; '
@@ -109,7 +117,7 @@ def signature_of(function: Callable[..., Any], name: str) -> tuple[str, str]:
     is_whole = isinstance(function, type) and all(typing.get_origin(hints[each]) is list for each in found)
     values = {each: typing.get_args(hints[each])[0] if is_whole else hints[each] for each in found}
     columns = ", ".join(f"{quoted(each)} {_nullable(hint, f'{name}.{each}')}" for each, hint in values.items())
-    head = f"({columns}) RETURNS {_type(typing.get_type_hints(gives)['return'], name)}"
+    head = f"({columns}) RETURNS {_type(given['return'], name)}"
     return head, "list" if is_whole else "row"
 
 
@@ -122,6 +130,16 @@ def is_aggregate(function: Callable[..., Any], returns: str) -> bool:
 
         return as_function(function).is_aggregate
     return isinstance(function, type)
+
+
+def _hints(of: Callable[..., Any], name: str) -> dict[str, Any]:
+    """What something is annotated with; Misuse where that cannot be read."""
+    try:
+        return typing.get_type_hints(of)
+    except NameError as error:
+        raise Misuse(
+            f"{name}: its annotations cannot be read ({error}); give the columns, or the parameters and returns"
+        ) from None
 
 
 def _parameters(function: Callable[..., Any], name: str) -> list[str]:

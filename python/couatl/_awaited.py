@@ -12,7 +12,7 @@ An asynchronous iterator runs ahead until the queue is full. An :class:`~couatl.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any
 
 from couatl import _clock, _errors
@@ -54,7 +54,7 @@ class Awaited(Queued):
                 self._reader, self._schedule = reader, Schedule(reader)
                 self._is_open.set()
                 await self._ask(reader, self._schedule)
-            elif hasattr(reader, "__aiter__"):
+            elif isinstance(reader, AsyncIterable):
                 self._reader = aiter(reader)
                 self._is_open.set()
                 await self._iterate(self._reader)

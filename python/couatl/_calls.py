@@ -15,7 +15,7 @@ import inspect
 from typing import Any
 
 from couatl._errors import class_name, misuse, synchronous
-from couatl._methods import check_call, no_method
+from couatl._methods import check_call
 
 
 def ask(of: object, method: str, /, *arguments: Any, **named: Any) -> Any:
@@ -34,10 +34,7 @@ def ask(of: object, method: str, /, *arguments: Any, **named: Any) -> Any:
     except TypeError as error:
         # Where the call itself has failed, nothing of the user's has run.
         if error.__traceback__ is None or error.__traceback__.tb_next is None:
-            expected = list(filter(None, parameters.split(", ")))
-            if function is None:
-                raise no_method(of, name, function, expected) from None
-            check_call(of, name, *expected)
+            check_call(of, name, *filter(None, parameters.split(", ")))
         raise
 
 

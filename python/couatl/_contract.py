@@ -26,12 +26,17 @@ def check_options(cls: type) -> None:
         of = f"{class_name(cls)}: option '{option.name}'"
         if option.required and option.name in _options.OWN_SETTINGS:
             raise ContractError(f"{of} is required, and a setting of that name is the stream's own; expected another")
-        if option.required or option.default is None:
+        if option.required or option.default is None or _is_made_anew(option.default):
             continue
         try:
             convert(option.default, option.type)
         except Unfit as expected:
             raise ContractError(f"{of}: expected {expected} as its default, got {shown(option.default)}") from None
+
+
+def _is_made_anew(default: object) -> bool:
+    """Whether it stands for what a dataclass makes for each of its objects."""
+    return type(default).__qualname__ == "_HAS_DEFAULT_FACTORY_CLASS"
 
 
 def check_plain(of: object, *methods: str) -> None:

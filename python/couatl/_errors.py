@@ -6,10 +6,15 @@ They are made in one place so that every base class and every connector model sa
 from __future__ import annotations
 
 import inspect
+import re
 import reprlib
-from collections.abc import AsyncIterator, Iterator, Set
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Set, ValuesView
 from numbers import Integral
 from typing import Any
+
+#: What holds rows, or gives them later, and is no list of them.
+_NO_ROWS = (AsyncIterator, Iterator, Set, ValuesView, deque, range)
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -40,7 +45,11 @@ def missing(of: object, method: str) -> Misuse:
 
 def shown(value: object) -> str:
     """The value, shortened, with its type: ``'abc' (str)``."""
-    return "None" if value is None else f"{_SHORT.repr(value)} ({type(value).__qualname__})"
+    if value is None:
+        return "None"
+    # Tables are drawn in lines.
+    text = re.sub(r"\s*\n\s*", " ", _SHORT.repr(value))
+    return f"{text} ({type(value).__qualname__})"
 
 
 def counted(of: str, name: str, value: object, least: int = 0) -> None:
@@ -68,6 +77,6 @@ def synchronous(of: object, method: str, returned: Any) -> Any:
 def batch(of: object, method: str, returned: Any) -> Any:
     """What was returned as rows, unless it is of no shape that they have, or only gives them later."""
     synchronous(of, method, returned)
-    if isinstance(returned, (AsyncIterator, Iterator, Set, range)) and not hasattr(returned, "__arrow_c_stream__"):
+    if isinstance(returned, _NO_ROWS) and not hasattr(returned, "__arrow_c_stream__"):
         raise misuse(of, method, returned, "a list of rows, or None where there are none now")
     return returned

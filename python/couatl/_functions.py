@@ -13,7 +13,7 @@ def required(name: str, role: _models.Role) -> Any:
     if names_plugin(name):
         return of_plugin(name, role)
     if ":" in name:
-        return thing_at(name, "function")
+        return _checked(thing_at(name, "function"), role)
     found = _registry.find(name, role)
     if found is None:
         raise Refused(f"no {role} is registered as '{name}'; SHOW CONNECTORS lists what there is")
@@ -21,3 +21,10 @@ def required(name: str, role: _models.Role) -> Any:
         return found.load()
     except _registry.Unloadable as error:
         raise Refused(str(error)) from error.__cause__
+
+
+def _checked(thing: Any, role: _models.Role) -> Any:
+    """A function, or a class; Refused where that is of another system, and lacks what its system calls."""
+    if isinstance(thing, type) and not _registry.is_plain(thing) and _models.is_connector(thing, role):
+        _registry.check_class(thing, role, _models.recognise(thing, role))
+    return thing

@@ -71,6 +71,7 @@ class Loop:
         if not done and not wait([future], _threads.PATIENCE - _threads.GRACE).done:
             future.cancel()
             self._left = True
+            self._name_tasks()
             self._thread.leave(f"the cleanup of {self._name}")
             return None
         try:
@@ -87,14 +88,28 @@ class Loop:
         """End the loop, with all that still runs there."""
         self.call(self._over.set)
         if not self._left and not self._thread.join():
+            self._name_tasks()
             self._interrupt()
             if not self._thread.join():
                 self._thread.leave(f"the event loop of {self._name}")
+
+    def _name_tasks(self) -> None:
+        """Say which tasks of the user's have been cancelled, and go on."""
+        coroutines = [task.get_coro() for task in asyncio.all_tasks(self.loop)]
+        names = sorted(getattr(each, "__qualname__", repr(each)) for each in coroutines if not _is_ours(each))
+        for name in names:
+            log.warning("%s has not ended, cancelled as it was: a task of %s", name, self._name)
 
     def _interrupt(self) -> None:
         self._thread.interrupt()
         # Where it waits, it is woken to see that.
         self.call(lambda: None)
+
+
+def _is_ours(coroutine: object) -> bool:
+    """Whether a coroutine is one of the SDK's, which waits for what a user has written."""
+    frame = getattr(coroutine, "cr_frame", None)
+    return frame is not None and str(frame.f_globals.get("__name__")).startswith("couatl.")
 
 
 async def awaited(of: object, method: str, /, *arguments: Any, **named: Any) -> Any:

@@ -14,6 +14,9 @@ from couatl._classes import has_own
 from couatl._errors import Misuse, class_name, shown
 from couatl._options import signature
 
+#: Stands for a method that is not there, or of which nothing can be said before it is called.
+_UNKNOWN = object()
+
 
 def has(thing: Any, method: str, bases: Collection[str]) -> bool:
     """Whether a class, or an instance, has a method of its own, and not only that of one of these base classes."""
@@ -45,13 +48,12 @@ def check_concrete(cls: type) -> None:
 
 def check_call(of: object, method: str, *parameters: str) -> None:
     """Misuse where a method of a class, or of an instance, does not take these; one that is not there is not asked."""
-    function = _bound(of, method)
-    if function is None:
+    function = check_callable(of, method, *parameters)
+    if function is _UNKNOWN:
         return
-    if not callable(function):
-        raise no_method(of, method, function, parameters)
     try:
-        found = signature(getattr(function, "__func__", function))
+        # What wraps a function may have arguments of its own for it, so that it is what counts.
+        found = signature(getattr(function, "__func__", function), follow_wrapped=False)
     except (TypeError, ValueError):
         # One in C: it may take anything.
         return
@@ -63,6 +65,14 @@ def check_call(of: object, method: str, *parameters: str) -> None:
     except TypeError:
         as_written = f"{class_name(of)}.{method}{_shown(found)}"
         raise Misuse(f"{as_written} cannot be called as it is; expected {_call(method, parameters)}") from None
+
+
+def check_callable(of: object, method: str, *parameters: str) -> Any:
+    """What is called as a method; Misuse where that is something else."""
+    function = _bound(of, method)
+    if function is not _UNKNOWN and not callable(function):
+        raise no_method(of, method, function, parameters)
+    return function
 
 
 def no_method(of: object, method: str, found: object, parameters: Collection[str]) -> Misuse:
@@ -90,9 +100,12 @@ def check_has(of: object, method: str, bases: Collection[str], what: str, *param
 def _bound(of: object, method: str) -> Any:
     """What is called as a method; of a class, nothing of the author's runs to find it."""
     if not isinstance(of, type):
-        return getattr(of, method, None)
-    found = inspect.getattr_static(of, method, None)
-    return found.__get__(None, of) if isinstance(found, (staticmethod, classmethod)) else found
+        return getattr(of, method, _UNKNOWN)
+    found = inspect.getattr_static(of, method, _UNKNOWN)
+    if isinstance(found, (staticmethod, classmethod)):
+        return found.__get__(None, of)
+    # A property, or another descriptor, says what it is of an instance alone.
+    return _UNKNOWN if hasattr(type(found), "__get__") and not callable(found) else found
 
 
 def _is_of_instances(cls: type, method: str) -> bool:

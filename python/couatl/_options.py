@@ -104,10 +104,14 @@ def check(cls: type, options: Mapping[str, Any], given: Collection[str] | None =
     return values
 
 
-def instance(thing: Any, options: Mapping[str, Any]) -> Any:
-    """A class made with its options; an instance is one already."""
+def instance(thing: Any, options: Mapping[str, Any], *bases: type) -> Any:
+    """A class made with its options; an instance is one already. Misuse where it makes nothing of these `bases`."""
     if isinstance(thing, type):
-        return make(thing, options)
+        made: Any = make(thing, options)
+        if bases and not isinstance(made, bases):
+            expected = " or ".join(base.__name__ for base in bases)
+            raise Misuse(f"{class_name(thing)}() made {shown(made)}; expected an object that is a {expected}")
+        return made
     if options:
         given = ", ".join(options)
         raise Misuse(f"options are for a class, and {shown(thing)} is an instance; it was given {given}")
@@ -119,26 +123,64 @@ def options_of(cls: type) -> list[Option]:
     hints = _hints(cls)
     options = []
     for parameter in _parameters(cls):
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        hint = hints.get(parameter.name, Any)
+        if parameter.kind is parameter.VAR_KEYWORD:
+            options += _unpacked(hint) or []
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
             required = parameter.default is parameter.empty
             default = None if required else parameter.default
-            options.append(Option(parameter.name, hints.get(parameter.name, Any), default, required))
+            options.append(Option(parameter.name, hint, default, required))
     return options
 
 
 def _others(cls: type) -> Any:
-    """What all options are annotated with that have no parameter of their own; None where there may be none."""
+    """What all options are annotated with that have no name of their own; None where there may be none."""
     for parameter in _parameters(cls):
         if parameter.kind is parameter.VAR_KEYWORD:
-            return _hints(cls).get(parameter.name, Any)
+            hint = _hints(cls).get(parameter.name, Any)
+            return hint if _unpacked(hint) is None else None
     return None
+
+
+def _unpacked(hint: Any) -> list[Option] | None:
+    """The options in an ``Unpack[…]`` of a TypedDict; None of any other annotation."""
+    if not _is_form(hint, "Unpack"):
+        return None
+    (keys,) = typing.get_args(hint)
+    required: Collection[str] = keys.__required_keys__
+    options = []
+    for name, of in typing.get_type_hints(keys, include_extras=True).items():
+        is_required = name in required
+        while _is_form(of, "Required", "NotRequired", "ReadOnly"):
+            # Where annotations are texts, the TypedDict itself has not seen this.
+            is_required = is_required if _is_form(of, "ReadOnly") else _is_form(of, "Required")
+            (of,) = typing.get_args(of)
+        options.append(Option(name, of, None, is_required))
+    return options
+
+
+def _is_form(hint: Any, *names: str) -> bool:
+    """Whether it is one of the special forms of these names, of ``typing`` or of ``typing_extensions``."""
+    return str(typing.get_origin(hint)).rpartition(".")[2] in names
 
 
 def _constructor(cls: type) -> Callable[..., Any] | None:
     """What takes the parameters; None where nothing does."""
+    call: Callable[..., Any] = type(cls).__call__
+    if call is not type.__call__ and not _takes_anything(call):
+        # A metaclass makes it in a way of its own.
+        return call
     if cls.__init__ is not object.__init__:  # type: ignore[misc]
         return cls.__init__  # type: ignore[misc,no-any-return]
     return None if cls.__new__ is object.__new__ else cls.__new__  # type: ignore[comparison-overlap]
+
+
+def _takes_anything(call: Callable[..., Any]) -> bool:
+    try:
+        kinds = {parameter.kind for parameter in signature(call).parameters.values()}
+    except (TypeError, ValueError):
+        return True
+    return inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def _check_constructor(cls: type) -> None:
@@ -162,14 +204,15 @@ def _parameters(cls: type) -> list[inspect.Parameter]:
         return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
 
 
-def signature(function: Callable[..., Any]) -> inspect.Signature:
+def signature(function: Callable[..., Any], *, follow_wrapped: bool = True) -> inspect.Signature:
     """What a function takes, in every version of Python."""
     if sys.version_info >= (3, 14):
         import annotationlib
 
         # Annotations that cannot be evaluated are no reason to fail.
-        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
-    return inspect.signature(function)
+        annotated = annotationlib.Format.FORWARDREF
+        return inspect.signature(function, follow_wrapped=follow_wrapped, annotation_format=annotated)
+    return inspect.signature(function, follow_wrapped=follow_wrapped)
 
 
 def _hints(cls: type) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from typing import Any, cast
 
 from couatl._awaited import Awaited
@@ -64,7 +64,7 @@ def source_of(
     """The source that a class or an instance is, or is adapted to."""
     model = recognise(thing, "source")
     if model is COUATL:
-        return _declared(cast(Source, instance(thing, options)), columns)
+        return _declared(cast(Source, instance(thing, options, Source)), columns)
     streaming = {"batch": False, "streaming": True}.get(mode or "")
     return cast(Source, model.adapter().as_source(thing, dict(options), columns, streaming))
 
@@ -90,7 +90,7 @@ class Reading:
         self.source = source
         self._only = columns.names[0] if columns is not None and len(columns) == 1 else None
         names = synchronous(source, "partitions", call(source, "partitions()"))
-        if isinstance(names, (str, bytes)) or not hasattr(names, "__iter__"):
+        if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
             raise misuse(source, "partitions", names, "a list of strings")
         self.partitions = list(names)
         if not all(isinstance(name, str) for name in self.partitions):
@@ -119,11 +119,11 @@ class Reading:
             return Pushed(opened, opened._couatl_rows)
         if isinstance(opened, Partition):
             return Batches(opened, CancelHook(opened, Partition.cancel))
-        if isinstance(opened, AsyncPartition) or hasattr(opened, "__aiter__") or inspect.isawaitable(opened):
+        if isinstance(opened, (AsyncPartition, AsyncIterable)) or inspect.isawaitable(opened):
             return self._awaited(lambda: settled(opened))
         if isinstance(opened, list) or is_arrow(opened):
             return Iterated([opened])
-        if hasattr(opened, "__iter__") and not isinstance(opened, (str, bytes, Mapping)):
+        if isinstance(opened, Iterable) and not isinstance(opened, (str, bytes, Mapping)):
             return Iterated(opened)
         raise misuse(source, "open", opened, "a Partition, or an iterable of rows")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from couatl import _models, _options
 from couatl._errors import shown
-from couatl._methods import check_has, has
+from couatl._methods import check_call, check_callable, check_has, has
 
 #: The role of the classes in each group.
 GROUPS: dict[str, _models.Role] = {
@@ -46,6 +46,14 @@ _METHODS: dict[str, tuple[str, ...]] = {
     "couatl.sinks.AsyncSink": ("write", "*columns"),
 }
 _BASES = {*_METHODS, "couatl.sources.AsyncSource"}
+#: What else they may have, and is called with these; `write` takes a list for each column, by whatever names.
+_CALLED: dict[str, dict[str, tuple[str, ...]]] = {
+    "couatl.sources.PollingSource": {"next_item": (), "snapshot": (), "resume": ("state",), "cancel": ()},
+    "couatl.sources.PushSource": {"run": (), "on_stop": ()},
+    "couatl.sources.Source": {"schema": (), "partitions": (), "open": ("partition", "state"), "close": ()},
+    "couatl.sinks.Sink": {"schema": (), "open": ("columns",), "flush": (), "commit": (), "abort": (), "close": ()},
+    "couatl.sinks.AsyncSink": {"schema": (), "open": ("columns",), "flush": (), "commit": (), "abort": (), "close": ()},
+}
 
 
 class Unloadable(Exception):
@@ -131,10 +139,15 @@ def check_class(cls: type, role: _models.Role, model: _models.Model) -> None:
             model.adapter().check_class(cls, role)
         return
     mro = [_models.qualified(base) for base in cls.__mro__]
-    if role == "source" and (has(cls, "open", _BASES) or "couatl.sources.AsyncSource" in mro):
-        return
-    method, *parameters = next(_METHODS[base] for base in mro if base in _METHODS)
-    check_has(cls, method, _BASES, f"a {role}", *parameters)
+    if role == "sink" or not (has(cls, "open", _BASES) or "couatl.sources.AsyncSource" in mro):
+        method, *parameters = next(_METHODS[base] for base in mro if base in _METHODS)
+        check_has(cls, method, _BASES, f"a {role}", *parameters)
+    if role == "sink":
+        check_callable(cls, "write", "*columns")
+    for base in mro:
+        # A class may be both, and is looked at as either.
+        for method, taken in _CALLED.get(base, {}).items() if base.startswith(f"couatl.{role}s.") else ():
+            check_call(cls, method, *taken)
 
 
 def is_plain(thing: object) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from typing import Any
@@ -22,7 +23,7 @@ from couatl._cancel import CancelHook
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, synchronous
 from couatl._loop import Loop, awaited
-from couatl._methods import check_call
+from couatl._methods import check_callable
 from couatl._models import COUATL, recognise
 from couatl._options import instance, signature
 from couatl.sinks import AsyncSink, Sink
@@ -47,14 +48,14 @@ def writing(thing: object, options: Mapping[str, Any], columns: Columns, mode: s
     """
     model = recognise(thing, "sink")
     if model is COUATL:
-        sink = instance(thing, options)
+        sink = instance(thing, options, Sink, AsyncSink)
         return AwaitedWriting(sink, columns) if isinstance(sink, AsyncSink) else Writing(sink, columns)
     return Writing(model.adapter().as_sink(thing, dict(options), columns), columns)
 
 
 def sink_of(thing: object, options: Mapping[str, Any]) -> Any:
     """The sink that a class or an instance is; None where it is of another model, which is told its columns."""
-    return instance(thing, options) if recognise(thing, "sink") is COUATL else None
+    return instance(thing, options, Sink, AsyncSink) if recognise(thing, "sink") is COUATL else None
 
 
 def schema_of(sink: Any) -> Any:
@@ -119,13 +120,13 @@ class Writing:
         if self._opened:
             self._hook.call()
 
-    def _work(self, method: str, *arguments: Any, **named: Any) -> None:
+    def _work(self, method: str, /, *arguments: Any, **named: Any) -> None:
         """What a cancel ends."""
         if self._cancelled.done():
             raise KeyboardInterrupt
         self._call(method, *arguments, **named)
 
-    def _call(self, method: str, *arguments: Any, **named: Any) -> None:
+    def _call(self, method: str, /, *arguments: Any, **named: Any) -> None:
         run(self.sink, METHODS[method], *arguments, **named)
 
 
@@ -164,7 +165,7 @@ class AwaitedWriting(Writing):
         if working is not None:
             working.cancel()
 
-    def _work(self, method: str, *arguments: Any, **named: Any) -> None:
+    def _work(self, method: str, /, *arguments: Any, **named: Any) -> None:
         async def work() -> None:
             if self._cancelled.done():
                 raise KeyboardInterrupt
@@ -181,10 +182,10 @@ class AwaitedWriting(Writing):
         if not self._ends(work):
             raise KeyboardInterrupt
 
-    def _call(self, method: str, *arguments: Any, **named: Any) -> None:
+    def _call(self, method: str, /, *arguments: Any, **named: Any) -> None:
         self._ends(lambda: self._awaited(method, *arguments, **named))
 
-    async def _awaited(self, method: str, *arguments: Any, **named: Any) -> None:
+    async def _awaited(self, method: str, /, *arguments: Any, **named: Any) -> None:
         has_run(self.sink, method, await awaited(self.sink, METHODS[method], *arguments, **named))
 
     def _ends(self, work: Callable[[], Awaitable[None]]) -> bool:
@@ -215,19 +216,28 @@ class AwaitedWriting(Writing):
 
 def _takes(sink: Any, columns: Columns) -> bool:
     """Whether ``write`` takes these columns by name; Misuse where it does not take them at all."""
+    check_callable(sink, "write", *columns.names)
     try:
-        found = signature(sink.write)
+        written, called = signature(sink.write), signature(sink.write, follow_wrapped=False)
     except (TypeError, ValueError):
-        check_call(type(sink), "write", *columns.names)
-        raise
-    by_name = [p.name for p in found.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if sorted(by_name) == sorted(columns.names):
+        # One in C: it may take anything.
+        return False
+    parameters = [p.name for p in written.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    by_name, by_position = _unfit(called, **dict(columns)), _unfit(called, *columns.names)
+    if by_name is None and (by_position is not None or sorted(parameters) == sorted(columns.names)):
         return True
-    try:
-        found.bind(*columns.names)
-    except TypeError as error:
+    if by_position is not None:
         raise Misuse(
-            f"{class_name(sink)}.write{found} cannot be called with one list for each of the "
-            f"columns {', '.join(columns.names)} ({error})"
-        ) from None
+            f"{class_name(sink)}.write{called} cannot be called with one list for each of the "
+            f"columns {', '.join(columns.names)} ({by_position})"
+        )
     return False
+
+
+def _unfit(found: inspect.Signature, /, *arguments: Any, **named: Any) -> TypeError | None:
+    """Why something cannot be called with these; None where it can."""
+    try:
+        found.bind(*arguments, **named)
+    except TypeError as error:
+        return error
+    return None

@@ -29,8 +29,9 @@ from typing import Any
 
 from couatl._columns import Columns
 from couatl._errors import missing
+from couatl._json import objects, to_json
 
-__all__ = ["AsyncSink", "Columns", "Sink"]
+__all__ = ["AsyncSink", "Columns", "Sink", "objects", "to_json"]
 
 
 class Sink:
@@ -73,7 +74,8 @@ class Sink:
     def write(self, *columns: Any) -> None:
         """Take the next rows: one list per column, all of one length.
 
-        The lists come in the order of the columns; where the parameters are named as the columns are, by name.
+        The lists come in the order of the columns; where the parameters are named as the columns are, or are only
+        ``**columns``, by name.
         """
         raise missing(self, "write(*columns)")
 

@@ -319,7 +319,7 @@ class PushSource(Source):
     #: The only column, where there is one.
     _couatl_only: str | None = None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> PushSource:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> PushSource:
         """Make the queue, whatever the constructor of a subclass forgets."""
         self = super().__new__(cls)
         _errors.counted(_errors.class_name(cls), "capacity", cls.capacity, 1)
@@ -333,7 +333,7 @@ class PushSource(Source):
         """Give rows until there are no more, or until the query has ended: see :meth:`wait`."""
         raise _errors.missing(self, "run()")
 
-    def next(self, *row: Any, **columns: Any) -> bool:
+    def next(self, /, *row: Any, **columns: Any) -> bool:
         """Give one row, by position or by name, and whether it was taken: True, until the end.
 
         A single value by position is the row: a tuple, a list, a dict by column name, a bare value for the only column;

@@ -168,6 +168,14 @@ def test_rows_become_messages(service, peer, stream, connection, qos):
     ]
 
 
+def test_structs_are_objects_and_what_is_no_number_is_null(service, peer, stream, connection):
+    peer.listen("to/#")
+    columns = "(device string, at struct(x int32, y float64))"
+    stream("said", "mqtt:MessageSink", columns, host="127.0.0.1", port=service.port, topic="to/{device}")
+    run(connection, "INSERT INTO said VALUES ('lamp', struct(1, CAST('NaN' AS double)))")
+    assert peer.hear(1) == [("to/lamp", '{"device": "lamp", "at": {"x": 1, "y": null}}')]
+
+
 def test_bytes_are_base64_and_a_topic_lacks_nothing(service, peer, stream, connection):
     def said(topic):
         settings = {"host": "127.0.0.1", "port": service.port, "topic": topic}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from contextlib import suppress
 
 import nats
 import pytest
@@ -13,6 +14,7 @@ from couatl.testing import check_resume, check_sink, check_source, rows_and_stat
 from couatl.testing import rows as rows_of
 from harness import PATIENCE, error, rows, run, wait_until
 from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import NotFoundError
 from nats_jetstream import JetStream, JetStreamSink
 
 
@@ -47,6 +49,12 @@ class Peer:
     def unread(self, durable):
         info = self.do(self.context.consumer_info("ORDERS", durable))
         return info.num_pending, info.num_ack_pending
+
+    def waiting(self, durable):
+        """How many requests for messages wait; none where there is no such consumer yet."""
+        with suppress(NotFoundError):
+            return self.do(self.context.consumer_info("ORDERS", durable)).num_waiting
+        return 0
 
     def close(self):
         self.do(self.context.delete_stream("ORDERS"))
@@ -116,6 +124,23 @@ def test_the_server_remembers_what_was_read(peer, source, reading):
     reader.kill()
     peer.publish(4)
     assert reading(PAYLOADS).take(1) == texts(4)
+
+
+def test_each_of_two_queries_has_all_messages(peer, source, reading):
+    source()
+    readers = [reading(PAYLOADS), reading(PAYLOADS)]
+    peer.publish(*range(6))
+    for reader in readers:
+        assert reader.take(6) == texts(*range(6))
+
+
+def test_two_queries_of_one_durable_consumer_share_its_messages(peer, source, reading):
+    source(durable="couatl", batch=1)
+    readers = [reading(PAYLOADS), reading(PAYLOADS)]
+    # Both of them ask: the server gives to each in turn.
+    wait_until(lambda: peer.waiting("couatl") == 2, "both ask")
+    peer.publish(1, 2)
+    assert sorted(reader.take(1) for reader in readers) == [texts(1), texts(2)]
 
 
 def test_what_was_not_asked_beyond_comes_again(peer, source, connection):
@@ -210,6 +235,14 @@ def test_bytes_are_base64_and_a_subject_lacks_nothing(peer, url, stream, source,
     peer.publish("end")
     source()
     assert rows(connection, f"{PAYLOADS} LIMIT 2") == [('{"kind": "k", "b": "AP8="}',), ("end",)]
+
+
+def test_structs_are_objects_and_what_is_no_number_is_null(peer, url, stream, source, connection):
+    columns = "(kind string, at struct(x int32, y float64))"
+    stream("said", "nats_jetstream:JetStreamSink", columns, url=url, subject="orders.{kind}")
+    run(connection, "INSERT INTO said VALUES ('k', struct(1, CAST('NaN' AS double)))")
+    source()
+    assert rows(connection, f"{PAYLOADS} LIMIT 1") == [('{"kind": "k", "at": {"x": 1, "y": null}}',)]
 
 
 def test_payloads_may_be_bytes(peer, source, connection, reading):

@@ -121,6 +121,14 @@ def test_rows_become_entries(redis, url, stream, connection):
     ]
 
 
+def test_structs_are_objects_and_what_is_no_number_is_null(redis, url, stream, connection):
+    columns = "(at struct(x int32, y float64), levels array(float64))"
+    stream("orders", "redis_streams:RedisStreamSink", columns, url=url, key="o")
+    run(connection, "INSERT INTO orders VALUES (struct(1, 2.5), [CAST('NaN' AS double), CAST('inf' AS double)])")
+    [(_, fields)] = redis.xrange("o")
+    assert fields == {"at": '{"x": 1, "y": 2.5}', "levels": "[null, null]"}
+
+
 def test_the_newest_entries_are_kept(redis, url, stream, connection):
     stream("orders", "redis_streams:RedisStreamSink", "(n int64)", url=url, key="o", length=100)
     assert run(connection, "INSERT INTO orders SELECT value FROM range(2000)") == 2000

@@ -56,6 +56,21 @@ class Longest(Function):
     def is_aggregate(self):
         return True
 
+class Alone(Echo):
+    def exec(self, args):
+        return args[0]
+
+class Constant(Echo):
+    is_aggregate = True
+
+class Told(Echo):
+    def __init__(self, word):
+        self.word = word
+
+class Source(streamz.Source):
+    def run(self):
+        return None
+
 class Repeat(streamz.Stream):
     def __init__(self, upstream, n, **kwargs):
         super().__init__(upstream, **kwargs)
@@ -194,6 +209,30 @@ def test_a_function_of_a_package(connection, kind, signature, name, sql, expecte
     run(connection, "DROP FUNCTION part")
     run(connection, shown)
     assert rows(connection, sql) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "sentence"),
+    [
+        ("FUNCTION", "Alone", "Alone.exec(self, args) cannot be called as it is; expected exec(self, args, ctx)"),
+        ("AGGREGATE FUNCTION", "Alone", "Alone.exec(self, args) cannot be called as it is"),
+        (
+            "AGGREGATE FUNCTION",
+            "Constant",
+            "Constant.is_aggregate is True (bool); expected a method",
+        ),
+        ("FUNCTION", "Told", "Told.__init__(self, word) cannot be called as it is; expected __init__(self)"),
+        ("FUNCTION", "Repeat", "expected a function, and class Repeat is a streamz transform"),
+    ],
+)
+def test_a_class_of_a_package_is_checked_at_create(connection, kind, name, sentence):
+    sql = f"CREATE {kind} nothing(n int64) RETURNS int64 LANGUAGE PYTHON OPTIONS (class 'parts:{name}')"
+    assert sentence in error(connection, sql)
+
+
+def test_a_node_of_a_package_is_checked_at_create(connection):
+    sql = "CREATE FUNCTION nothing(input TABLE) RETURNS TABLE (n int64) LANGUAGE PYTHON OPTIONS (class 'parts:Source')"
+    assert "Source" in (said := error(connection, sql)) and "transform" in said
 
 
 @pytest.mark.parametrize(

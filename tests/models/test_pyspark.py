@@ -2,16 +2,18 @@
 
 import io
 import threading
-import time
 import warnings
 from contextlib import closing
 from datetime import datetime, timezone
+from itertools import islice
 
 import pytest
 from couatl._reading import reading
+from couatl._shapes import flat
 from couatl.compat import pyspark as compat
+from couatl.compat._pyspark_reading import POLLING_DELAY
 from couatl.compat.pyspark import as_source
-from couatl.testing import Columns, rows, write
+from couatl.testing import Columns, clock, rows, write
 from pyspark_shapes import ONE, STRUCT, TWO, datasource, types
 
 with warnings.catch_warnings():
@@ -282,13 +284,12 @@ def spark_microbatches(reader, count):
 
 def pulled(pull, count):
     """Batches that hold something."""
-    found = []
-    for batch in pull:
-        if batch:
-            found.append(batch)
-        if len(found) == count:
-            return found
-    return found
+    return list(islice((batch for batch in pull if batch), count))
+
+
+def taken(pull, count):
+    """So many rows, alone or in batches."""
+    return list(islice(flat(pull, TWO), count))
 
 
 @pytest.mark.parametrize(("cls", "method"), [(Counter, "simpleStreamReader"), (Split, "streamReader")])
@@ -299,15 +300,25 @@ def test_a_stream_gives_the_microbatches_of_spark(cls, method):
         closing(source.open("")) as pull,
     ):
         assert pull.snapshot() == {"offset": 0}
-        found = pulled(pull, 2)
-        assert found == spark_microbatches(cls([]), 2)
-        assert pull.snapshot() == {"offset": cls([]).end}
+        found = spark_microbatches(cls([]), 2)
+        assert [taken(pull, len(rows)) for rows in found] == found
         # It goes on for ever: there is nothing new.
         assert next(pull) is None
         assert next(pull) is None
+        assert pull.snapshot() == {"offset": cls([]).end}
     ends = [entry for entry in log if isinstance(entry, dict)]
     assert ends == [{"offset": len(found[0])}, {"offset": len(found[0]) * 2}]
     assert log.count("stop") == (cls is Split)
+
+
+def test_the_rows_of_a_list_leave_together():
+    class Listed(Split):
+        def read(self, partition):
+            return list(super().read(partition))
+
+    for reader, method in [(Counter([]), "simpleStreamReader"), (Listed([], step=6), "streamReader")]:
+        with closing(reading(stream_source(reader, method), {}, TWO)) as source, closing(source.open("")) as pull:
+            assert [[n for n, _ in batch] for batch in pulled(pull, 2)] == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_a_stream_goes_on_from_its_snapshot():
@@ -320,10 +331,29 @@ def test_a_snapshot_within_a_microbatch(cls, method, monkeypatch):
     monkeypatch.setattr("couatl.compat._pyspark_reading.CHUNK", 3)
     source = stream_source(cls([], end=8, step=8), method)
     with closing(reading(source, {}, TWO)) as opened, closing(opened.open("")) as pull:
-        assert [n for n, _ in next(pull)] == [0, 1, 2]
+        assert [n for n, _ in taken(pull, 3)] == [0, 1, 2]
         state = pull.snapshot()
+        assert opened.open("", state).snapshot() == state
     assert state == ({"offset": 0}, {"offset": 8}, 3)
     assert [n for n, _ in rows(source, columns=TWO, state=state, limit=5)] == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("method", ["simpleStreamReader", "streamReader"])
+def test_after_an_empty_microbatch_it_waits(method):
+    class Late(Counter if method == "simpleStreamReader" else Split):
+        def readBetweenOffsets(self, start, end):
+            return iter([(1, "a")] if start["offset"] == 2 else [])
+
+        def partitions(self, start, end):
+            return [datasource.InputPartition(start)]
+
+        def read(self, asked):
+            return super().read(asked) if method == "simpleStreamReader" else self.readBetweenOffsets(asked.value, None)
+
+    with clock() as testing:
+        start = testing.now()
+        assert rows(stream_source(Late([], step=1), method), columns=TWO, limit=1) == [(1, "a")]
+        assert testing.now() - start == 2 * POLLING_DELAY
 
 
 def test_offsets_are_what_json_makes_of_them():
@@ -360,18 +390,36 @@ def test_the_limit_is_the_readers_default_and_may_be_missing():
     assert len(rows(stream_source(Old([]), "streamReader"), columns=TWO, limit=4)) == 4
 
 
-def test_rows_of_a_slow_read_do_not_wait_for_its_end(monkeypatch):
+@pytest.mark.parametrize(("cls", "method"), [(Counter, "simpleStreamReader"), (Split, "streamReader")])
+def test_a_row_does_not_wait_for_the_next(cls, method):
+    class Slow(cls):
+        def slow(self, *_):
+            yield 1, "a"
+            assert has_been_given.wait(5)
+            yield 2, "b"
+
+    has_been_given = threading.Event()
+    setattr(Slow, "readBetweenOffsets" if cls is Counter else "read", Slow.slow)
+    source = stream_source(Slow([]), method)
+    with closing(reading(source, {}, TWO)) as opened, closing(opened.open("")) as pull:
+        assert next(pull) == (1, "a")
+        has_been_given.set()
+        assert next(pull) == (2, "b")
+
+
+def test_a_row_does_not_wait_for_the_next_partition():
     class Slow(Split):
         def read(self, partition):
-            yield 1, "a"
-            waited.set()
-            time.sleep(0.02)
-            yield 2, "b"
-            yield from iter(lambda: (3, "c"), None)
+            if partition.value[0] > 0:
+                assert has_been_given.wait(5)
+            return [(n, str(n)) for n in range(*partition.value)]
 
-    waited = threading.Event()
-    monkeypatch.setattr("couatl.compat._pyspark_reading.LINGER", 0.01)
-    assert rows(stream_source(Slow([]), "streamReader"), columns=TWO, limit=3)[:2] == [(1, "a"), (2, "b")]
+    has_been_given = threading.Event()
+    source = stream_source(Slow([]), "streamReader")
+    with closing(reading(source, {}, TWO)) as opened, closing(opened.open("")) as pull:
+        assert next(pull) == [(0, "0"), (1, "1")]
+        has_been_given.set()
+        assert next(pull) == [(2, "2"), (3, "3")]
 
 
 def test_record_batches_of_a_stream_leave_alone():

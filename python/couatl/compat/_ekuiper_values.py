@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,9 +16,7 @@ from uuid import UUID
 
 from couatl._columns import Columns
 from couatl._errors import Misuse, shown
-from couatl.compat._pyspark_types import Type, parse_type
-
-Convert = Callable[[Any], Any]
+from couatl._json import is_infinite, objects
 
 
 class Writer:
@@ -31,17 +28,11 @@ class Writer:
     """
 
     def __init__(self, columns: Columns) -> None:
-        self.names = columns.names
-        # Types of others, which have a spelling of their own, hold no structs.
-        self.converts = [_objects(parse_type(text)) if "(" in text else None for text in columns.types]
+        self.columns = columns
 
     def rows(self, columns: Sequence[list[Any]]) -> list[dict[str, Any]]:
         """A dict by column name for each row."""
-        ready = [
-            [value if value is None else convert(value) for value in values] if convert else values
-            for values, convert in zip(columns, self.converts)
-        ]
-        return [dict(zip(self.names, row)) for row in zip(*ready)]
+        return list(objects(self.columns, columns))
 
     def json(self, datum: Any) -> bytes:
         """A row, or a list of rows. Misuse names the column that holds what JSON has no number for."""
@@ -55,31 +46,12 @@ class Writer:
         return text.encode()
 
 
-def _objects(kind: Type) -> Convert | None:
-    """What makes an object of each struct in a value; None where there is none in its type."""
-    converts = [_objects(inner) for inner in kind.inner]
-    if kind.name in ("nullable", "low_cardinality"):
-        return converts[0]
-    if kind.name in ("struct", "tuple"):
-        return lambda value: {
-            name: member if member is None or convert is None else convert(member)
-            for name, member, convert in zip(kind.names, value, converts)
-        }
-    convert = converts[-1] if kind.name in ("array", "map") else None
-    if convert is None:
-        return None
-    inner = convert
-    if kind.name == "array":
-        return lambda value: [item if item is None else inner(item) for item in value]
-    return lambda value: {key: item if item is None else inner(item) for key, item in dict(value).items()}
-
-
 def _check_numbers(name: str, value: Any) -> None:
     """Misuse where a value is, or holds, what JSON has no number for."""
     if isinstance(value, (list, tuple, Mapping)):
         for item in value.values() if isinstance(value, Mapping) else value:
             _check_numbers(name, item)
-    elif isinstance(value, float) and not math.isfinite(value):
+    elif is_infinite(value):
         raise Misuse(f"column '{name}': expected a number that JSON has, got {value}; write NULL instead")
 
 

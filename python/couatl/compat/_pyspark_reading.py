@@ -8,6 +8,9 @@
 
 The snapshot of a stream is its offset. Within a microbatch it is ``(start, end, rows given)``: Spark promises sources
 to ask again for the same offsets after a failure, and so the same is done here.
+
+A row that a reader yields leaves before the next one is asked for, which may take its time; those of a list leave
+together.
 """
 
 from __future__ import annotations
@@ -15,10 +18,10 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any, cast
 
 from couatl import _clock, sources
@@ -26,15 +29,17 @@ from couatl._classes import derives
 from couatl._columns import Columns
 from couatl._errors import Misuse, class_name, misuse, shown
 from couatl._methods import check_has, check_plain
-from couatl._pull import is_arrow
+from couatl._pull import Pull, is_arrow
 from couatl.compat._pyspark_task import SparkTask
 from couatl.compat._pyspark_types import columns_text, named, struct_json_of, struct_of
 from couatl.compat._pyspark_values import incoming
 
 #: How long to wait where a stream has nothing new, as Spark does.
 POLLING_DELAY = timedelta(milliseconds=10)
-#: How many rows leave together, and after how many seconds fewer do.
-CHUNK, LINGER = 1024, 0.1
+#: How many rows leave together, at most.
+CHUNK = 1024
+#: What holds its rows already: asking for the next one never waits.
+HELD: tuple[type, ...] = (list, tuple, deque, type(iter([])), type(iter(())))
 
 #: The base classes, whose methods do nothing or raise.
 BASES = [
@@ -118,32 +123,75 @@ class PySparkSource(sources.Source):
         if self.is_stream and callable(getattr(self.reader, "stop", None)):
             self.reader.stop()
 
-    def _batch(self, number: int, reader: Any, part: Any) -> Iterator[Any]:
-        for row in self.rows(reader, SparkTask(number).rows(lambda: checked_rows(reader, reader.read(part)))):
-            # A tuple that begins with a list would be read as a batch of rows.
-            yield [row] if isinstance(row, tuple) and row and isinstance(row[0], (list, tuple)) else row
+    def _batch(self, number: int, reader: Any, part: Any) -> Rows:
+        return one_by_one(self.rows(reader, SparkTask(number).rows(lambda: checked_rows(reader, reader.read(part)))))
 
 
-class Stream(sources.Partition):
+class Stream(Pull):
     """A stream, microbatch after microbatch. One is committed when the next is asked for."""
 
     def __init__(self, reader: Any, rows_of: Callable[[Any, Any], Rows], state: Any) -> None:
+        super().__init__()
         self.reader = reader
         self.rows_of = rows_of
         self.is_simple = not callable(getattr(reader, "latestOffset", None))
         self.start: Any = None
         self.end: Any = None
-        self.rows: Rows | None = None
-        self.given = 0
-        self.held: Any = None
+        #: How many rows of a microbatch have been given; None between two.
+        self.given: int | None = None
         self.committed: Any = None
-        self.is_idle = False
+        #: When to ask again, where there was nothing new.
+        self.awake: datetime | None = None
+        parts: Iterator[Rows] | None = None
         if isinstance(state, tuple):
-            self.start, self.end, given = state
-            self.rows = self.between(self.start, self.end)
-            self.given = sum(1 for _ in islice(self.rows, given))
+            self.start, self.end, self.given = state
+            parts = self.between(self.start, self.end)
         else:
             self.start = state if state is not None else self.offset("initialOffset", reader.initialOffset())
+        self.items = self.read_on(parts, self.given or 0)
+
+    def __iter__(self) -> Rows:
+        # Without a layer between: a row costs as much as that of a generator.
+        return self.items
+
+    def __next__(self) -> Any:
+        return next(self.items)
+
+    def read_on(self, parts: Iterator[Rows] | None, passed: int) -> Rows:
+        """Rows, lists of them and what Arrow can import; None where there is nothing new."""
+        while True:
+            if parts is not None:
+                yield from self.read_microbatch(parts, passed)
+            while (left := self.left()) > 0 and not _clock.wait(left, self.cancelled):
+                pass
+            if self.cancelled.is_set():
+                return
+            parts, passed = self.advance(), 0
+            self.awake = _clock.now() + POLLING_DELAY if parts is None else None
+            if parts is None:
+                yield None
+
+    def read_microbatch(self, parts: Iterator[Rows], passed: int) -> Rows:
+        """What is in the parts, after so many rows that have been given before; then the microbatch is over."""
+        self.given = 0
+        for part in parts:
+            with closing(part):
+                for item in part:
+                    count = len(item) if type(item) is list else 1
+                    left_out = min(count, passed - self.given) if self.given < passed else 0
+                    self.given += count
+                    if left_out < count:
+                        yield item[left_out:] if left_out else item
+        # Where it was empty, the next one is not asked for at once.
+        self.awake = None if self.given else _clock.now() + POLLING_DELAY
+        self.given, self.start, self.committed = None, self.end, self.end
+
+    def left(self) -> float:
+        """How long to wait, in seconds."""
+        return 0 if self.awake is None else _clock.seconds_until(self.awake)
+
+    def is_due(self) -> bool:
+        return self.left() <= 0
 
     def offset(self, method: str, found: Any) -> Any:
         """An offset as it comes out of Spark's log, where some readers put JSON that they have made themselves."""
@@ -154,27 +202,20 @@ class Stream(sources.Partition):
             pass
         raise misuse(self.reader, method, found, "an offset: a dict that JSON can hold, or text")
 
-    def next_batch(self) -> Any:
+    def advance(self) -> Iterator[Rows] | None:
+        """Commit what has been given, and ask for the next microbatch: its parts, where there is one."""
         try:
-            self.advance()
+            if self.committed is not None:
+                committed, self.committed = self.committed, None
+                if callable(getattr(self.reader, "commit", None)):
+                    self.reader.commit(committed)
+            return self.microbatch()
         except StopIteration as error:
             # It would be taken for the end.
             raise RuntimeError(f"{class_name(self.reader)} raised StopIteration, and a stream has no end") from error
-        self.is_idle = self.rows is None
-        return None if self.rows is None else self.chunk(self.rows)
 
-    def advance(self) -> None:
-        """Commit what has been given, and ask for the next microbatch."""
-        if self.committed is not None and self.rows is None:
-            committed, self.committed = self.committed, None
-            if callable(getattr(self.reader, "commit", None)):
-                self.reader.commit(committed)
-        if self.rows is None:
-            self.rows = self.microbatch()
-
-    def microbatch(self) -> Rows | None:
-        """The rows of the next one, where there is one."""
-        self.given = 0
+    def microbatch(self) -> Iterator[Rows] | None:
+        """The parts of the next one, where there is one."""
         if not self.is_simple:
             self.end = self.offset("latestOffset", self.latest())
             return None if self.end == self.start else self.between(self.start, self.end)
@@ -183,9 +224,9 @@ class Stream(sources.Partition):
             raise misuse(self.reader, "read", found, "a pair: an iterator of rows, and the offset where they end")
         rows, end = found
         self.end = self.offset("read", end)
-        converted = self.rows_of(self.reader, rows)
+        converted = self.converted(rows)
         if self.end != self.start:
-            return converted
+            return iter([converted])
         if next(converted, None) is not None:
             converted.close()
             what = f"{class_name(self.reader)}.read() gave rows, and the offset {self.end} where it had begun"
@@ -202,55 +243,56 @@ class Stream(sources.Partition):
             raise misuse(self.reader, "getDefaultReadLimit", chosen, "a ReadLimit, such as ReadAllAvailable()")
         return latest(copy.deepcopy(self.start), chosen)
 
-    def between(self, start: Any, end: Any) -> Rows:
-        """The rows between two offsets."""
+    def between(self, start: Any, end: Any) -> Iterator[Rows]:
+        """What is between two offsets, part after part."""
         start, end = copy.deepcopy(start), copy.deepcopy(end)
         if self.is_simple:
             method, expected = "readBetweenOffsets", ["start", "end"]
             what = "a SimpleDataSourceStreamReader that is read again"
             check_has(self.reader, method, BASES, what, *expected)
             check_plain(self.reader, method, *expected, yields=True)
-            return self.rows_of(
-                self.reader, checked_rows(self.reader, self.reader.readBetweenOffsets(start, end), method)
-            )
+            found = checked_rows(self.reader, self.reader.readBetweenOffsets(start, end), method)
+            return iter([self.converted(found)])
         parts = checked_parts(self.reader, self.reader.partitions(start, end))
-        return self.rows_of(self.reader, (row for number, part in enumerate(parts) for row in self.read(number, part)))
+        return (self.read(number, part) for number, part in enumerate(parts))
 
-    def read(self, number: int, part: Any) -> Iterator[Any]:
-        """The rows of a part, each part a task."""
-        return SparkTask(number).rows(lambda: checked_rows(self.reader, self.reader.read(part)))
+    def read(self, number: int, part: Any) -> Rows:
+        """What is in a part, each part a task."""
+        return SparkTask(number).rows(lambda: self.converted(checked_rows(self.reader, self.reader.read(part))))
 
-    def chunk(self, rows: Rows) -> Any:
-        """The next rows; at their end, the microbatch is over."""
-        if self.held is not None:
-            # Arrow leaves alone.
-            held, self.held = self.held, None
-            self.given += 1
-            return held
-        chunk: list[Any] = []
-        until = time.monotonic() + LINGER
-        for row in rows:
-            if not isinstance(row, tuple):
-                self.held = row
-                break
-            chunk.append(row)
-            if len(chunk) == CHUNK or time.monotonic() > until:
-                break
-        else:
-            self.rows, self.start, self.committed = None, self.end, self.end
-        self.given += len(chunk)
-        return chunk if chunk or self.held is None else self.chunk(rows)
+    def converted(self, found: Iterable[Any]) -> Rows:
+        """Rows as the engine takes them: those that are there already in lists, others one by one."""
+        rows = self.rows_of(self.reader, found)
+        return in_lists(rows) if type(found) in HELD else one_by_one(rows)
 
-    def next_awake(self) -> datetime | None:
-        return _clock.now() + POLLING_DELAY if self.is_idle else None
-
-    def close(self) -> None:
-        rows, self.rows = self.rows, None
-        if rows is not None:
-            rows.close()
+    def _close(self) -> None:
+        self.items.close()
 
     def snapshot(self) -> Any:
-        return copy.deepcopy(self.start if self.rows is None else (self.start, self.end, self.given))
+        return copy.deepcopy(self.start if self.given is None else (self.start, self.end, self.given))
+
+
+def in_lists(rows: Rows) -> Rows:
+    """The rows in lists; what is for Arrow to import leaves alone."""
+    chunk: list[Any] = []
+    with closing(rows):
+        for row in rows:
+            if isinstance(row, tuple):
+                chunk.append(row)
+            if chunk and (len(chunk) == CHUNK or not isinstance(row, tuple)):
+                yield chunk
+                chunk = []
+            if not isinstance(row, tuple):
+                yield row
+    if chunk:
+        yield chunk
+
+
+def one_by_one(rows: Rows) -> Rows:
+    """The rows, of which none is taken for a batch: a tuple that begins with a list would be."""
+    with closing(rows):
+        for row in rows:
+            yield [row] if isinstance(row, tuple) and row and isinstance(row[0], (list, tuple)) else row
 
 
 def takes_nothing(latest: Callable[..., Any]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from couatl.compat._pyspark_types import named
@@ -87,7 +87,7 @@ class SparkTask:
     def __exit__(self, *_: object) -> None:
         _running.context = self._before
 
-    def rows(self, read: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    def rows(self, read: Callable[[], Iterable[Any]]) -> Generator[Any, None, None]:
         """What is read in it, on a thread that does nothing else until this is at its end, or closed."""
         with self:
             yield from read()

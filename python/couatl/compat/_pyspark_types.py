@@ -13,17 +13,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from couatl._columns import Columns, quoted
 from couatl._errors import shown
+from couatl._types import Parser, Type, parse_type
 
-_TOKEN = re.compile(r"""\s*(`(?:[^`]|``)*`|"(?:[^"]|"")*"|'(?:[^'\\]|''|\\.)*'|[\w.+-]+|[(),<>:=\[\]])""")
-_PLAIN = re.compile("[a-z_][a-z0-9_]*")
 #: Names of types, Spark's and ours, and what Spark's JSON calls them.
 _NAMES = {
     "boolean": ["bool"],
@@ -58,126 +54,6 @@ _OURS = {
     "binary": "binary",
     "date": "date",
 }
-
-
-@dataclass(frozen=True)
-class Type:
-    """A type as it was spelled: a name in lower case, types within it, and other parameters, such as a precision."""
-
-    name: str
-    inner: tuple[Type, ...] = ()
-    names: tuple[str, ...] = ()
-    parameters: tuple[str, ...] = ()
-    nullable: bool = True
-
-
-@dataclass
-class _Parser:
-    text: str
-    tokens: list[str] = field(default_factory=list)
-    place: int = 0
-
-    def __post_init__(self) -> None:
-        end = 0
-        while self.text[end:].strip():
-            found = _TOKEN.match(self.text, end)
-            if found is None:
-                raise ValueError(f"expected column types, got {self.text[end:].strip()!r} in {self.text!r}")
-            self.tokens.append(found[1])
-            end = found.end()
-
-    def peek(self, ahead: int = 0) -> str:
-        place = self.place + ahead
-        return self.tokens[place] if place < len(self.tokens) else ""
-
-    def take(self) -> str:
-        self.place += 1
-        return self.peek(-1)
-
-    def eat(self, *words: str) -> bool:
-        if [self.peek(i).lower() for i in range(len(words))] != list(words):
-            return False
-        self.place += len(words)
-        return True
-
-    def need(self, *tokens: str) -> None:
-        if self.peek() not in tokens:
-            found = repr(self.peek()) if self.peek() else "the end"
-            raise ValueError(f"expected {' or '.join(map(repr, tokens))}, got {found} in {self.text!r}")
-        self.place += 1
-
-    def fields(self) -> Iterator[tuple[str, Type]]:
-        """Names and types, with commas between them."""
-        while True:
-            name = _unquoted(self.take())
-            self.eat(":")
-            kind = self.type()
-            if self.eat("not", "null"):
-                kind = replace(kind, nullable=False)
-            self.eat("null")
-            if self.eat("comment"):
-                self.take()
-            yield name, kind
-            if not self.eat(","):
-                return
-
-    def type(self) -> Type:
-        name = self.take().lower()
-        if not _PLAIN.fullmatch(name):
-            raise ValueError(f"expected a type, got {name!r} in {self.text!r}")
-        inner: list[Type] = []
-        names: list[str] = []
-        parameters: list[str] = []
-        if self.peek() in ("(", "<"):
-            self.take()
-            if name in ("struct", "tuple") and self._is_named():
-                for member, kind in self.fields():
-                    names.append(member)
-                    inner.append(kind)
-            elif name in ("array", "map", "struct", "tuple", "nullable", "low_cardinality"):
-                while self.peek() not in (")", ">", ""):
-                    inner.append(self.type())
-                    self.eat(",")
-                names = [str(number) for number in range(1, len(inner) + 1)] if name in ("struct", "tuple") else []
-            else:
-                while self.peek() not in (")", ">", ""):
-                    parameters.append(self.take())
-                    self.eat(",")
-            self.need(")", ">")
-        found = Type(self._rest(name), tuple(inner), tuple(names), tuple(parameters))
-        while self.eat("[", "]"):
-            found = Type("array", (found,))
-        return found
-
-    def _is_named(self) -> bool:
-        return self.peek(1) not in (",", ")", ">", "(", "<", "[", "")
-
-    def _rest(self, name: str) -> str:
-        """What belongs to a name that is more than one word."""
-        self.eat("precision")
-        if name in ("timestamp", "time") and self.eat("with", "time", "zone"):
-            return "timestamptz"
-        self.eat("without", "time", "zone")
-        if name == "interval":
-            while self.peek().lower() in ("day", "to", "second", "hour", "minute"):
-                self.take()
-        if name == "string" and self.eat("collate"):
-            self.take()
-        return name
-
-
-def _unquoted(name: str) -> str:
-    quote = name[:1]
-    return name[1:-1].replace(quote * 2, quote) if quote in ("`", '"') else name
-
-
-def parse_type(text: str) -> Type:
-    """A type of ours, as a statement spells it. ValueError where it is none."""
-    parser = _Parser(text)
-    found = parser.type()
-    if parser.peek():
-        raise ValueError(f"expected the end of a type, got {parser.peek()!r} in {text!r}")
-    return found
 
 
 def json_of(kind: Type, *, ours: bool) -> Any:
@@ -215,7 +91,7 @@ def struct_json(fields: Any, *, ours: bool) -> Any:
 
 def struct_json_of_ddl(text: str) -> Any:
     """What Spark's JSON says of DDL such as ``a INT, b STRING`` or ``struct<a: int>``. ValueError where it is none."""
-    parser = _Parser(text)
+    parser = Parser(text)
     if parser.peek().lower() == "struct" and parser.peek(1) == "<":
         return json_of(parser.type(), ours=False)
     fields = list(parser.fields())

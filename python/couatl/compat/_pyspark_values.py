@@ -14,7 +14,8 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 
-from couatl.compat._pyspark_types import Type, json_of, named
+from couatl._types import Type
+from couatl.compat._pyspark_types import json_of, named
 
 Convert = Callable[[Any], Any]
 

@@ -19,8 +19,9 @@ from couatl._errors import misuse
 from couatl._methods import check_has, check_plain
 from couatl._push import QueryEnded
 from couatl._threads import TICK, UserThread
+from couatl._types import parse_type
 from couatl.compat._pyspark_task import SparkTask
-from couatl.compat._pyspark_types import parse_type, struct_json_of, struct_of
+from couatl.compat._pyspark_types import struct_json_of, struct_of
 from couatl.compat._pyspark_values import arrow_type, outgoing, row_maker
 
 #: How many blocks may wait to be written.

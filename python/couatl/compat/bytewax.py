@@ -339,7 +339,7 @@ class _Fixed(sources.Source):
                 run(self.source, "resume(resume_state)", state)
             return _Stateful(_Polling(self.source))
         part = call(self.source, BUILD_PART, STEP_ID, partition, state)
-        if not hasattr(part, "next_batch") or not hasattr(part, "snapshot"):
+        if isinstance(part, type) or not hasattr(part, "next_batch") or not hasattr(part, "snapshot"):
             raise misuse(self.source, "build_part", part, "a StatefulSourcePartition")
         return _Stateful(part)
 
@@ -355,7 +355,7 @@ class _Dynamic(sources.Source):
 
     def open(self, partition: str, state: Any) -> sources.Partition:
         part = call(self.source, BUILD, STEP_ID, 0, 1)
-        if not hasattr(part, "next_batch"):
+        if isinstance(part, type) or not hasattr(part, "next_batch"):
             raise misuse(self.source, "build", part, "a StatelessSourcePartition")
         return _Stateless(part)
 
@@ -476,7 +476,7 @@ class _FixedSink(sinks.Sink):
 
     def build(self, name: str) -> Any:
         part = call(self.sink, BUILD_PART, STEP_ID, name, None)
-        if not hasattr(part, "write_batch") or not hasattr(part, "snapshot"):
+        if isinstance(part, type) or not hasattr(part, "write_batch") or not hasattr(part, "snapshot"):
             raise misuse(self.sink, "build_part", part, "a StatefulSinkPartition")
         return part
 
@@ -504,7 +504,7 @@ class _DynamicSink(sinks.Sink):
 
     def open(self, columns: Columns) -> None:
         part = call(self.sink, BUILD, STEP_ID, 0, 1)
-        if not hasattr(part, "write_batch"):
+        if isinstance(part, type) or not hasattr(part, "write_batch"):
             raise misuse(self.sink, "build", part, "a StatelessSinkPartition")
         self.part = part
 

@@ -109,7 +109,7 @@ class ConnectorSubject(ABC):
     def on_stop(self) -> None:  # noqa: B027 (a subject need not have it)
         """Clean up, once, when ``run`` has ended or must end: a client that it waits for is disconnected here."""
 
-    def next(self, **columns: Any) -> None:
+    def next(self, /, **columns: Any) -> None:
         """Give a row."""
         self._buffer.put(("INSERT", None, columns))
 
@@ -133,7 +133,7 @@ class ConnectorSubject(ABC):
         """Say that no more rows come. Those that come all the same are ignored."""
         self._buffer.put(("INSERT", None, _FINISH))
 
-    def delete(self, **columns: Any) -> None:
+    def delete(self, /, **columns: Any) -> None:
         """Refused: a stream only grows."""
         raise _only_grows(self)
 

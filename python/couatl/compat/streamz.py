@@ -282,6 +282,7 @@ def _check_methods(thing: Any, role: str) -> None:
     if role == "sink":
         check_has(thing, "update", _BASES, "a Streamz sink", *_UPDATE)
     check_call(thing, "update", *_UPDATE)
+    check_call(thing, "destroy")
 
 
 def _checked(thing: Any, role: str) -> type | None:
