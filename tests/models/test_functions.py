@@ -171,6 +171,12 @@ def test_is_aggregate_has_to_agree_with_the_statement(connection):
     assert told in error(connection, "SELECT longest('x')")
 
 
+def test_what_makes_the_object_of_a_group_takes_no_arguments(connection):
+    packaged(connection, "plus(n int64) RETURNS int64", "parts:plus", "AGGREGATE FUNCTION")
+    told = "expected 'plus' to be called without arguments for the object of a group"
+    assert told in error(connection, "SELECT plus(1)")
+
+
 def test_what_a_function_of_ekuiper_raises_is_told(connection):
     body = f"{EKUIPER[0]}\nclass broken(Function):\n    def exec(self, args, ctx):\n        raise OSError('no sensor')"
     function(connection, "broken(word string) RETURNS string", body)

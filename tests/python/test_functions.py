@@ -11,6 +11,8 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy
+import pyarrow
 import pytest
 from harness import (
     create,
@@ -136,6 +138,7 @@ TYPES = {
     "timestamp": (f"TIMESTAMP '{MOMENT}'", MOMENT),
     "timestamptz": (f"TIMESTAMP '{MOMENT}'", MOMENT.replace(tzinfo=datetime.timezone.utc)),
     "datetime64(6, 'Asia/Tokyo')": (f"TIMESTAMP '{MOMENT}'", MOMENT.replace(tzinfo=datetime.timezone.utc)),
+    "interval": ("INTERVAL '2 days 3 seconds'", pyarrow.MonthDayNano([0, 2, 3_000_000_000])),
     "uuid": (f"'{UUID}'", uuid.UUID(UUID)),
     "enum8('a' = 1, 'b' = 2)": ("'b'", "b"),
     "low_cardinality(string)": ("'x'", "x"),
@@ -428,6 +431,31 @@ def test_what_a_function_gives_wrongly_is_told(connection, body):
     message = error(connection, "SELECT wrong(1)")
     assert "function 'wrong'" in message
     assert WRONG[body] in message
+
+
+def test_the_end_of_an_iterator_is_no_end_of_rows(connection):
+    body = "def picky(n):\n    return next(iter([n] if n != 2 else []))"
+    function(connection, "picky(n int64) RETURNS int64", body, "OPTIONS (format 'row')")
+    message = error(connection, "SELECT picky(n) FROM (VALUES (1), (2), (3)) AS t(n)")
+    assert "RuntimeError: the function raised StopIteration for row 2" in message
+
+
+@pytest.mark.parametrize("form", ["numpy", "arrow"])
+def test_months_come_back_where_python_has_no_value_for_them(connection, form):
+    function(connection, "same(v interval) RETURNS interval", "def same(v):\n    return v", f"OPTIONS (format '{form}')")
+    sql = "SELECT same(INTERVAL '1 month 2 days')"
+    assert table(connection, sql).column(0).to_pylist() == [pyarrow.MonthDayNano([1, 2, 0])]
+    function(connection, "plain(v interval) RETURNS interval", "def plain(v):\n    return v")
+    assert "OPTIONS (format 'arrow') of a function" in error(connection, "SELECT plain(INTERVAL '1 month 2 days')")
+
+
+@pytest.mark.parametrize("form", ["s", "ms", "us", "ns", "D", "h"])
+def test_spans_of_numpy_are_intervals(connection, form):
+    body = f"import numpy\ndef span(n):\n    return n.astype('timedelta64[{form}]')"
+    function(connection, "span(n int64) RETURNS interval", body, "OPTIONS (format 'numpy')")
+    nanoseconds = numpy.timedelta64(2, form).astype("timedelta64[ns]").astype(int)
+    found = value(connection, "SELECT TIMESTAMP '2024-01-01' + span(n) FROM (VALUES (2)) AS t(n)")
+    assert found.value - numpy.datetime64("2024-01-01", "ns").astype(int) == nanoseconds
 
 
 def test_the_row_of_a_wrong_value_is_counted_from_the_first(connection):

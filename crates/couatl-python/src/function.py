@@ -17,7 +17,13 @@ def scalar(thing, is_called_by_row):
     function = adapted(thing, False)
 
     def by_row(rows, *columns):
-        return list(map(function, *columns)) if columns else [function() for _ in range(rows)]
+        if not columns:
+            return [function() for _ in range(rows)]
+        values = list(map(function, *columns))
+        if len(values) < rows:
+            # It ends a map, as the end of a column does.
+            raise RuntimeError(f"the function raised StopIteration for row {len(values) + 1}")
+        return values
 
     def by_column(rows, *columns):
         return listed(function(*columns))
@@ -31,8 +37,9 @@ def as_numpy(array):
     import numpy
     import pyarrow
 
-    if pyarrow.types.is_nested(array.type) or isinstance(array.type, pyarrow.BaseExtensionType):
-        # NumPy would make floats of integers beside NULLs, and bytes of a uuid.
+    kind = array.type
+    if pyarrow.types.is_nested(kind) or pyarrow.types.is_interval(kind) or isinstance(kind, pyarrow.BaseExtensionType):
+        # NumPy would make floats of integers beside NULLs, bytes of a uuid, and what only Pandas has of an interval.
         objects = numpy.empty(len(array), dtype=object)
         for row, value in enumerate(array.to_pylist()):
             objects[row] = value
@@ -51,8 +58,19 @@ def is_numpy(values):
 
 
 def listed(values):
-    """A list of an array of NumPy that holds objects, with None where it is masked; anything else as it is."""
-    return values.tolist() if is_numpy(values) and values.ndim == 1 and values.dtype == object else values
+    """A list of an array of NumPy that Arrow has no type for, with None where it is masked; anything else as it is."""
+    if not is_numpy(values) or values.ndim != 1:
+        return values
+    if values.dtype == object:
+        return values.tolist()
+    if values.dtype.kind in "mM":
+        import numpy
+
+        # Arrow knows no other units, and each value says its own.
+        known = ("s", "ms", "us", "ns", *("D" * (values.dtype.kind == "M")))
+        if numpy.datetime_data(values.dtype)[0] not in known:
+            return [None if value is numpy.ma.masked else value for value in values]
+    return values
 
 
 def from_numpy(values):
@@ -185,6 +203,14 @@ def aggregator(make):
     """What makes the object of a group: one that can be merged, whether or not its class can."""
     if not callable(make):
         raise Refused(f"expected a class with process(), merge() and finalize(), got {make!r} ({type(make).__name__})")
+    try:
+        inspect.signature(make).bind()
+    except TypeError as error:
+        name = getattr(make, "__name__", type(make).__name__)
+        raise Refused(f"expected '{name}' to be called without arguments for the object of a group ({error})") from None
+    except ValueError:
+        # One in C, which does not say what it takes.
+        pass
     one = make()
     missing = [method for method in ("process", "finalize") if not callable(getattr(one, method, None))]
     if missing:

@@ -434,7 +434,8 @@ fn time_zone<'py>(py: Python<'py>, zone: &str) -> PyResult<Bound<'py, PyAny>> {
 fn timedelta<'py>(py: Python<'py>, value: IntervalMonthDayNano) -> PyResult<Bound<'py, PyAny>> {
     if value.months != 0 {
         return Err(PyTypeError::new_err(format!(
-            "an interval of {} months has no timedelta; use write_format = 'arrow', or an interval of days",
+            "an interval of {} months has no timedelta; take an interval of days, or Arrow arrays: write_format = 'arrow' \
+             of a stream, OPTIONS (format 'arrow') of a function",
             value.months
         )));
     }
