@@ -442,7 +442,8 @@ def test_the_end_of_an_iterator_is_no_end_of_rows(connection):
 
 @pytest.mark.parametrize("form", ["numpy", "arrow"])
 def test_months_come_back_where_python_has_no_value_for_them(connection, form):
-    function(connection, "same(v interval) RETURNS interval", "def same(v):\n    return v", f"OPTIONS (format '{form}')")
+    body = "def same(v):\n    return v"
+    function(connection, "same(v interval) RETURNS interval", body, f"OPTIONS (format '{form}')")
     sql = "SELECT same(INTERVAL '1 month 2 days')"
     assert table(connection, sql).column(0).to_pylist() == [pyarrow.MonthDayNano([1, 2, 0])]
     function(connection, "plain(v interval) RETURNS interval", "def plain(v):\n    return v")
