@@ -324,7 +324,7 @@ def test_an_update_that_has_no_plan_without_types_runs(connection, numbers):
         (
             "SELECT $one || $two",
             ("a", "b"),
-            "expected parameters as \\? or \\$1, \\$2, …, which are bound by their place",
+            "expected parameters as \\? or \\$1, \\$2, … .*, which are bound by their place",
         ),
         (f"SELECT x FROM {NUMBERS} WHERE x = $one", (1,), "bound by their place; found \\$one"),
         (f"SELECT x FROM {NUMBERS} WHERE x = :one", (1,), "bound by their place; found :one"),
@@ -339,3 +339,16 @@ def test_sql_prepares_them_too(connection):
     assert value(connection, "EXECUTE both('a', 'b')") == "ab"
     run(connection, "PREPARE typed(string, string) AS SELECT $1 || $2")
     assert value(connection, "EXECUTE typed('a', 'b')") == "ab"
+
+
+@pytest.mark.parametrize("sql", ["SELECT $99999999", "SELECT $99999999 || 'x'", "SELECT $65536", "SELECT $0"])
+def test_the_number_of_a_parameter_is_bounded(connection, sql):
+    """It is what a server would make that many fields for."""
+    assert "expected parameters as ? or $1, $2, … up to $65535" in error(connection, sql, ("a",))
+
+
+def test_a_driver_may_count_in_text_beside_what_has_no_types(connection):
+    assert rows(connection, "SELECT ? || ? LIMIT ?", ("a", "b", "1")) == [("ab",)]
+    assert rows(connection, "SELECT unnest(?)", ([1, 2],)) == [(1,), (2,)]
+    expected = "the statement has a Placeholder (in the parser's words) where none is offered"
+    assert expected in error(connection, "SET datafusion.execution.batch_size = ?", (77,))

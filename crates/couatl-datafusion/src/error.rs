@@ -52,7 +52,11 @@ fn message(error: &DataFusionError) -> String {
     }
     let text = error.message();
     let text = text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default().trim_end();
-    let trees = ["Unsupported ast node in sqltorel: ", "Unsupported ast node ", "Unsupported expr "];
+    // What it takes for a mistake of its own is most often one of the statement.
+    let text = text.split(".\nThis issue was likely caused by a bug in DataFusion's code").next().unwrap_or_default();
+    let text = text.strip_prefix("Internal error: ").unwrap_or(text);
+    let trees =
+        ["Unsupported ast node in sqltorel: ", "Unsupported ast node ", "Unsupported expr ", "Unsupported value "];
     if let Some(tree) = trees.iter().find_map(|label| text.strip_prefix(label)) {
         // What it calls the piece, without all that is below it in the parser's tree.
         let piece = tree.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();

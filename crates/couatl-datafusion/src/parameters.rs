@@ -37,6 +37,9 @@ use crate::{from_datafusion, uuid_text};
 
 const TABLE: &str = "parameters";
 
+/// The most parameters that a statement has.
+const MOST_PARAMETERS: usize = 65_535;
+
 /// Whether a statement wants any. Those of PREPARE are given by EXECUTE.
 pub(crate) fn has_placeholders(statement: &Statement) -> bool {
     let StatementKind::Other(tokens) = &statement.kind else { return false };
@@ -79,9 +82,13 @@ pub(crate) fn count(tokens: &[TokenWithSpan]) -> Result<usize> {
 
 /// The number of the last of some placeholders.
 fn last<'a>(ids: impl Iterator<Item = &'a String>) -> Result<usize> {
-    let number = |id: &str| id.strip_prefix('$')?.parse().ok().filter(|number| *number > 0);
+    let number = |id: &str| id.strip_prefix('$')?.parse().ok().filter(|number| (1..=MOST_PARAMETERS).contains(number));
     let numbers = ids.map(|id| {
-        let message = || format!("expected parameters as ? or $1, $2, …, which are bound by their place; found {id}");
+        let message = || {
+            format!(
+                "expected parameters as ? or $1, $2, … up to ${MOST_PARAMETERS}, which are bound by their place; found {id}"
+            )
+        };
         number(id).ok_or_else(|| Error::invalid_argument(message()))
     });
     numbers.into_iter().try_fold(0, |most, number| Ok(most.max(number?)))
@@ -225,6 +232,7 @@ fn bare(expr: &Expr) -> &Expr {
 /// Values for an INSERT into a table, as its columns hold them. Those of an UPDATE become what they are compared and set
 /// with, where they fit: drivers send the widest types that they have.
 pub(crate) fn stored(values: ParamValues, plan: &LogicalPlan) -> Result<ParamValues> {
+    let values = counted(values, plan)?;
     if let LogicalPlan::Dml(DmlStatement { op: WriteOp::Update, .. }) = plan {
         return fitted(values, plan);
     }
@@ -236,6 +244,18 @@ pub(crate) fn stored(values: ParamValues, plan: &LogicalPlan) -> Result<ParamVal
         storable(&table, array.data_type(), &field)?;
         let array = store(&array, &field).map_err(|misfit| misfit.into_error(&table, 0, &field))?;
         value.value = ScalarValue::try_from_array(&array, 0).map_err(from_datafusion)?;
+    }
+    Ok(ParamValues::List(values))
+}
+
+/// Values of which the text of a number has become one where LIMIT and OFFSET take it.
+fn counted(values: ParamValues, plan: &LogicalPlan) -> Result<ParamValues> {
+    let ParamValues::List(mut values) = values else { return Ok(values) };
+    let counts = counts(plan).map_err(from_datafusion)?;
+    for (index, value) in values.iter_mut().enumerate() {
+        if value.value.try_as_str().is_some() && counts.contains(&format!("${}", index + 1)) {
+            value.value = value.value.cast_to(&DataType::Int64).map_err(from_datafusion)?;
+        }
     }
     Ok(ParamValues::List(values))
 }

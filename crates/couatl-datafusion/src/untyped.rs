@@ -45,11 +45,13 @@ pub(crate) fn parameters_of(tokens: &[TokenWithSpan], error: Error) -> Result<us
 
 /// Whether types may be what a statement lacks: names that mean nothing do so with all values.
 pub(crate) fn is_of_types(error: &DataFusionError) -> bool {
-    use DataFusionError::{ArrowError, Execution, Internal, Plan};
+    use DataFusionError::{ArrowError, Execution, Internal, NotImplemented, Plan};
     match error.find_root() {
         Plan(text) | Execution(text) | Internal(text) => {
-            !text.contains("not found") && !text.starts_with("Invalid function")
+            !["Invalid function", "Unsupported"].iter().any(|start| text.starts_with(start))
+                && !text.contains("not found")
         }
+        NotImplemented(text) => text.contains("null"),
         ArrowError(..) => true,
         _ => false,
     }

@@ -27,7 +27,7 @@ use crate::wire::{flat_bytes, wire_batch, wire_schema};
 /// How many bytes of parameters a statement may keep. Those of an update are not kept: it runs as they arrive.
 const BOUND_BYTES: usize = 64 * 1024 * 1024;
 
-/// How many bytes the rows of a message may take without dictionaries and views, as tables hold them.
+/// How many bytes the rows of a message may take as plain values, as tables hold them.
 const FLAT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// How many bytes a message of an upload may take once it is decompressed: a few of them can stand for any number.
@@ -93,11 +93,11 @@ impl Upload {
         while let Some(batch) = self.0.next().await {
             let batch = batch.map_err(status::upload)?;
             if batch.num_columns() > 0 {
-                let batch = without_unions(&batch).map_err(|error| status::status(&error))?;
-                let schema = plain_schema(&batch.schema());
                 let bytes =
                     batch.columns().iter().map(|column| flat_bytes(column.as_ref())).fold(0, u64::saturating_add);
-                check_bytes(bytes, FLAT_BYTES, "without its dictionaries and views")?;
+                check_bytes(bytes, FLAT_BYTES, "as plain values")?;
+                let batch = without_unions(&batch).map_err(|error| status::status(&error))?;
+                let schema = plain_schema(&batch.schema());
                 return wire_batch(&batch, &schema).map(Some).map_err(|error| status::status(&error));
             }
         }
@@ -351,6 +351,24 @@ mod tests {
             let refused = Upload::new(stream::iter(messages.into_iter().map(Ok))).collect().await.unwrap_err();
             assert_eq!(refused.code(), Code::InvalidArgument);
             assert!(refused.message().starts_with("cannot read the upload: "), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_of_which_nothing_is_sent_are_counted() {
+        let rows: i64 = 123_456_789;
+        let nulls = RecordBatch::try_from_iter([("0", new_null_array(&DataType::Null, rows as usize))]).unwrap();
+        let messages = encoded(nulls, IpcWriteOptions::default()).await;
+        for claimed in [rows, 1 << 62, -1] {
+            let mut messages = messages.clone();
+            let mut header = messages[1].data_header.to_vec();
+            // The length of the batch, and that of its column.
+            while let Some(at) = header.windows(8).position(|bytes| bytes == rows.to_le_bytes() && claimed != rows) {
+                header[at..at + 8].copy_from_slice(&claimed.to_le_bytes());
+            }
+            messages[1].data_header = header.into();
+            let refused = Upload::new(stream::iter(messages.into_iter().map(Ok))).collect().await.unwrap_err();
+            assert_eq!(refused.code(), Code::ResourceExhausted, "{claimed}: {refused}");
         }
     }
 

@@ -51,6 +51,9 @@ use crate::{metadata, poll, sql_info, type_info};
 /// The handle of what an update gives, which is no rows: some clients fetch it, and want to find an endpoint for that.
 const NOTHING: &[u8] = b"nothing";
 
+/// The longest command that an answer repeats: with it, the answer might not be a message that clients take.
+const MOST_REPEATED: usize = 1024 * 1024;
+
 /// How long a statement runs on whose client does not poll; a poll takes less.
 const POLL_IDLE: Duration = Duration::from_secs(60);
 
@@ -447,7 +450,10 @@ fn count(rows: Option<u64>) -> i64 {
 }
 
 /// A FlightInfo without endpoints.
-fn flight_info(schema: &Schema, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+fn flight_info(schema: &Schema, mut descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+    if descriptor.cmd.len() > MOST_REPEATED {
+        descriptor.cmd = Bytes::new();
+    }
     Ok(FlightInfo::new().try_with_schema(schema).map_err(internal)?.with_descriptor(descriptor))
 }
 

@@ -8,9 +8,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RecordBatch, RecordBatchOptions, RunArray};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{
+    ArrowNativeType, DataType, Field, FieldRef, Int16Type, Int32Type, Int64Type, RunEndIndexType, Schema, SchemaRef,
+};
 use couatl_core::{Error, Result};
 use couatl_datafusion::Session;
 
@@ -127,9 +129,20 @@ pub(crate) fn pieces(batch: RecordBatch, target_bytes: usize) -> Vec<RecordBatch
     done
 }
 
+/// What each value takes in a plain array, whatever it took on its way: NULLs without a type, and structs without
+/// columns, take nothing.
+const LEAST_BYTES: u64 = 8;
+
+/// What each value of a union takes while it becomes one of a plain array.
+const UNION_BYTES: u64 = 256;
+
 /// The bytes that an array takes at least once it holds plain values alone: a dictionary, or a list of views, may stand
 /// for any number of them.
 pub(crate) fn flat_bytes(array: &dyn Array) -> u64 {
+    held_bytes(array).max((array.len() as u64).saturating_mul(LEAST_BYTES))
+}
+
+fn held_bytes(array: &dyn Array) -> u64 {
     let many = |rows: usize, values: &dyn Array| {
         let each = flat_bytes(values) / values.len().max(1) as u64;
         (rows as u64).saturating_mul(each)
@@ -156,13 +169,34 @@ pub(crate) fn flat_bytes(array: &dyn Array) -> u64 {
             let list = array.as_list_view::<i64>();
             many(list.sizes().iter().map(|size| usize::try_from(*size).unwrap_or(0)).sum(), list.values().as_ref())
         }
-        DataType::Struct(_) => array.as_struct().columns().iter().map(|column| flat_bytes(column.as_ref())).sum(),
+        DataType::RunEndEncoded(ends, _) => match ends.data_type() {
+            DataType::Int16 => repeated::<Int16Type>(array),
+            DataType::Int32 => repeated::<Int32Type>(array),
+            _ => repeated::<Int64Type>(array),
+        },
+        DataType::Union(_, _) => (array.len() as u64).saturating_mul(UNION_BYTES),
+        DataType::Struct(_) => {
+            let columns = array.as_struct().columns().iter();
+            columns.map(|column| flat_bytes(column.as_ref())).fold(0, u64::saturating_add)
+        }
         DataType::List(_) => flat_bytes(array.as_list::<i32>().values().as_ref()),
         DataType::LargeList(_) => flat_bytes(array.as_list::<i64>().values().as_ref()),
         DataType::FixedSizeList(_, _) => flat_bytes(array.as_fixed_size_list().values().as_ref()),
         DataType::Map(_, _) => flat_bytes(array.as_map().entries()),
         _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) as u64,
     }
+}
+
+/// What the runs of values take, each of them written out.
+fn repeated<R: RunEndIndexType>(array: &dyn Array) -> u64 {
+    let Some(runs) = array.as_any().downcast_ref::<RunArray<R>>() else { return u64::MAX };
+    let mut before = 0;
+    let each = runs.run_ends().values().iter().enumerate().map(|(index, end)| {
+        let end = end.as_usize();
+        let count = end.saturating_sub(std::mem::replace(&mut before, end)) as u64;
+        count.saturating_mul(flat_bytes(runs.values().slice(index, 1).as_ref()))
+    });
+    each.fold(0, u64::saturating_add)
 }
 
 fn lengths<O: OffsetSizeTrait>(keys: impl Iterator<Item = usize>, offsets: &[O]) -> u64 {
@@ -200,8 +234,8 @@ mod tests {
     use std::collections::HashMap;
 
     use arrow::array::{
-        DictionaryArray, Int32Array, Int64Array, LargeListArray, ListArray, MapBuilder, StringArray, StringBuilder,
-        StringViewArray, StructArray,
+        DictionaryArray, FixedSizeListArray, Int32Array, Int64Array, LargeListArray, ListArray, MapBuilder, NullArray,
+        StringArray, StringBuilder, StringViewArray, StructArray,
     };
     use arrow::datatypes::{Int8Type, Int32Type, Int64Type, UnionMode};
     use arrow_flight::encode::FlightDataEncoderBuilder;
@@ -350,18 +384,32 @@ mod tests {
 
     #[test]
     fn what_dictionaries_stand_for_is_counted() {
-        let words = StringArray::from(vec!["", "0123456789"]);
+        let words = StringArray::from(vec![String::new(), "0123456789".repeat(10)]);
         let dictionary = DictionaryArray::<Int32Type>::new(Int32Array::from(vec![1, 1, 0, 1]), Arc::new(words));
-        assert_eq!(flat_bytes(&dictionary), 30);
+        assert_eq!(flat_bytes(&dictionary), 300);
         let nothing = DictionaryArray::<Int32Type>::new(
             Int32Array::from(vec![None]),
             Arc::new(StringArray::from(Vec::<&str>::new())),
         );
-        assert_eq!(flat_bytes(&nothing), 0);
+        assert_eq!(flat_bytes(&nothing), LEAST_BYTES);
         let rows = StructArray::from(vec![(
             Arc::new(Field::new("d", dictionary.data_type().clone(), true)),
             Arc::new(dictionary) as ArrayRef,
         )]);
-        assert_eq!(flat_bytes(&rows), 30);
+        assert_eq!(flat_bytes(&rows), 300);
+    }
+
+    #[test]
+    fn what_takes_nothing_on_its_way_is_counted() {
+        let many = 1 << 40;
+        let nulls = NullArray::new(many);
+        assert_eq!(flat_bytes(&nulls), LEAST_BYTES << 40);
+        assert_eq!(flat_bytes(&StructArray::new_empty_fields(many, None)), LEAST_BYTES << 40);
+        let nested = Arc::new(Field::new("item", DataType::Null, true));
+        let list = FixedSizeListArray::new(nested, 1 << 30, Arc::new(NullArray::new(1 << 31)), None);
+        assert_eq!(flat_bytes(&list), LEAST_BYTES << 31);
+        let ends = Int32Array::from(vec![2, i32::MAX]);
+        let runs = RunArray::try_new(&ends, &StringArray::from(vec!["", "0123456789"])).unwrap();
+        assert!(flat_bytes(&runs) > 10 * (i32::MAX as u64 - 2));
     }
 }
