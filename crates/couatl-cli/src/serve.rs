@@ -36,8 +36,11 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     if let Some(folder) = args.secrets.as_deref().filter(|folder| !folder.is_dir()) {
         return Err(Error::not_found(format!("--secrets: '{}' is no folder", folder.display())));
     }
-    if args.users.is_none() && !args.user_limit.is_empty() {
-        tracing::warn!("--user-limit limits nobody: without --users, nobody has a name");
+    let limits_users = args.max_user_queries.count().is_some()
+        || args.max_user_memory.bytes().is_some()
+        || !args.user_limit.is_empty();
+    if args.users.is_none() && limits_users {
+        tracing::warn!("the limits of users limit nobody: without --users, nobody has a name");
     }
     runtime::queries(|queries| {
         runtime::network(|network| {

@@ -151,6 +151,8 @@ pub struct OpenContext {
     credentials: Option<Credentials>,
     /// The values that were told, and what stands for them.
     told: Arc<AllTold>,
+    /// The parameters of the init function.
+    parameters: AllTold,
 }
 
 /// Values that were told, and what stands for them.
@@ -199,7 +201,7 @@ impl OpenContext {
         let mut all = ALL_TOLD.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|told| told.strong_count() > 0);
         all.push(Arc::downgrade(&told));
-        Self { secrets, credentials, told }
+        Self { secrets, credentials, told, parameters: Mutex::default() }
     }
 
     /// What lets user code ask the server; none where there is no server.
@@ -218,16 +220,37 @@ impl OpenContext {
         })
     }
 
+    /// The parameters of the init function, as [`resolve`](Self::resolve) has them: some write a password there as it is.
+    ///
+    /// # Errors
+    /// Those of [`Secrets::resolve`].
+    pub fn init_parameters<'t>(&self, parameters: &'t str) -> Result<Cow<'t, str>> {
+        let resolved = self.resolve(parameters)?;
+        let mut told = self.parameters.lock().unwrap_or_else(PoisonError::into_inner);
+        told.push((Told(resolved.clone().into_owned()), "(init_function_parameters)".to_owned()));
+        Ok(resolved)
+    }
+
     /// The error without what was told, however Python has written it down: as it is, as `repr` or JSON write it, a line
     /// of it, or any part of it that is long enough to be no chance.
     #[must_use]
     pub fn hide(&self, error: Error) -> Error {
-        let forms = forms_of(&self.told);
-        if forms.is_empty() {
-            return error;
-        }
-        error.map_texts(|text| without(text, &forms))
+        hide(error, &self.told)
     }
+
+    /// The error for those who do not see the definition: without the parameters of the init function too.
+    #[must_use]
+    pub fn hide_parameters(&self, error: Error) -> Error {
+        hide(error, &self.parameters)
+    }
+}
+
+fn hide(error: Error, told: &AllTold) -> Error {
+    let forms = forms_of(told);
+    if forms.is_empty() {
+        return error;
+    }
+    error.map_texts(|text| without(text, &forms))
 }
 
 /// All forms of what was told, and what stands for each. One may begin like another, and be longer.

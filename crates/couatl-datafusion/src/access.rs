@@ -107,6 +107,11 @@ impl User {
 pub trait Directory: fmt::Debug + Send + Sync {
     /// Whether somebody has this name.
     fn knows(&self, user: &str) -> bool;
+
+    /// Who is gone since this was asked last: others may come with their names.
+    fn gone(&self) -> Vec<Arc<str>> {
+        Vec::new()
+    }
 }
 
 /// What was granted and revoked, for all sessions.
@@ -130,7 +135,16 @@ impl Grants {
         Err(Error::not_found(format!("there is no user '{user}'; `couatl user list` shows who there is")))
     }
 
+    /// Forgets what was said of users who are gone.
+    fn forget_gone(&self) {
+        let gone = self.directory.get().map(|directory| directory.gone()).unwrap_or_default();
+        if !gone.is_empty() {
+            self.said.write().retain(|(user, _), _| !gone.contains(user));
+        }
+    }
+
     pub(crate) fn say(&self, user: &str, table: ResolvedTableReference, privileges: &[Privilege], granted: bool) {
+        self.forget_gone();
         let mut said = self.said.write();
         let said = said.entry((user.into(), table)).or_default();
         said.extend(privileges.iter().map(|privilege| (*privilege, granted)));
@@ -142,6 +156,7 @@ impl Grants {
     }
 
     fn said(&self, user: &Arc<str>, table: &ResolvedTableReference, privilege: Privilege) -> Option<bool> {
+        self.forget_gone();
         self.said.read().get(&(Arc::clone(user), table.clone()))?.get(&privilege).copied()
     }
 

@@ -36,7 +36,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::memory::{are_same_rows, has_subquery, held, not_cancelled, rows_of, with_schema};
+use crate::memory::{Account, are_same_rows, has_subquery, held, not_cancelled, rows_of, with_schema};
 use crate::query::Query;
 use crate::table::StreamTable;
 use crate::{calling, into_datafusion};
@@ -312,6 +312,7 @@ async fn changed_rows(
     context: &Arc<TaskContext>,
 ) -> Result<(Vec<Vec<RecordBatch>>, u64)> {
     let (mut changed, mut count) = (Vec::new(), 0);
+    let mut kept = Account::new(context.memory_pool());
     for partition in rows {
         let mut of_partition = Vec::new();
         // Of no rows, it is known whether the statement can be run.
@@ -321,7 +322,9 @@ async fn changed_rows(
             for counted in run(over(dml, &copy)?, state, Arc::clone(context)).await? {
                 count += counted.column(0).as_primitive::<UInt64Type>().values().iter().sum::<u64>();
             }
-            of_partition.append(&mut *copy.batches[0].write().await);
+            let mut rows = copy.batches[0].write().await;
+            rows.iter().try_for_each(|batch| kept.take(batch))?;
+            of_partition.append(&mut rows);
         }
         changed.push(of_partition);
     }

@@ -55,8 +55,13 @@ fn message(error: &DataFusionError) -> String {
     // What it takes for a mistake of its own is most often one of the statement.
     let text = text.split(".\nThis issue was likely caused by a bug in DataFusion's code").next().unwrap_or_default();
     let text = text.strip_prefix("Internal error: ").unwrap_or(text);
-    let trees =
-        ["Unsupported ast node in sqltorel: ", "Unsupported ast node ", "Unsupported expr ", "Unsupported value "];
+    let trees = [
+        "Unsupported ast node in sqltorel: ",
+        "Unsupported ast node ",
+        "Unsupported expr ",
+        "Unsupported value ",
+        "SET variant not implemented yet: ",
+    ];
     if let Some(tree) = trees.iter().find_map(|label| text.strip_prefix(label)) {
         // What it calls the piece, without all that is below it in the parser's tree.
         let piece = tree.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
@@ -64,6 +69,8 @@ fn message(error: &DataFusionError) -> String {
     }
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => {
+            // What others keep is not told.
+            let text = text.split(" with top memory consumers").next().unwrap_or_default();
             format!("the memory limit is reached: raise it, or let the query keep fewer rows at once ({text})")
         }
         _ => text.to_owned(),

@@ -13,6 +13,7 @@ use datafusion::common::{Constraint, Constraints};
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::{CreateMemoryTable, Expr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
@@ -25,6 +26,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::query::Query;
+use crate::root::size;
 use crate::session::resolved;
 use crate::table::StreamTable;
 use crate::{catalog, from_datafusion, into_datafusion};
@@ -199,6 +201,24 @@ pub(crate) fn whole_inserts(
     Ok(whole?.data)
 }
 
+/// The account of the rows that a statement leaves in memory, while it runs.
+#[derive(Debug)]
+pub(crate) struct Account(MemoryReservation);
+
+impl Account {
+    pub(crate) fn new(pool: &Arc<dyn MemoryPool>) -> Self {
+        Self(MemoryConsumer::new("rows of a table in memory").register(pool))
+    }
+
+    /// Counts rows that stay.
+    ///
+    /// # Errors
+    /// Where there would be too many.
+    pub(crate) fn take(&mut self, batch: &RecordBatch) -> DataFusionResult<()> {
+        self.0.try_grow(usize::try_from(size(batch)).unwrap_or(usize::MAX))
+    }
+}
+
 /// Gives the rows for a table in memory, and no end where their query was cancelled before it: the table is written to when
 /// there is one.
 #[derive(Debug)]
@@ -247,7 +267,12 @@ impl ExecutionPlan for WholeExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let rows = self.input.execute(partition, context.clone())?;
         let schema = self.schema.clone();
-        let rows = rows.map(move |batch| with_schema(batch?, &schema));
+        let mut kept = Account::new(context.memory_pool());
+        let rows = rows.map(move |batch| {
+            let batch = with_schema(batch?, &schema)?;
+            kept.take(&batch)?;
+            Ok(batch)
+        });
         let end = stream::once(async move {
             not_cancelled(&context).await?;
             Ok(None)

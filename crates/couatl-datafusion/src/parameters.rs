@@ -80,6 +80,15 @@ pub(crate) fn count(tokens: &[TokenWithSpan]) -> Result<usize> {
     }))
 }
 
+/// The parameters of a statement with this plan, from which values may have taken some.
+pub(crate) fn expected(plan: &LogicalPlan, tokens: &[TokenWithSpan]) -> Result<Schema> {
+    let planned = parameters(plan)?;
+    let rest = (planned.fields().len()..count(tokens)?)
+        .map(|index| Field::new(format!("${}", index + 1), DataType::Null, true));
+    let fields = planned.fields().iter().cloned().chain(rest.map(Arc::new));
+    Ok(Schema::new(fields.collect::<Vec<_>>()))
+}
+
 /// The number of the last of some placeholders.
 fn last<'a>(ids: impl Iterator<Item = &'a String>) -> Result<usize> {
     let number = |id: &str| id.strip_prefix('$')?.parse().ok().filter(|number| (1..=MOST_PARAMETERS).contains(number));
@@ -149,6 +158,10 @@ pub(crate) fn typed(values: ParamValues, expected: &Schema, is_update: bool) -> 
     check_count(expected, values.len())?;
     let fields = expected.fields();
     let cast = |value: &ScalarValue, wanted: &DataType| match (value.data_type(), wanted) {
+        // What is no number may be meant as text: the rules of literals say.
+        (DataType::Utf8 | DataType::LargeUtf8, wanted) if wanted.is_numeric() => {
+            Ok(value.cast_to(wanted).unwrap_or_else(|_| value.clone()))
+        }
         (_, DataType::Null) => Ok(value.clone()),
         // What is added to a time, or taken from it, is announced as one.
         (DataType::Duration(_), DataType::Timestamp(_, _)) => Ok(value.clone()),

@@ -183,7 +183,7 @@ impl Session {
         let values = ParamValues::List(values);
         let plan = self.plan(state, kept.tokens.clone(), &known).await?;
         let is_update = matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_));
-        let values = parameters::typed(values, &parameters::parameters(&plan)?, is_update)?;
+        let values = parameters::typed(values, &parameters::expected(&plan, &kept.tokens)?, is_update)?;
         whole.extend(kept.tokens.iter().cloned());
         Ok((whole, values))
     }

@@ -224,14 +224,20 @@ impl Query {
 
     /// An error as its caller may see it, of the code of a stream that these have created: a traceback shows its lines.
     fn disclosed(&self, error: Error, creators: &[Arc<str>]) -> Error {
-        if self.caller.principals().all(|user| user.sees_code_of(creators)) {
+        let sees = |creators: &[Arc<str>]| self.caller.principals().all(|user| user.sees_code_of(creators));
+        if sees(creators) {
             return error;
         }
-        let Some(disclosed) = error.without_tracebacks() else { return error };
-        let error = self.hide(error).to_string();
+        let without_parameters = |error| {
+            let told = self.told.lock();
+            let others = told.iter().filter(|told| !sees(&told.creators));
+            others.fold(error, |error, told| told.context.hide_parameters(error))
+        };
+        let Some(disclosed) = error.without_tracebacks() else { return without_parameters(error) };
+        let error = without_parameters(self.hide(error)).to_string();
         // Escaped: what users write into messages must not look like lines of the log.
         tracing::warn!(query = self.id, ?error, "a traceback that its caller does not see");
-        disclosed
+        without_parameters(disclosed)
     }
 
     /// An error came of a stream.

@@ -15,7 +15,6 @@ use couatl_core::{Error, ErrorKind};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -27,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::calling::Run;
 use crate::limits::{Turn, UserLimits};
+use crate::memory::Account;
 use crate::planner::StatementText;
 use crate::queries::{Entry, Queries};
 use crate::{departure, from_datafusion, into_datafusion};
@@ -127,7 +127,7 @@ impl ExecutionPlan for QueryExec {
         let mut kept = None;
         if self.statement.is_stored {
             (limits.query_rows, limits.query_bytes) = (None, None);
-            kept = Some(MemoryConsumer::new("rows of a table in memory").register(&pool));
+            kept = Some(Account::new(&pool));
         }
         let running = Running { entry, begin: Some(begin), takes_turn, limits, kept, rows: 0, bytes: 0 };
         let place = self.statement.place;
@@ -149,7 +149,7 @@ struct Running<B> {
     takes_turn: bool,
     limits: UserLimits,
     /// The memory of the rows that stay here.
-    kept: Option<MemoryReservation>,
+    kept: Option<Account>,
     rows: u64,
     bytes: u64,
 }
@@ -205,7 +205,7 @@ impl<B: FnOnce() -> Result<SendableRecordBatchStream>> Running<B> {
         self.rows += rows;
         self.bytes += bytes;
         if let Some(kept) = &mut self.kept {
-            kept.try_grow(bytes as usize).map_err(from_datafusion)?;
+            kept.take(batch).map_err(from_datafusion)?;
         }
         let too_much = |limit: Option<u64>, made: u64| limit.filter(|limit| made > *limit);
         let over = match (too_much(self.limits.query_rows, self.rows), too_much(self.limits.query_bytes, self.bytes)) {
@@ -227,7 +227,8 @@ impl<B: FnOnce() -> Result<SendableRecordBatchStream>> Running<B> {
 }
 
 /// The bytes of the rows in memory, whatever larger arrays they are part of.
-fn size(batch: &RecordBatch) -> u64 {
+/// What the rows of a batch take.
+pub(crate) fn size(batch: &RecordBatch) -> u64 {
     let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size());
     sizes.map(|size| size.map_or(0, |size| size as u64)).sum()
 }

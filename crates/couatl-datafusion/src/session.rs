@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Field, Schema, UInt64Type};
-use couatl_core::{Error, Host, Result, Secrets};
+use couatl_core::{Error, ErrorKind, Host, Result, Secrets};
 use couatl_sql::{Statement, StatementKind};
 use datafusion::catalog::SchemaProvider;
 use datafusion::common::{ParamValues, ResolvedTableReference, ScalarValue, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::TableType;
+use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, Statement as PlanStatement};
@@ -303,8 +304,11 @@ impl Session {
         };
         let types: Vec<_> = rows.schema().fields().iter().map(|field| field.data_type().clone()).collect();
         let state = self.state(&prepared.last);
-        let plan = depth::planned(self.plan(&state, tokens.clone(), &untyped::nulls(&types)?)).await?;
-        if parameters::takes_rows(&plan).map_err(from_datafusion)? {
+        // What cannot be planned for all rows may be for each of them.
+        let plan = depth::planned(self.plan(&state, tokens.clone(), &untyped::nulls(&types)?)).await;
+        if let Ok(plan) = plan
+            && parameters::takes_rows(&plan).map_err(from_datafusion)?
+        {
             let rows = parameters::stored_rows(rows, &plan)?;
             let plan = parameters::over_rows(plan, rows).map_err(from_datafusion)?;
             return self.update(DataFrame::new(state, plan)).await;
@@ -456,10 +460,14 @@ impl Session {
                 self.set_option(&reset.variable, None)?;
                 return self.nothing();
             }
-            plan @ LogicalPlan::Statement(_) => {
+            LogicalPlan::Statement(PlanStatement::SetVariable(set)) => {
+                let (name, value) = (set.variable.clone(), set.value.clone());
+                let set = LogicalPlan::Statement(PlanStatement::SetVariable(set));
+                let done = context.execute_logical_plan(set).await.map_err(|error| misset(&name, &value, error))?;
                 self.has_changed();
-                context.execute_logical_plan(plan).await
+                return Ok(done);
             }
+            plan @ LogicalPlan::Statement(_) => context.execute_logical_plan(plan).await,
             plan @ LogicalPlan::Copy(_) => {
                 if let LogicalPlan::Copy(copy) = &plan {
                     no_login(&copy.output_url)?;
@@ -633,6 +641,16 @@ impl Session {
             Error::not_found(format!("there is no schema '{}.{}'", resolved.catalog, resolved.schema))
         })?;
         Ok((resolved, schema))
+    }
+}
+
+/// The error of a SET: DataFusion does not say of what, nor that it was the value.
+fn misset(name: &str, value: &str, error: DataFusionError) -> Error {
+    match from_datafusion(error) {
+        error if error.kind() == ErrorKind::Internal => {
+            Error::invalid_setting(format!("cannot set '{name}' to '{value}': {error}"))
+        }
+        error => error,
     }
 }
 

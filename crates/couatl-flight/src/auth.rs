@@ -392,6 +392,10 @@ impl Directory for Authenticator {
     fn knows(&self, user: &str) -> bool {
         self.users.current().get(user).is_some()
     }
+
+    fn gone(&self) -> Vec<Arc<str>> {
+        self.users.gone()
+    }
 }
 
 fn denied(message: &str) -> Error {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UnionArray, new_null_array};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::ipc::root_as_message;
+use arrow::ipc::{CompressionType, root_as_message};
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use couatl_core::{Error, ErrorKind, Result};
@@ -32,6 +32,9 @@ const FLAT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// How many bytes a message of an upload may take once it is decompressed: a few of them can stand for any number.
 const UNPACKED_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The same, by the blocks that it has: all of them would have to be full.
+const MOST_UNPACKED_BYTES: u64 = 4 * UNPACKED_BYTES;
 
 /// The rows of parameters that a statement is to be run with.
 #[derive(Debug, Clone, Default)]
@@ -151,19 +154,55 @@ fn check(message: &FlightData) -> Result<(), Status> {
     let Some(batch) = header.header_as_record_batch().or_else(|| header.header_as_dictionary_batch()?.data()) else {
         return Ok(());
     };
-    let mut bytes = 0_u64;
+    let is_lz4 = batch.compression().is_some_and(|by| by.codec() == CompressionType::LZ4_FRAME);
+    let (mut bytes, mut most) = (0_u64, 0_u64);
     for buffer in batch.buffers().into_iter().flatten() {
         let start = usize::try_from(buffer.offset()).ok();
         let end = start.and_then(|start| start.checked_add(usize::try_from(buffer.length()).ok()?));
         let buffer = start.zip(end).and_then(|(start, end)| message.data_body.get(start..end));
         // Its length stands before a compressed buffer, or -1 where it is as it is.
-        let length = buffer.ok_or_else(misdescribed)?.first_chunk::<8>().map(|length| i64::from_le_bytes(*length));
-        bytes = bytes.saturating_add(length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0));
+        let buffer = buffer.ok_or_else(misdescribed)?;
+        if let Some((length, frame)) = buffer.split_first_chunk::<8>()
+            && let Ok(length) = u64::try_from(i64::from_le_bytes(*length))
+        {
+            bytes = bytes.saturating_add(length);
+            most = most.saturating_add(if is_lz4 { lz4_bytes(frame) } else { 0 });
+        }
     }
-    match batch.compression() {
-        Some(_) => check_bytes(bytes, UNPACKED_BYTES, "once it is decompressed"),
-        None => Ok(()),
+    if batch.compression().is_none() {
+        return Ok(());
     }
+    check_bytes(bytes, UNPACKED_BYTES, "once it is decompressed")?;
+    // What a frame of LZ4 says of its length is not what its decoder goes by.
+    check_bytes(most, MOST_UNPACKED_BYTES, "at most, once it is decompressed")
+}
+
+/// What a frame of LZ4 can hold at most, by its blocks.
+fn lz4_bytes(frame: &[u8]) -> u64 {
+    const MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
+    /// A byte of a block stands for so many at most.
+    const RATIO: u64 = 255;
+    let unknown = (frame.len() as u64).saturating_mul(RATIO);
+    let Some([flags, sizes, ..]) = frame.strip_prefix(&MAGIC) else { return unknown };
+    let block = match (sizes >> 4) & 7 {
+        code @ 4..=7 => 1_u64 << (8 + 2 * u32::from(code)),
+        _ => return unknown,
+    };
+    let has = |bit: u8| flags & bit != 0;
+    // The magic, flags, sizes and checksum, and what the flags say is between them.
+    let mut at = 7 + if has(8) { 8 } else { 0 } + if has(1) { 4 } else { 0 };
+    let mut most = 0_u64;
+    while let Some(size) = frame.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
+        let size = u32::from_le_bytes(*size);
+        let taken = size & 0x7FFF_FFFF;
+        if taken == 0 {
+            break;
+        }
+        most = most.saturating_add(block.min(u64::from(taken) * RATIO));
+        at = at.saturating_add(4 + taken as usize + if has(16) { 4 } else { 0 });
+    }
+    // Another frame may follow.
+    most.saturating_add((frame.len().saturating_sub(at + 8) as u64).saturating_mul(RATIO))
 }
 
 fn misdescribed() -> Status {
@@ -370,6 +409,28 @@ mod tests {
             let refused = Upload::new(stream::iter(messages.into_iter().map(Ok))).collect().await.unwrap_err();
             assert_eq!(refused.code(), Code::ResourceExhausted, "{claimed}: {refused}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_frame_of_lz4_is_measured_by_its_blocks() {
+        let (rows, bytes) = (1_000_000, 8_000_000);
+        let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME)).unwrap();
+        let numbers = Arc::new(Int64Array::from_iter_values(0..rows)) as ArrayRef;
+        let zeros = Arc::new(Int64Array::from_value(0, rows as usize)) as ArrayRef;
+        let mut frames = Vec::new();
+        for column in [numbers, zeros] {
+            let messages = encoded(RecordBatch::try_from_iter([("0", column)]).unwrap(), options.clone()).await;
+            let start =
+                messages[1].data_body.windows(4).position(|word| word == 0x184D_2204_u32.to_le_bytes()).unwrap();
+            frames.push(messages[1].data_body[start..].to_vec());
+        }
+        for frame in &frames {
+            let most = lz4_bytes(frame);
+            assert!((bytes..bytes + (4 << 20) + 64 * 255).contains(&most), "{most}");
+        }
+        assert!(lz4_bytes(&frames.concat()) > bytes * 2, "one frame after the other");
+        assert_eq!(lz4_bytes(&[0; 100]), 100 * 255, "what is none");
+        assert_eq!(lz4_bytes(&[]), 0);
     }
 
     #[tokio::test]

@@ -254,32 +254,39 @@ impl Server {
             calls.wait().await;
             tokio::time::sleep(LAST_WORDS).await;
         };
-        let both = async {
-            let ended = (&mut transport).await;
-            if let Some(http) = &mut http {
-                let _ = http.await;
-            }
-            ended
-        };
+        let mut ended = None;
         let left = tokio::select! {
-            ended = timeout(config.grace.saturating_sub(asked.elapsed()), both) => ended.ok(),
-            () = answered => None,
-        };
-        let ended = match left {
-            Some(ended) => ended,
-            None => {
-                over.cancel();
-                match timeout(LAST_WORDS, &mut transport).await {
-                    Ok(ended) => ended,
-                    Err(_) => {
-                        warn!(address, "some clients do not read: their connections are cut");
-                        cut.cancel();
-                        timeout(LAST_WORDS, transport).await.unwrap_or(Ok(()))
-                    }
-                }
+            left = timeout(config.grace.saturating_sub(asked.elapsed()), all_end(&mut transport, &mut http, &mut ended)) => {
+                left.is_err()
             }
+            () = answered => true,
         };
+        if left {
+            over.cancel();
+            if timeout(LAST_WORDS, all_end(&mut transport, &mut http, &mut ended)).await.is_err() {
+                if !calls.is_empty() {
+                    warn!(address, "some clients do not read: their connections are cut");
+                }
+                cut.cancel();
+                let _ = timeout(LAST_WORDS, all_end(&mut transport, &mut http, &mut ended)).await;
+            }
+        }
         info!(address, "ended");
-        ended.map_err(failed)
+        ended.unwrap_or(Ok(())).map_err(failed)
+    }
+}
+
+/// Waits for what has not ended: the transport, then HTTP. It may be asked again where it was left.
+async fn all_end<E>(
+    transport: &mut (impl Future<Output = E> + Unpin),
+    http: &mut Option<impl Future + Unpin>,
+    ended: &mut Option<E>,
+) {
+    if ended.is_none() {
+        *ended = Some(transport.await);
+    }
+    if let Some(waited) = http {
+        waited.await;
+        *http = None;
     }
 }

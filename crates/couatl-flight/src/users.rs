@@ -198,13 +198,15 @@ struct Known {
     /// Whether the file of that time has been read; else the users are those of an earlier one.
     is_read: bool,
     users: Arc<Users>,
+    /// Who was a user, and is none, since somebody asked.
+    gone: Vec<Arc<str>>,
 }
 
 impl UserFile {
     pub(crate) fn open(path: PathBuf) -> Result<Self> {
         let changed = modified(&path);
         let users = Arc::new(Users::read(&path)?);
-        Ok(Self { path, read: Mutex::new(Known { changed, is_read: true, users }) })
+        Ok(Self { path, read: Mutex::new(Known { changed, is_read: true, users, gone: Vec::new() }) })
     }
 
     /// The users, as the file has them now. One that cannot be read leaves those that were known.
@@ -214,7 +216,13 @@ impl UserFile {
         // One that cannot be read may be in the middle of a change that its time does not tell from the whole of it.
         if changed != read.changed || !read.is_read {
             match Users::read(&self.path) {
-                Ok(users) => *read = Known { changed, is_read: true, users: Arc::new(users) },
+                Ok(users) => {
+                    let before = std::mem::replace(&mut read.users, Arc::new(users));
+                    let gone = before.by_name.keys().filter(|name| !read.users.by_name.contains_key(*name)).cloned();
+                    let gone: Vec<_> = gone.collect();
+                    read.gone.extend(gone);
+                    (read.changed, read.is_read) = (changed, true);
+                }
                 Err(error) => {
                     if changed != read.changed || read.is_read {
                         tracing::error!(%error, "the users are those of before");
@@ -224,6 +232,11 @@ impl UserFile {
             }
         }
         Arc::clone(&read.users)
+    }
+
+    /// Who was a user, and is none, since this was asked last.
+    pub(crate) fn gone(&self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.read.lock().gone)
     }
 }
 

@@ -153,7 +153,7 @@ impl<'a> Opened<'a> {
             return Err(cancelled(&self.program.definition.subject()));
         }
         if let Some((init, parameters)) = module.init(py)? {
-            let parameters = parameters.map(|parameters| context.resolve(parameters)).transpose()?;
+            let parameters = parameters.map(|parameters| context.init_parameters(parameters)).transpose()?;
             let call = || match parameters {
                 Some(parameters) => init.call1((parameters,)),
                 None => init.call0(),
