@@ -8,6 +8,7 @@ import couatl
 import pytest
 from couatl._errors import Misuse
 from couatl.exceptions import ProgrammingError
+from couatl.sinks import Sink
 
 
 @dataclass
@@ -82,3 +83,76 @@ def test_annotations_that_name_nothing_are_told(session):
 
     with pytest.raises(Misuse, match=expected.replace("numbers", "half")):
         session.function()(half)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "why"),
+    [
+        ("int | 'x'", "unsupported operand type"),
+        ("list[", "Forward reference must be an expression"),
+        ("", "string index out of range|Forward reference must be an expression"),
+    ],
+)
+def test_annotations_that_cannot_be_evaluated_are_told(session, annotation, why):
+    def broken(n):
+        return n
+
+    broken.__annotations__ = {"n": annotation, "return": annotation}
+    for decorator in (session.function(), session.source(), session.sink()):
+        with pytest.raises(Misuse, match=rf"^broken: its annotations cannot be read \(({why}).*; give "):
+            decorator(broken)
+
+
+def test_a_sink_of_a_function_has_the_columns_of_its_annotations(session):
+    kept = []
+
+    @session.sink()
+    def keep(tick: list[int], label: list[str | None]):
+        kept.extend(zip(tick, label))
+
+    assert session.sql("INSERT INTO keep VALUES (1, 'a'), (2, NULL)").count == 2
+    assert kept == [(1, "a"), (2, None)]
+    columns = session.sql("SHOW COLUMNS FROM keep").to_arrow().to_pylist()
+    assert [(each["column_name"], each["is_nullable"]) for each in columns] == [("tick", "NO"), ("label", "YES")]
+
+
+def test_a_sink_of_a_class_has_the_columns_of_its_schema(session):
+    kept = []
+
+    @session.sink()
+    class Keep(Sink):
+        def schema(self):
+            return "n int64"
+
+        def write(self, n):
+            kept.extend(n)
+
+    session.sql('INSERT INTO "Keep" VALUES (1), (2)')
+    assert kept == [1, 2]
+
+
+def without_annotations(n):
+    pass
+
+
+def without_lists(n: int):
+    pass
+
+
+class Silent(Sink):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (without_annotations, "without_annotations: expected columns, as in .*, or parameters .* as lists"),
+        (without_lists, "without_lists: expected columns, as in"),
+        (lambda: None, "<lambda>: expected columns, as in"),
+        (Silent, r"Silent\.schema\(\) returned None; expected columns, as in"),
+        (Row, "expected a sink, got class Row"),
+    ],
+)
+def test_a_sink_that_does_not_say_its_columns_is_told(session, wrong, said):
+    with pytest.raises(Misuse, match=f"^{said}"):
+        session.sink()(wrong)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from couatl import _models
+from couatl._connectors import Refused, load
 from couatl.compat import ekuiper as compat
 from couatl.compat.ekuiper import (
     as_function,
@@ -506,6 +507,16 @@ def test_a_package_that_is_not_there(tmp_path):
     expected = r"^there is no .*/tables.zip; expected the JSON file of a plugin, or the folder or zip with it$"
     with pytest.raises(LookupError, match=expected):
         packaged(str(tmp_path / "tables.zip"), "source", "table")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyError, OSError])
+def test_what_a_program_raises_is_raised_as_it_is(package, error):
+    (package / "tables.py").write_text(f"raise {error.__name__}('mine')")
+    with pytest.raises(error, match="mine"):
+        load(f"{package}:table", "source")
+    (package / "tables.json").write_text("{")
+    with pytest.raises(Refused, match="expected JSON"):
+        load(f"{package}:table", "source")
 
 
 def test_what_was_unpacked_is_there_as_long_as_its_description(package):

@@ -205,10 +205,21 @@ def test_methods_that_cannot_be_called(base, kind, method, parameters):
     expected = f"Part.{method}(self, one, two, three) cannot be called as it is; expected {call}"
     assert told(used, wrong, kind) == expected
     assert told(used, part(base, kind, **{method: awaited}), kind) == plain(f"Part.{method}")
-    # By others, a reader or a writer is known.
-    if (kind, method) not in {*MUST, ("reader", "partitions")}:
-        expected = f"Part.{method} is 3 (int); expected a method {call}"
-        assert told(used, part(base, kind, **{method: 3}), kind) == expected
+    for wrong, shown in (3, "3 (int)"), (None, "None"):
+        expected = f"Part.{method} is {shown}; expected a method {call}"
+        assert told(used, part(base, kind, **{method: wrong}), kind) == expected
+    # One without self.
+    expected = f"Part.{method}() cannot be called as it is; expected {call}"
+    assert told(used, part(base, kind, **{method: lambda: 3}), kind) == expected
+
+
+@BASES
+def test_an_offset_of_before_spark_4_2_that_is_awaited(base):
+    async def latest(self):
+        return {"n": 1}
+
+    wrong = part(base, "streamReader", latestOffset=latest)
+    assert told(used, wrong, "streamReader") == plain("Part.latestOffset")
 
 
 @BASES

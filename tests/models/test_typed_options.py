@@ -88,6 +88,17 @@ def test_what_does_not_fit(options, said):
         check(Limited, options)
 
 
+def test_what_is_unpacked_and_is_no_typed_dict_takes_anything():
+    class Open(Source):
+        def __init__(self, **options: typing_extensions.Unpack[dict]):
+            self.options = options
+
+        def open(self, partition, state):
+            return [self.options]
+
+    assert rows(Open, level="low") == [{"level": "low"}]
+
+
 @pytest.mark.skipif(not hasattr(typing, "Unpack"), reason="typing has no Unpack before Python 3.11")
 def test_a_statement_is_checked(tmp_path, monkeypatch):
     (tmp_path / "limited.py").write_text(MODULE)

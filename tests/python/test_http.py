@@ -377,6 +377,19 @@ def test_the_end_is_told(own_server):
     assert server.process.wait(20) == 0
 
 
+def test_who_keeps_a_connection_and_asks_nothing_is_not_waited_for(own_server):
+    """Its end says nothing of clients that do not read."""
+    server = own_server("--grace", "10")
+    host, port = server.http.removeprefix("http://").split(":")
+    kept = http.client.HTTPConnection(host, int(port), timeout=20)
+    kept.request("GET", "/healthz")
+    assert kept.getresponse().read() == b"ok\n"
+    server.process.terminate()
+    assert server.process.wait(20) == 0
+    kept.close()
+    assert "do not read" not in server.log.read_text()
+
+
 def test_what_is_asked_over_http_alone_is_answered_before_the_end(own_server, tmp_path):
     """No other client keeps the server."""
     server = own_server("--grace", "10")

@@ -7,7 +7,9 @@ import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow
 import pytest
+from adbc_driver_flightsql import dbapi
 from harness import PATIENCE, create, error, queries, rows, run, value, wait_until
 from test_http import ask, basic, refused
 from test_users import connect, user, users  # noqa: F401
@@ -417,6 +419,24 @@ def test_a_query_has_so_much_memory(limited):
         assert "the query may keep 4.0 MB" in error(connection, large)
         run(connection, large.replace("1000000", "1000"))
         assert value(connection, "SELECT count(*) FROM large") == 1000
+        run(connection, "DROP TABLE large")
+
+
+def test_rows_that_stay_in_memory_count_for_every_statement(limited):
+    server = limited("--max-query-memory", "4MiB")
+    with server.connect() as connection:
+        run(connection, "CREATE TABLE large (n bigint)")
+        insert = "INSERT INTO large SELECT value FROM range({})"
+        assert "the query may keep 4.0 MB" in error(connection, insert.format(1_000_000))
+        batch = pyarrow.table({"n": pyarrow.array(range(1_000_000))})
+        for mode in ["append", "replace"]:
+            with connection.cursor() as cursor, pytest.raises(dbapi.Error, match=r"the query may keep 4\.0 MB"):
+                cursor.adbc_ingest("large", batch, mode=mode)
+        assert value(connection, "SELECT count(*) FROM large") == 0, "all of it, or none"
+        for _ in range(4):
+            run(connection, insert.format(250_000))
+        assert "the query may keep 4.0 MB" in error(connection, "UPDATE large SET n = n + 1")
+        assert value(connection, "SELECT sum(n) FROM large") == 4 * sum(range(250_000))
         run(connection, "DROP TABLE large")
 
 

@@ -347,6 +347,37 @@ def test_the_number_of_a_parameter_is_bounded(connection, sql):
     assert "expected parameters as ? or $1, $2, … up to $65535" in error(connection, sql, ("a",))
 
 
+def test_updates_over_what_takes_values_alone_run_for_each_row(connection):
+    sink(connection, "a int64, b string")
+    with connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO taken SELECT value, ? FROM generate_series(?, ?)", [("x", 1, 2), ("y", 5, 5)])
+        assert cursor.rowcount == 3
+    run(connection, "CREATE TABLE series AS SELECT value AS n FROM generate_series(?, ?)", (1, 3))
+    assert rows(connection, "SELECT n FROM series ORDER BY n") == [(1,), (2,), (3,)]
+    run(connection, "PREPARE span AS SELECT sum(value) FROM generate_series($1, $2)")
+    assert value(connection, "EXECUTE span(1, 3)") == 6
+    assert "expected 2 parameters, got 1" in error(connection, "EXECUTE span(1)")
+    run(connection, "PREPARE each_of(int[]) AS SELECT unnest($1)")
+    assert rows(connection, "EXECUTE each_of(ARRAY[1, 2])") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    "clause", ["WHERE x || ? = '1a'", "ORDER BY x || ?", "WHERE CASE WHEN x || ? = '1a' THEN true END"]
+)
+def test_text_beside_a_number_is_what_a_literal_is(connection, clause):
+    found = rows(connection, f"SELECT x FROM {NUMBERS} {clause}", ("a",))
+    assert found == rows(connection, f"SELECT x FROM {NUMBERS} {clause.replace('?', chr(39) + 'a' + chr(39))}")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("datafusion.execution.batch_size", "x"), ("datafusion.execution.collect_statistics", "maybe")],
+)
+def test_a_wrong_value_of_a_setting_names_both(connection, name, given):
+    message = error(connection, f"SET {name} = '{given}'")
+    assert f"cannot set '{name}' to '{given}'" in message and "InvalidArgument" in message
+
+
 def test_a_driver_may_count_in_text_beside_what_has_no_types(connection):
     assert rows(connection, "SELECT ? || ? LIMIT ?", ("a", "b", "1")) == [("ab",)]
     assert rows(connection, "SELECT unnest(?)", ([1, 2],)) == [(1,), (2,)]

@@ -1,6 +1,7 @@
 """`${secret:NAME}`: read when a query starts, told to its Python alone, and shown to nobody."""
 
 import os
+import shutil
 
 import pyarrow
 import pytest
@@ -328,8 +329,9 @@ def test_what_only_begins_like_a_reference_is_hidden(keeper, external):
             assert "swordfish" not in str(refusal.value)
 
 
-def test_a_folder_that_is_not_there_is_a_missing_secret(own_server, tmp_path):
-    with own_server("--secrets", tmp_path / "nowhere").connect() as connection:
+def test_a_folder_that_is_there_no_more_is_a_missing_secret(own_server, folder):
+    with own_server("--secrets", folder).connect() as connection:
+        shutil.rmtree(folder)
         assert "there is no secret 'token'" in error_of(connection, "${secret:token}")
 
 

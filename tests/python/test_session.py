@@ -325,7 +325,7 @@ def test_decorators_without_their_parentheses_say_so():
         @session.source
         def squares(): ...
 
-    with pytest.raises(Misuse, match="keep: expected the columns that it takes"):
+    with pytest.raises(Misuse, match=r"keep: expected @session.sink\(…\), with parentheses"):
 
         @session.sink
         def keep(n): ...

@@ -16,7 +16,7 @@ from couatl._threads import UserThread
 from couatl._writing import writing
 from couatl.sinks import AsyncSink, Sink
 from couatl.testing import failing_sink, write
-from misuse import ALL, ERRORS, all_but, misused
+from misuse import ALL, ERRORS, all_but, awaited, misused, yielded
 from pulling import SOON, Elsewhere, asleep, nothing_left_running  # noqa: F401
 
 TWO = {"id": "int64", "name": "string"}
@@ -336,19 +336,21 @@ def test_what_a_cancel_hook_raises_is_logged(caplog):
         def cancel(self):
             raise OSError("no route")
 
-    class Late(Recorded):
-        async def cancel(self):
-            pass
-
-    for kind in (Raises, Late):
-        sink = driven(kind())
-        sink.open()
-        sink.cancel()
-        sink.abort()
-        sink.close()
+    sink = driven(Raises())
+    sink.open()
+    sink.cancel()
+    sink.abort()
+    sink.close()
     assert "Raises.cancel() raised" in caplog.text
     assert "no route" in caplog.text
-    assert "Late.cancel() returned <coroutine" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(5, " is 5"), (awaited, r"\(\) is asynchronous"), (yielded, r"\(\) has a yield")]
+)
+def test_misuse_of_what_ends_a_wait(wrong, said):
+    with pytest.raises(Misuse, match=rf"^Bad\.cancel{said}"):
+        driven(type("Bad", (Recorded,), {"cancel": wrong})())
 
 
 def test_an_abort_waits_for_the_cancel_hook(monkeypatch, caplog):

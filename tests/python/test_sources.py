@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import pkgutil
-import re
 import threading
 import time
 import traceback
@@ -21,7 +20,7 @@ from couatl._errors import Misuse
 from couatl._reading import reading
 from couatl.sources import AsyncPartition, AsyncSource, Partition, PollingSource, PushSource, Retry, Source
 from couatl.testing import rows, rows_and_state
-from misuse import ALL, ERRORS, all_but, misused
+from misuse import ALL, ERRORS, all_but, awaited, misused, yielded
 from pulling import SOON, Batches, Opened, asleep, nothing_left_running, pulled  # noqa: F401
 
 MODULES = [
@@ -571,13 +570,17 @@ def test_misuse_of_a_polling_source(method, wrong, said):
         rows_and_state(bad(timedelta(milliseconds=1)), state=1, limit=1)
 
 
-@misused(cancel=ALL)
-def test_misuse_of_what_ends_a_wait_is_logged(caplog, method, wrong, said):
-    with closing(reading(Opened(type("Bad", (Once,), {method: wrong})()), {})) as source:
-        pull = source.open("")
-        pull.cancel()
-        pull.close()
-    assert re.search(said.removeprefix("^"), caplog.text)
+@misused(cancel=("signature", "no method"))
+def test_misuse_of_what_ends_a_wait(method, wrong, said):
+    for bad in (Opened(type("Bad", (Once,), {method: wrong})()), type("Bad", (Counter,), {method: wrong})()):
+        with pytest.raises(Misuse, match=said):
+            rows(bad)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(awaited, "is asynchronous"), (yielded, "has a yield")])
+def test_what_ends_a_wait_and_would_not_run(wrong, said):
+    with pytest.raises(Misuse, match=rf"^Bad\.cancel\(\) {said}"):
+        rows(Opened(type("Bad", (Once,), {"cancel": wrong})()))
 
 
 # Testing

@@ -19,9 +19,13 @@ from couatl.sources import AsyncPartition, AsyncSource, Partition, PollingSource
 from couatl.testing import (
     Aborted,
     Clock,
+    ContractError,
     InjectedFailure,
     Reader,
     TestingSource,
+    check_resume,
+    check_sink,
+    check_source,
     clock,
     failing_sink,
     failing_source,
@@ -479,3 +483,50 @@ def test_a_sink_fails_with_an_error_of_its_own():
         write(failing_sink(logging(Sink), at="flush", log=[]), [1], columns={"n": "int64"})
     with pytest.raises(ValueError, match="expected at to be one of open, write, flush, commit, got 'close'"):
         failing_sink(logging(Sink), at="close", log=[])
+
+
+# Plain functions
+
+
+def test_plain_functions_run_without_a_server():
+    def letters():
+        yield "a"
+        yield ["b", "c"]
+
+    kept = []
+    assert rows(letters) == ["a", "b", "c"]
+    assert rows_and_state(letters, limit=1) == (["a"], None)
+    write(lambda n, m: kept.extend(zip(m, n)), [(1, "a"), (2, "b")], columns={"m": "int64", "n": "string"})
+    assert kept == [("a", 1), ("b", 2)], "by position, whatever the parameters are called"
+    with pytest.raises(InjectedFailure, match=r"^the source letters was to fail after 1 row$"):
+        rows(failing_source(letters, after=1))
+    with pytest.raises(InjectedFailure, match=r"^the sink letters was to fail at open\(\)$"):
+        write(failing_sink(letters, at="open"), [1], columns={"n": "int64"})
+
+
+def test_checks_of_plain_functions():
+    written = []
+    check_source(lambda: [1, 2], columns={"n": "int64"})
+    check_sink(written.extend, [1, 2], columns={"n": "int64"})
+    with pytest.raises(ContractError, match=r"column 'n' \(int64\): cannot store 'high' \(str\)$"):
+        check_source(lambda: ["high"], columns={"n": "int64"})
+    with pytest.raises(ContractError, match=r"^once: snapshot\(\) returned None after 1 rows"):
+
+        def once():
+            return [1]
+
+        check_resume(once)
+
+
+def test_plain_functions_that_no_statement_takes():
+    async def letters():
+        yield "a"
+
+    with pytest.raises(TypeError, match=r"^expected a source, got <function"):
+        rows(letters)
+    with pytest.raises(TypeError, match=r"^keep\.write\(\) returned <generator .*expected a method without yield"):
+
+        def keep(n):
+            yield n
+
+        write(keep, [1], columns={"n": "int64"})

@@ -411,6 +411,34 @@ def test_the_log_of_a_traceback_has_no_secrets(own_server, users, tmp_path):
     assert "no way with ${secret:token}" in log and "hunter2" not in log
 
 
+def test_parameters_of_init_functions_are_shown_to_nobody_else(guarded):
+    body = "def init(parameters):\n    raise OSError('no way with ' + parameters)\n\ndef read():\n    return []\n"
+    settings = {"init_function_name": "init", "init_function_parameters": "host=db password=hunter2"}
+    with connect(guarded, "dora") as dora, connect(guarded, "rita") as rita:
+        create(dora, "telling", "n int64", body, read_function_name="read", **settings)
+        assert "no way with (init_function_parameters)" in error(rita, "SELECT * FROM telling")
+        assert "no way with host=db password=hunter2" in error(dora, "SELECT * FROM telling")
+
+
+def test_grants_end_with_their_users(own_server, tmp_path):
+    path = tmp_path / "users"
+    for name, role in [("adam", "admin"), ("rita", "reader")]:
+        assert user("add", name, "--role", role, "--users", path, password=name[::-1]).returncode == 0
+    server = own_server("--users", path)
+    with connect(server, "adam") as adam:
+        run(adam, "CREATE TABLE t AS SELECT 1 AS n; GRANT INSERT ON t TO rita")
+        with connect(server, "rita") as rita:
+            assert run(rita, "INSERT INTO t VALUES (2)") == 1
+        assert user("remove", "rita", "--users", path).returncode == 0
+        with pytest.raises(dbapi.Error, match="wrong user or password"):
+            connect(server, "rita")
+        assert user("add", "rita", "--role", "reader", "--users", path, password="atir").returncode == 0
+        with connect(server, "rita") as another:
+            assert "may not INSERT 't', which takes the role writer" in error(another, "INSERT INTO t VALUES (3)")
+            run(adam, "GRANT INSERT ON t TO rita")
+            assert run(another, "INSERT INTO t VALUES (3)") == 1
+
+
 def test_a_default_reads_nothing(guarded):
     with connect(guarded, "will") as will:
         sql = "CREATE TABLE log (m INT, who VARCHAR DEFAULT (SELECT max(sql) FROM system.queries))"

@@ -140,8 +140,7 @@ fn placeholders(
 }
 
 /// Refuses too many and too few.
-pub(crate) fn check_count(expected: &Schema, found: usize) -> Result<()> {
-    let expected = expected.fields().len();
+pub(crate) fn check_count(expected: usize, found: usize) -> Result<()> {
     if expected == found {
         return Ok(());
     }
@@ -155,7 +154,7 @@ pub(crate) fn check_count(expected: &Schema, found: usize) -> Result<()> {
 /// converted where it arrives.
 pub(crate) fn typed(values: ParamValues, expected: &Schema, is_update: bool) -> Result<ParamValues> {
     let ParamValues::List(values) = values else { return Ok(values) };
-    check_count(expected, values.len())?;
+    check_count(expected.fields().len(), values.len())?;
     let fields = expected.fields();
     let cast = |value: &ScalarValue, wanted: &DataType| match (value.data_type(), wanted) {
         // What is no number may be meant as text: the rules of literals say.

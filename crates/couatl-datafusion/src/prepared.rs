@@ -179,6 +179,7 @@ impl Session {
             Ok(ScalarAndMetadata::new(value, None))
         });
         let values = values.collect::<Result<Vec<_>>>()?;
+        parameters::check_count(parameters::count(&kept.tokens)?, values.len())?;
         let known: Vec<_> = values.iter().map(|value| value.value.clone()).collect();
         let values = ParamValues::List(values);
         let plan = self.plan(state, kept.tokens.clone(), &known).await?;

@@ -229,12 +229,13 @@ impl Query {
             return error;
         }
         let without_parameters = |error| {
+            let error = self.hide(error);
             let told = self.told.lock();
             let others = told.iter().filter(|told| !sees(&told.creators));
             others.fold(error, |error, told| told.context.hide_parameters(error))
         };
         let Some(disclosed) = error.without_tracebacks() else { return without_parameters(error) };
-        let error = without_parameters(self.hide(error)).to_string();
+        let error = without_parameters(error).to_string();
         // Escaped: what users write into messages must not look like lines of the log.
         tracing::warn!(query = self.id, ?error, "a traceback that its caller does not see");
         without_parameters(disclosed)

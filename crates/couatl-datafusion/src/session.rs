@@ -281,7 +281,7 @@ impl Session {
         let values =
             parameters.map(|values| parameters::typed(values, &prepared.parameters, prepared.is_update)).transpose()?;
         if values.is_none() {
-            parameters::check_count(&prepared.parameters, 0)?;
+            parameters::check_count(prepared.parameters.fields().len(), 0)?;
         }
         let data_frame = self.data_frame(&prepared.last, values).await?;
         if prepared.is_update {
@@ -298,7 +298,7 @@ impl Session {
     /// # Errors
     /// Those of planning and running it, and of the rows.
     pub async fn execute_rows(&self, prepared: &Prepared, mut rows: SendableRecordBatchStream) -> Result<Option<u64>> {
-        parameters::check_count(&prepared.parameters, rows.schema().fields().len())?;
+        parameters::check_count(prepared.parameters.fields().len(), rows.schema().fields().len())?;
         let StatementKind::Other(tokens) = &prepared.last.kind else {
             return Err(Error::internal("a statement of our own has no parameters"));
         };
