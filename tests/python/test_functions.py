@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy
 import pyarrow
 import pytest
+from adbc_driver_flightsql import dbapi
 from harness import (
     create,
     error,
@@ -1013,6 +1014,10 @@ NO_AGGREGATES = {
         "'wrong' raised ValueError: mine",
     "class wrong:\n    def process(self, n): yield n\n    def finalize(self): pass":
         "wrong.process() returned a generator, which nobody runs; make it a plain method",
+    "class wrong:\n    def process(self, n): pass\n    def finalize(self): yield 1":
+        "wrong.finalize() returned a generator, which nobody runs; make it a plain method",
+    "class wrong:\n    def process(self, n): pass\n    def finalize(self): pass\n    merge = 5":
+        "wrong.merge is 5; expected a method merge(self, other), or none",
 }  # fmt: skip
 
 
@@ -1229,6 +1234,41 @@ def test_a_limit_closes_the_generator(connection, notes):
     assert words(notes)[-1] == "finally" and "all" not in words(notes)
 
 
+CLEANING = """
+def cleaning(t):
+    try:
+        for row in t:
+            yield row[0]
+    finally:
+        for step in range(100):
+            note(str(step))
+        note("end")
+"""
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT n FROM cleaning(waiting) LIMIT 1",
+        "SELECT 1 / (n - 1) FROM cleaning(waiting)",
+        "SELECT n FROM cleaning(broken)",
+    ],
+)
+def test_what_cleans_up_is_not_torn(connection, notes, sql):
+    """It waits for the next row of its table when the query ends, which interrupts it once."""
+    function(connection, "cleaning(t TABLE) RETURNS TABLE (n int64)", noting(notes, "", CLEANING))
+    body = "import time\ndef waiting():\n    yield 1\n    while True:\n        time.sleep(0.01)"
+    create(connection, "waiting", "n int64", body, mode="streaming")
+    create(
+        connection, "broken", "n int64", "def broken():\n    yield 1\n    raise OSError('no more')", mode="streaming"
+    )
+    for turn in range(6):
+        with contextlib.suppress(dbapi.Error):
+            rows(connection, sql)
+        wait_until(lambda turn=turn: words(notes).count("99") == turn + 1, "the end of the cleanup")
+        assert words(notes).count("end") == turn + 1
+
+
 @pytest.mark.parametrize("source", ["(SELECT 1 / (n - 2) FROM endless)", "broken"])
 def test_a_table_that_fails_ends_who_reads_it(connection, notes, source):
     reading(connection, notes)
@@ -1361,6 +1401,20 @@ MERGED = SERIALIZED.replace("sums", "merged").replace(
     "def merge(self, other): self.sum += other.sum",
     "def merge(self, other):\n        made = merged()\n        made.sum = self.sum + other.sum\n        return made",
 )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("def deserialize(self):", "sums.deserialize() cannot be called as it is: "),
+        ("def deserialize(self, *, state):", "sums.deserialize() cannot be called as it is: "),
+    ],
+)
+def test_a_state_that_cannot_be_read_names_the_method(connection, wrong, said):
+    body = SERIALIZED.replace("@classmethod\n    def deserialize(cls, state):", wrong)
+    aggregate(connection, "sums(n int64) RETURNS int64", body)
+    run(connection, "CREATE OR REPLACE TABLE serialized_wrong AS SELECT value AS v FROM generate_series(1, 100000)")
+    assert said in error(connection, "SELECT v % 2 AS k, sums(v) FROM serialized_wrong GROUP BY k")
 
 
 def test_an_aggregate_that_is_merged_is_what_merge_gives(connection):

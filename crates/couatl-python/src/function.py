@@ -157,7 +157,9 @@ class Kept:
         group = self.make()
         for arguments in self.calls:
             done("process", group, called(group, "process", *arguments))
-        return called(group, "finalize")
+        value = called(group, "finalize")
+        done("finalize", group, value)
+        return value
 
 
 def picked(column, rows):
@@ -216,8 +218,11 @@ def aggregator(make):
     if missing:
         methods = " and no ".join(f"{method}()" for method in missing)
         raise Refused(f"{type(one).__name__} has no {methods}, which an aggregate has")
-    if callable(getattr(one, "merge", None)):
+    merge = getattr(one, "merge", None)
+    if callable(merge):
         return make
+    if merge is not None:
+        raise Refused(f"{type(one).__name__}.merge is {merge!r}; expected a method merge(self, other), or none")
 
     return lambda: Kept(make)
 
@@ -277,7 +282,7 @@ class Aggregations:
     def leaving(self, group):
         """The state of a group as bytes: its own, else the number by which it is found again."""
         if callable(getattr(group, "serialize", None)) and callable(getattr(group, "deserialize", None)):
-            state = group.serialize()
+            state = called(group, "serialize")
             if not isinstance(state, bytes):
                 raise Refused(f"expected {type(group).__name__}.serialize() to give bytes, got {type(state).__name__}")
             return b"s" + state
@@ -290,7 +295,7 @@ class Aggregations:
             return self.moving.pop(int(state[1:]))
         group = self.make()
         # A class method makes a group of its own.
-        return filled("deserialize", group, group.deserialize(state[1:]))
+        return filled("deserialize", group, called(group, "deserialize", state[1:]))
 
     def values(self, aggregation, first, keeps):
         groups = self.of(aggregation, first)

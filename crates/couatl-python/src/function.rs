@@ -146,10 +146,14 @@ impl Feed {
         });
         match event {
             None | Some(Some(InputEvent::End)) => Ok(None),
-            Some(Some(InputEvent::Failed)) => Err(PyRuntimeError::new_err("the rows to read could not be had")),
+            Some(Some(InputEvent::Failed)) => {
+                self.control.raises(py);
+                Err(PyRuntimeError::new_err("the rows to read could not be had"))
+            }
             Some(None) => {
                 // Nobody wants to know what this thread raises now.
                 self.control.cancel();
+                self.control.raises(py);
                 Err(PyKeyboardInterrupt::new_err("the query was cancelled"))
             }
             Some(Some(InputEvent::Batch(batch))) => {

@@ -122,6 +122,15 @@ impl Control {
         unsafe { ffi::PyThreadState_SetAsyncExc(self.thread.load(SeqCst) as _, ptr::null_mut()) };
     }
 
+    /// An exception of ours ends the user code that waits for us: it is as good as an interrupt, which would tear what
+    /// cleans up after it. Called by the thread, attached.
+    pub(crate) fn raises(&self, py: Python<'_>) {
+        if self.pending.load(SeqCst) {
+            self.withdraw(py);
+        }
+        *self.sent.lock() = Some(Instant::now());
+    }
+
     /// The thread is over and cleaned up.
     pub(crate) fn done(&self) {
         self.done.store(true, SeqCst);
