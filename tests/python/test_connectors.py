@@ -465,6 +465,11 @@ class OtherArrow(Source):
     def open(self, partition, state):
         yield None,
 
+class OddSchema(OtherArrow):
+    def schema(self):
+        import pyarrow
+        return eval(self.type, vars(pyarrow))
+
 class Camel(Blank):
     def __init__(self, maxRows: int):
         self.rows = maxRows
@@ -650,6 +655,19 @@ def test_types_that_no_stream_can_have_are_refused_at_create(packaged, of_class)
     message = error(packaged, f"CREATE EXTERNAL STREAM made SETTINGS {settings}")
     assert "stream 'made': the columns of 'counting:OtherArrow': column 'a' has the Arrow type " in message
     assert "which no stream can have" in message
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ("schema([field('a', int8()), field('A', int8()), field('a', string())])", "two columns are named 'a'"),
+        ("field('a', int8())", "expected an Arrow schema, or text such as 'a int64, b string'; "),
+    ],
+)
+def test_what_is_no_schema_of_a_stream_is_refused_at_create(packaged, schema, reason):
+    settings = f"type = 'python', class = 'counting:OddSchema', \"type\" = $${schema}$$"
+    message = error(packaged, f"CREATE EXTERNAL STREAM made SETTINGS {settings}")
+    assert f"stream 'made': the columns of 'counting:OddSchema': {reason}" in message
 
 
 def test_settings_come_as_they_were_written(packaged):

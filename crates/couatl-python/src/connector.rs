@@ -122,7 +122,16 @@ pub(crate) fn columns(definition: &StreamDefinition, connector: &Connector, cont
             match columns.extract::<String>() {
                 Ok(text) => PyResult::Ok(Some(Ok(Columns::Text(text)))),
                 Err(_) => Ok(import_schema(&columns)?.map(|schema| -> Result<Columns> {
-                    let schema = declared(&schema?).map_err(|column| no_type(&subject, &connector, &column))?;
+                    let of = |reason: &str| format!("{subject}: the columns of '{}': {reason}", connector.class);
+                    let schema = schema.map_err(|error| {
+                        let expected = "expected an Arrow schema, or text such as 'a int64, b string'";
+                        Error::invalid_definition(of(&format!("{expected}; {error}")))
+                    })?;
+                    let names: Vec<_> = schema.fields().iter().map(|field| field.name()).collect();
+                    if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+                        return Err(Error::invalid_definition(of(&format!("two columns are named '{twice}'"))));
+                    }
+                    let schema = declared(&schema).map_err(|column| no_type(&subject, &connector, &column))?;
                     Ok(Columns::Schema(Arc::new(schema)))
                 })),
             }
