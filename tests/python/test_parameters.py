@@ -6,6 +6,7 @@ import re
 
 import pyarrow
 import pytest
+from adbc_driver_flightsql import dbapi
 from harness import create, error, rows, run, value
 
 NUMBERS = "(SELECT column1 AS x FROM (VALUES (1), (2)))"
@@ -299,6 +300,8 @@ def test_its_parameters_and_columns_are_announced(connection):
         cursor.execute("SELECT ? || ? AS both, sum(?) AS total", ("a", "b", 1))
         columns = pyarrow.schema({"both": pyarrow.string(), "total": pyarrow.int64()})
         assert cursor.fetch_record_batch().schema.equals(columns)
+    with connection.cursor() as cursor, pytest.raises(dbapi.Error, match=r"did not provide schema|depend on the types"):
+        cursor.adbc_execute_schema("SELECT ? || ? AS both")
 
 
 def test_an_update_that_has_no_plan_without_types_runs(connection, numbers):

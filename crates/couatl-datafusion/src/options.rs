@@ -186,13 +186,14 @@ impl Session {
         let Some(value) = value.map(str::to_owned).or(entry.value) else { return Ok(()) };
         check_value(key, &value)?;
         self.check_place(key, &value)?;
-        self.has_changed();
         let state = self.context().state_ref();
         let set = state.write().config_mut().options_mut().set(key, &value);
         set.map_err(|error| {
             let reason = error.strip_backtrace();
             Error::invalid_setting(format!("cannot set '{name}' to '{value}': {reason}"))
-        })
+        })?;
+        self.has_changed();
+        Ok(())
     }
 
     /// Refuses a default catalog or schema that is not there.

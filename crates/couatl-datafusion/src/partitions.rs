@@ -60,8 +60,9 @@ impl Session {
         if wanted < 2 || is_limited || prepared.is_update() || prepared.has_leading() {
             return Ok(Vec::new());
         }
-        let values =
-            values.map(|values| parameters::typed(values, &prepared.parameters, prepared.is_update)).transpose()?;
+        let values = values
+            .map(|values| parameters::typed(values, &prepared.described.parameters, prepared.is_update()))
+            .transpose()?;
         let session = self.fork();
         {
             let state = session.context().state_ref();

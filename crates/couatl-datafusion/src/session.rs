@@ -222,16 +222,16 @@ impl Session {
         }
         let described = self.describe(&last).await;
         let described = match described {
-            Err(_) if !leading.is_empty() => Description { is_update: !gives_rows(&last), ..Description::update() },
+            Err(_) if !leading.is_empty() => {
+                Description { is_planned: false, is_update: !gives_rows(&last), ..Description::update() }
+            }
             Err(error) => untyped::described(&last, error)?,
             Ok(described) => described,
         };
         if !leading.is_empty() && !described.parameters.fields().is_empty() {
             return Err(parameters::lonely_parameters());
         }
-        let Description { is_update, changes, schema, parameters, origins } = described;
-        let (sql, leading, last) = (Arc::from(text), Arc::from(leading), Arc::new(last));
-        Ok(Prepared { sql, leading, last, is_update, changes, schema, parameters, origins })
+        Ok(Prepared { sql: Arc::from(text), leading: Arc::from(leading), last: Arc::new(last), described })
     }
 
     /// Runs all statements of a prepared text but the last, which is planned then.
@@ -245,8 +245,7 @@ impl Session {
         self.run_all(&prepared.leading).await?;
         let described = self.describe(&prepared.last).await;
         let described = described.map_err(|error| prepared.last.place.mark(error))?;
-        let Description { is_update, changes, schema, parameters, origins } = described;
-        Ok(Prepared { leading: Arc::default(), is_update, changes, schema, parameters, origins, ..prepared })
+        Ok(Prepared { leading: Arc::default(), described, ..prepared })
     }
 
     /// The same query with the types that its parameters turn out to have: a schema may depend on them (`SELECT ?`).
@@ -254,17 +253,16 @@ impl Session {
     /// # Errors
     /// Values that are too many, too few, or of the wrong type.
     pub async fn bind(&self, prepared: Prepared, values: ParamValues) -> Result<Prepared> {
-        if prepared.is_update {
+        if prepared.is_update() {
             return Ok(prepared);
         }
-        let values = parameters::typed(values, &prepared.parameters, prepared.is_update)?;
+        let values = parameters::typed(values, &prepared.described.parameters, prepared.is_update())?;
         let data_frame = self.data_frame(&prepared.last, Some(values)).await?;
         // One schema for every row of parameters, any of which may be NULL.
         let schema = self.row_schema(data_frame.logical_plan().clone())?;
         let fields = schema.fields().iter().map(|field| Field::clone(field).with_nullable(true));
-        let schema =
-            Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), prepared.schema.metadata().clone()));
-        Ok(Prepared { schema, ..prepared })
+        let schema = Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()));
+        Ok(Prepared { described: Description { is_planned: true, schema, ..prepared.described }, ..prepared })
     }
 
     /// Runs a prepared text. The values of a `ParamValues::List` must be as many as it has parameters, and are cast to
@@ -278,13 +276,14 @@ impl Session {
     }
 
     async fn execute_last(&self, prepared: &Prepared, parameters: Option<ParamValues>) -> Result<Outcome> {
-        let values =
-            parameters.map(|values| parameters::typed(values, &prepared.parameters, prepared.is_update)).transpose()?;
+        let values = parameters
+            .map(|values| parameters::typed(values, &prepared.described.parameters, prepared.is_update()))
+            .transpose()?;
         if values.is_none() {
-            parameters::check_count(prepared.parameters.fields().len(), 0)?;
+            parameters::check_count(prepared.described.parameters.fields().len(), 0)?;
         }
         let data_frame = self.data_frame(&prepared.last, values).await?;
-        if prepared.is_update {
+        if prepared.is_update() {
             return self.update(data_frame).await.map(Outcome::Updated);
         }
         let (plan, context) = physical(data_frame).await?;
@@ -298,7 +297,7 @@ impl Session {
     /// # Errors
     /// Those of planning and running it, and of the rows.
     pub async fn execute_rows(&self, prepared: &Prepared, mut rows: SendableRecordBatchStream) -> Result<Option<u64>> {
-        parameters::check_count(prepared.parameters.fields().len(), rows.schema().fields().len())?;
+        parameters::check_count(prepared.described.parameters.fields().len(), rows.schema().fields().len())?;
         let StatementKind::Other(tokens) = &prepared.last.kind else {
             return Err(Error::internal("a statement of our own has no parameters"));
         };
@@ -611,7 +610,7 @@ impl Session {
                     false => plan.schema().as_arrow().clone(),
                 };
                 let (schema, parameters) = (Arc::new(schema), Arc::new(parameters));
-                Ok(Description { is_update: false, changes, schema, parameters, origins })
+                Ok(Description { is_planned: true, is_update: false, changes, schema, parameters, origins })
             }
         }
     }

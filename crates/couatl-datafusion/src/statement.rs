@@ -29,15 +29,14 @@ pub struct Prepared {
     /// What runs before the last statement, in order.
     pub(crate) leading: Arc<[Statement]>,
     pub(crate) last: Arc<Statement>,
-    pub(crate) is_update: bool,
-    pub(crate) changes: bool,
-    pub(crate) schema: SchemaRef,
-    pub(crate) parameters: SchemaRef,
-    pub(crate) origins: Arc<[Option<ResolvedTableReference>]>,
+    pub(crate) described: Description,
 }
 
 /// What planning a statement tells of it.
+#[derive(Debug, Clone)]
 pub(crate) struct Description {
+    /// Whether there is a plan; else there will be with what runs before it, or with the types of its parameters.
+    pub(crate) is_planned: bool,
     pub(crate) is_update: bool,
     /// Whether running it changes something; every update does.
     pub(crate) changes: bool,
@@ -56,6 +55,7 @@ impl Description {
     /// Of rows with these columns.
     pub(crate) fn rows(schema: SchemaRef) -> Self {
         Self {
+            is_planned: true,
             is_update: false,
             changes: false,
             schema,
@@ -77,14 +77,20 @@ impl Prepared {
         self.sql.len().saturating_mul(TIMES)
     }
 
+    /// Whether its schema is known: that of `SELECT ? || ?` depends on the types of its values, see
+    /// [`Session::bind`](crate::Session::bind).
+    pub fn has_schema(&self) -> bool {
+        self.described.is_planned || self.described.is_update
+    }
+
     /// Whether it changes something (DDL, INSERT, COPY, SET …) rather than giving rows.
     pub fn is_update(&self) -> bool {
-        self.is_update
+        self.described.is_update
     }
 
     /// Whether running it changes something: an update does, and so does one whose time is measured.
     pub fn changes(&self) -> bool {
-        self.changes || self.has_leading()
+        self.described.changes || self.has_leading()
     }
 
     /// Whether other statements come before the last: then they must run before its schema is certain, see
@@ -93,19 +99,20 @@ impl Prepared {
         !self.leading.is_empty()
     }
 
-    /// The schema of its rows, the same that its execution delivers; without view types. Empty for an update.
+    /// The schema of its rows, the same that its execution delivers; without view types. Empty for an update, and where it
+    /// is not known.
     pub fn schema(&self) -> SchemaRef {
-        self.schema.clone()
+        self.described.schema.clone()
     }
 
     /// The table that a column comes from as it is, where there is one.
     pub fn origin(&self, column: usize) -> Option<&ResolvedTableReference> {
-        self.origins.get(column)?.as_ref()
+        self.described.origins.get(column)?.as_ref()
     }
 
     /// The parameters in order, named `$1`, `$2`, …, with the types that planning found; Null where it found none.
     pub fn parameters(&self) -> SchemaRef {
-        self.parameters.clone()
+        self.described.parameters.clone()
     }
 }
 

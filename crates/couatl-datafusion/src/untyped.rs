@@ -31,7 +31,7 @@ pub(crate) fn described(statement: &Statement, error: Error) -> Result<Descripti
     let parameters =
         (1..=parameters_of(tokens, error)?).map(|number| Field::new(format!("${number}"), DataType::Null, true));
     let parameters = Arc::new(Schema::new(parameters.collect::<Vec<_>>()));
-    Ok(Description { is_update: !gives_rows(statement), parameters, ..Description::update() })
+    Ok(Description { is_planned: false, is_update: !gives_rows(statement), parameters, ..Description::update() })
 }
 
 /// How many parameters a statement takes that could not be planned for want of their types; the error, if that is not it.

@@ -133,7 +133,11 @@ pub(crate) fn schema_message(schema: &Schema) -> Result<Bytes, Status> {
 fn created(created: Created) -> Result<Bytes, Status> {
     let result = ActionCreatePreparedStatementResult {
         prepared_statement_handle: created.handle,
-        dataset_schema: schema_message(&created.statement.schema())?,
+        // None at all says that it is not known yet.
+        dataset_schema: match created.statement.prepared.has_schema() {
+            true => schema_message(&created.statement.schema())?,
+            false => Bytes::new(),
+        },
         parameter_schema: schema_message(&bindable(&created.statement.prepared.parameters()))?,
     };
     Ok(with_is_update(&result, created.statement.prepared.is_update()))

@@ -186,11 +186,11 @@ impl Service {
     pub(crate) async fn schema(&self, client: &Client, command: Command) -> Result<SchemaRef, Status> {
         match command {
             Command::CommandStatementQuery(command) => {
-                Ok(self.prepared(client, command.query, command.transaction_id).await?.schema())
+                announced(&self.prepared(client, command.query, command.transaction_id).await?)
             }
             Command::CommandPreparedStatementQuery(command) => {
                 let statement = self.statement(client, &command.prepared_statement_handle)?;
-                Ok(self.run(statement.bound()).await?.schema())
+                announced(&self.run(statement.bound()).await?)
             }
             Command::CommandStatementSubstraitPlan(_) => Err(no_substrait()),
             command => metadata_schema(&command)
@@ -447,6 +447,15 @@ fn written(rows: Option<u64>) -> i64 {
 /// The count of an update as clients know it: -1 where there is none.
 fn count(rows: Option<u64>) -> i64 {
     rows.and_then(|rows| i64::try_from(rows).ok()).unwrap_or(-1)
+}
+
+/// The columns of a statement, where they are known.
+fn announced(statement: &Statement) -> Result<SchemaRef, Status> {
+    if statement.prepared.has_schema() || statement.prepared.has_leading() {
+        return Ok(statement.schema());
+    }
+    let message = "the columns depend on the types of the parameters: bind values first, or say the types with CAST";
+    Err(status(&Error::invalid_argument(message)))
 }
 
 /// A FlightInfo without endpoints.
