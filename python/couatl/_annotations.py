@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import datetime
 import functools
@@ -15,7 +16,7 @@ from typing import Any
 from couatl import _couatl
 from couatl._columns import quoted
 from couatl._errors import Misuse, class_name, shown
-from couatl._models import is_connector
+from couatl._models import Role, is_connector
 from couatl.exceptions import Error
 
 SCALARS: dict[Any, str] = {
@@ -33,15 +34,24 @@ SCALARS: dict[Any, str] = {
 
 def row_of(function: Callable[..., Any]) -> type | None:
     """The class of the rows that a function gives: the one argument of what it is annotated to return."""
-    returned = _hints(function, function.__name__).get("return")
-    arguments = typing.get_args(returned)
+    return _only_argument(_hints(function, function.__name__).get("return"))
+
+
+def _only_argument(hint: Any) -> type | None:
+    """The class that an annotation such as ``Iterator[Row]`` is about."""
+    arguments = typing.get_args(hint)
     row = arguments[0] if arguments else None
     return row if isinstance(row, type) else None
 
 
+def _is_row(row: type | None) -> bool:
+    """Whether a class has columns as its fields."""
+    return dataclasses.is_dataclass(row) or hasattr(row, "_fields")
+
+
 def columns_of(row: type | None, of: str) -> str:
     """The columns of rows of a class: a dataclass, or a NamedTuple."""
-    if row is None or not (dataclasses.is_dataclass(row) or hasattr(row, "_fields")):
+    if row is None or not _is_row(row):
         raise Misuse(
             f'{of}: expected columns, as in "tick int64, label string", or a return annotation such as Iterator[Row], '
             "where Row is a dataclass or a NamedTuple"
@@ -53,11 +63,27 @@ def columns_of(row: type | None, of: str) -> str:
     return ", ".join(f'"{name}" {_type(hint, f"{row.__qualname__}.{name}")}' for name, hint in hints.items())
 
 
-def columns_of_class(cls: object) -> str:
-    """The columns that a source's class, or an instance of it, says it has."""
-    from couatl._reading import schema_of, source_of
+def columns_taken(function: Callable[..., Any], name: str) -> str:
+    """The columns of a function that takes a list for each."""
+    hints = _hints(function, name)
+    taken = {parameter: hints.get(parameter) for parameter in inspect.signature(function).parameters}
+    if not taken or not all(typing.get_origin(hint) is list for hint in taken.values()):
+        raise Misuse(
+            f'{name}: expected columns, as in "tick int64, label string", or parameters that are annotated as lists, '
+            "such as tick: list[int]"
+        )
+    columns = {parameter: typing.get_args(hint)[0] for parameter, hint in taken.items()}
+    return ", ".join(f"{quoted(each)} {_type(hint, f'{name}.{each}')}" for each, hint in columns.items())
 
-    found = schema_of(source_of(cls, {}, None))
+
+def columns_of_class(cls: object, role: Role) -> str:
+    """The columns that a class of a source or a sink, or an instance of it, says it has."""
+    from couatl import _reading, _writing
+
+    if role == "source":
+        found = _reading.schema_of(_reading.source_of(cls, {}, None))
+    else:
+        found = _writing.schema_of(_writing.sink_of(cls, {}))
     if not isinstance(found, str):
         raise Misuse(
             f"{class_name(cls)}.schema() returned {shown(found)}; expected columns, as in "
@@ -71,7 +97,7 @@ def columns_of_class(cls: object) -> str:
     return found
 
 
-def in_tuples(function: Callable[[], Any], row: type | None) -> Callable[[], Any]:
+def in_tuples(function: Callable[..., Any], row: type | None) -> Callable[..., Any]:
     """The function, whose rows are dataclasses, as one whose rows are tuples."""
     is_asynchronous = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
     if row is None or not dataclasses.is_dataclass(row) or is_asynchronous:
@@ -83,13 +109,13 @@ def in_tuples(function: Callable[[], Any], row: type | None) -> Callable[[], Any
 
     # What is said of them is said of the function: its name, its parameters.
     @functools.wraps(function)
-    def rows() -> Iterator[Any]:
-        for item in function():
+    def rows(*arguments: Any) -> Iterator[Any]:
+        for item in function(*arguments):
             yield [as_tuple(each) for each in item] if isinstance(item, list) else as_tuple(item)
 
     @functools.wraps(function)
-    def listed() -> Any:
-        items = function()
+    def listed(*arguments: Any) -> Any:
+        items = function(*arguments)
         if isinstance(items, list):
             return [as_tuple(item) for item in items]
         return map(as_tuple, items) if hasattr(items, "__next__") else items
@@ -97,10 +123,11 @@ def in_tuples(function: Callable[[], Any], row: type | None) -> Callable[[], Any
     return rows if inspect.isgeneratorfunction(function) else listed
 
 
-def signature_of(function: Callable[..., Any], name: str) -> tuple[str, str]:
-    """Give the parameters and the type of a function, as ``CREATE FUNCTION`` has them, and its format.
+def signature_of(function: Callable[..., Any], name: str) -> tuple[str, str | None, type | None]:
+    """Give the parameters and the type of a function, as ``CREATE FUNCTION`` has them, its format, and its rows' class.
 
-    Those of an aggregate are of its methods. What takes lists takes whole columns.
+    Those of an aggregate are of its methods. What takes lists takes whole columns; what gives rows of a dataclass or a
+    NamedTuple gives a table, and what takes an iterator takes one.
     """
     takes, gives = function, function
     if isinstance(function, type):
@@ -114,11 +141,15 @@ def signature_of(function: Callable[..., Any], name: str) -> tuple[str, str]:
             f'{name}: expected parameters and returns, as in ("a int64, b string", "string"), or annotations; '
             f"there is none for {what}"
         )
+    row = _only_argument(given["return"])
+    if takes is function and _is_row(row):
+        columns = ", ".join(f"{quoted(each)} {_argument(hints[each], f'{name}.{each}')}" for each in found)
+        return f"({columns}) RETURNS TABLE ({columns_of(row, name)})", None, row
     is_whole = isinstance(function, type) and all(typing.get_origin(hints[each]) is list for each in found)
     values = {each: typing.get_args(hints[each])[0] if is_whole else hints[each] for each in found}
     columns = ", ".join(f"{quoted(each)} {_nullable(hint, f'{name}.{each}')}" for each, hint in values.items())
     head = f"({columns}) RETURNS {_type(given['return'], name)}"
-    return head, "list" if is_whole else "row"
+    return head, "list" if is_whole else "row", None
 
 
 def is_aggregate(function: Callable[..., Any], returns: str) -> bool:
@@ -136,7 +167,8 @@ def _hints(of: Callable[..., Any], name: str) -> dict[str, Any]:
     """What something is annotated with; Misuse where that cannot be read."""
     try:
         return typing.get_type_hints(of)
-    except NameError as error:
+    except Exception as error:
+        # They are texts, or have been: anything may be in them.
         raise Misuse(
             f"{name}: its annotations cannot be read ({error}); give the columns, or the parameters and returns"
         ) from None
@@ -159,6 +191,12 @@ def _method(cls: type, name: str) -> Callable[..., Any]:
     if method is None:
         raise Misuse(f"{cls.__qualname__} has no {name}(), which an aggregate has")
     return method
+
+
+def _argument(hint: Any, of: str) -> str:
+    """What a function that gives a table takes: a table, where it iterates over it, or a value."""
+    is_table = typing.get_origin(hint) in (collections.abc.Iterator, collections.abc.Iterable)
+    return "TABLE" if is_table else _nullable(hint, of)
 
 
 def _nullable(hint: Any, of: str) -> str:

@@ -9,16 +9,19 @@ from typing import Any
 from couatl import _threads
 from couatl._calls import run
 from couatl._errors import class_name
+from couatl._methods import check_plain
 from couatl._threads import UserThread, log
 
 
 class CancelHook:
     """The ``cancel()`` of `of`, unless that is `default`, which does nothing.
 
-    It runs on a thread of its own, so that who cancels never waits for it, and it may talk to a server.
+    It runs on a thread of its own, so that who cancels never waits for it, and it may talk to a server. Misuse where it
+    cannot be called: later, nobody would be told.
     """
 
     def __init__(self, of: Any, default: Callable[..., None]) -> None:
+        check_plain(of, "cancel")
         self._of = of
         self._default = default
         self._lock = threading.Lock()

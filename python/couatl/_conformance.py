@@ -17,6 +17,7 @@ from couatl._contract import ContractError, NoThreadsLeft, check_options, check_
 from couatl._errors import class_name, counted, shown
 from couatl._models import recognise
 from couatl._observed import Place, Reads, Seen, of_partition
+from couatl._plain import as_source
 from couatl._reading import reading, schema_of, source_of
 from couatl._shapes import converted, declaration, text_of
 
@@ -60,6 +61,7 @@ def check_source(
     `close`, a cancel, and threads that it leaves behind.
     """
     seconds = _checked("check_source", limit, patience)
+    thing = as_source(thing)
     model = recognise(thing, "source")
     if model.is_called and isinstance(thing, type):
         check_options(thing)
@@ -116,6 +118,7 @@ def check_resume(
     It is stopped after each batch, up to `limit` rows of each partition. It has to give the same rows each time that it
     is read from its beginning, and to have snapshots. :func:`check_source` checks this too, where that is so.
     """
+    thing = as_source(thing)
     declared = None if columns is None else declaration(columns)
     reads = Reads(thing, options, declared, _checked("check_resume", limit, patience), limit)
     for seen in reads.all():

@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from couatl import _models, _options, _registry
@@ -53,6 +54,9 @@ def of_plugin(path: str, role: _models.Role) -> type:
     try:
         return ekuiper.packaged(location, role, name)
     except (OSError, LookupError, ValueError) as error:
+        if any(frame.f_globals.get("__name__") == "__main__" for frame, _ in walk_tb(error.__traceback__)):
+            # It is the program's own.
+            raise
         raise Refused(str(error)) from error.__cause__
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from couatl._columns import Columns
 from couatl._errors import class_name, counted, shown
+from couatl._plain import as_sink, as_source
 from couatl._pull import Pull
 from couatl._reading import Reading, reading, schema_of, source_of
 from couatl._shapes import flat
@@ -34,6 +35,7 @@ def failing_source(thing: object, *, after: int, error: Exception | None = None,
     Traceback (most recent call last):
     couatl._failing.InjectedFailure: the source TestingSource was to fail after 1 row
     """
+    thing = as_source(thing)
     counted("failing_source", "after", after)
     _check_error("failing_source", error)
     if error is None:
@@ -112,6 +114,7 @@ def failing_sink(thing: object, *, at: Step, error: Exception | None = None, **o
     """
     if at not in get_args(Step):
         raise ValueError(f"failing_sink: expected at to be one of {', '.join(get_args(Step))}, got {at!r}")
+    thing = as_sink(thing)
     _check_error("failing_sink", error)
     if error is None:
         error = InjectedFailure(f"the sink {class_name(thing)} was to fail at {at}()")

@@ -115,6 +115,8 @@ class _Part:
         self.raised: list[BaseException] = []
         self.raised_by_close: list[BaseException] = []
         self.was_cancelled = False
+        #: What is called once, while that is so.
+        self.called: str | None = "open()"
         self.over = threading.Event()
         self.heard = time.monotonic()
         self.thread = UserThread(f"couatl-check:{class_name(reads.thing)}", self.run)
@@ -124,11 +126,13 @@ class _Part:
             self.pull = self.source.open(self.seen.partition, self.state)
             if self.was_cancelled:
                 self.pull.cancel()
+            self.called = None
             self.read(self.pull)
         except BaseException as error:
             self.raised.append(error)
         try:
             if self.pull is not None:
+                self.called = "close()"
                 self.pull.close()
         except BaseException as error:
             self.raised_by_close.append(error)
@@ -168,6 +172,12 @@ class _Part:
         self.end()
         raised = self.raised_by_close if self.was_cancelled else self.raised + self.raised_by_close
         for error in raised:
+            if self.was_cancelled and isinstance(error, KeyboardInterrupt):
+                # For the test, it would be its own end.
+                raise ContractError(
+                    f"{self.of} was still ending a while after a cancel, and was interrupted; expected a close() "
+                    "that is quick, and nothing that holds up a CancelledError"
+                ) from error
             raise error
         for place in self.seen.places:
             if pickle.dumps(place.state) != place.pickled and not same(place.state, pickle.loads(place.pickled)):
@@ -187,9 +197,12 @@ class _Part:
         until = time.monotonic() + CANCEL
         while not self.thread.join():
             if time.monotonic() > until:
+                expected = "a next_awake() instead of the wait, or a cancel() that ends it"
+                if self.called is not None:
+                    expected = "one that can be interrupted"
                 raise ContractError(
-                    f"{self.of} has not ended {CANCEL:.0f} seconds after a cancel: it waits where no interrupt comes; "
-                    "expected a next_awake() instead of the wait, or a cancel() that ends it"
+                    f"{self.of} has not ended {CANCEL:.0f} seconds after a cancel: {self.called or 'it'} waits where "
+                    f"no interrupt comes; expected {expected}"
                 )
             self.thread.interrupt()
 

@@ -147,7 +147,9 @@ def _unpacked(hint: Any) -> list[Option] | None:
     if not _is_form(hint, "Unpack"):
         return None
     (keys,) = typing.get_args(hint)
-    required: Collection[str] = keys.__required_keys__
+    required: Collection[str] | None = getattr(keys, "__required_keys__", None)
+    if required is None:
+        return None
     options = []
     for name, of in typing.get_type_hints(keys, include_extras=True).items():
         is_required = name in required

@@ -37,6 +37,8 @@ class Rows:
         self.capacity = capacity
         #: Set when no more rows come, or nobody pulls any more.
         self.ended = threading.Event()
+        #: The thread that said so first.
+        self.ended_by: int | None = None
         #: Set while the source cleans up, and may wait for those who push.
         self.cleaning = threading.Event()
         #: Called, by the thread that pulls, when there is room again.
@@ -117,6 +119,8 @@ class Rows:
     def end(self) -> None:
         """No more rows come: those that wait are delivered."""
         with self._lock:
+            if not self.ended.is_set():
+                self.ended_by = threading.get_ident()
             self.ended.set()
             self._some.notify_all()
             self._room.notify_all()
@@ -182,9 +186,11 @@ class Pushed(Queued):
         if rows.thread is not None:
             raise RuntimeError(f"this {name} has been read before: every query and every partition needs its own")
         self._source = source
+        self._runs_on: int | None = None
         self._thread = rows.thread = UserThread(f"couatl-push:{name}", self._produce)
 
     def _produce(self) -> None:
+        self._runs_on = threading.get_ident()
         try:
             run(self._source, "run()")
         except BaseException as error:
@@ -192,6 +198,9 @@ class Pushed(Queued):
         self._rows.end()
 
     def _close(self) -> None:
+        if self._at_end and self._rows.ended_by == self._runs_on:
+            # Where run() has said the end and goes on, what it raises is still its query's.
+            self._thread.join()
         self._rows.stop()
         if not self._at_end:
             # It comes after rows that nobody wants.

@@ -51,7 +51,15 @@ _CALLED: dict[str, dict[str, tuple[str, ...]]] = {
     "couatl.sources.PollingSource": {"next_item": (), "snapshot": (), "resume": ("state",), "cancel": ()},
     "couatl.sources.PushSource": {"run": (), "on_stop": ()},
     "couatl.sources.Source": {"schema": (), "partitions": (), "open": ("partition", "state"), "close": ()},
-    "couatl.sinks.Sink": {"schema": (), "open": ("columns",), "flush": (), "commit": (), "abort": (), "close": ()},
+    "couatl.sinks.Sink": {
+        "schema": (),
+        "open": ("columns",),
+        "flush": (),
+        "commit": (),
+        "cancel": (),
+        "abort": (),
+        "close": (),
+    },
     "couatl.sinks.AsyncSink": {"schema": (), "open": ("columns",), "flush": (), "commit": (), "abort": (), "close": ()},
 }
 

@@ -10,6 +10,7 @@ from couatl._columns import Columns
 from couatl._contract import ContractError, NoThreadsLeft, check_options, check_plain, some, without
 from couatl._errors import class_name
 from couatl._models import recognise
+from couatl._plain import as_sink
 from couatl._shapes import converted, declaration, row_of, text_of
 from couatl._writing import Writing, writing
 
@@ -44,6 +45,7 @@ def check_sink(
     cancelled; there is a commit without rows, and at last they are committed, once. Where a function `stored` gives the
     rows that are where the sink writes to, those are looked at too: nothing of what is aborted may be left there.
     """
+    thing = as_sink(thing)
     model = recognise(thing, "sink")
     if model.is_called and isinstance(thing, type):
         check_options(thing)

@@ -13,10 +13,18 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from couatl import _couatl
-from couatl._annotations import columns_of, columns_of_class, in_tuples, is_aggregate, row_of, signature_of
+from couatl._annotations import (
+    columns_of,
+    columns_of_class,
+    columns_taken,
+    in_tuples,
+    is_aggregate,
+    row_of,
+    signature_of,
+)
 from couatl._columns import quoted
 from couatl._errors import Misuse, shown
 from couatl._models import is_connector
@@ -57,7 +65,7 @@ class Session:
         def register(function: F) -> F:
             known, row, told = _name(function, name), None, columns
             if told is None and (isinstance(function, type) or is_connector(function, "source")):
-                told = columns_of_class(cast(type, function))
+                told = columns_of_class(function, "source")
             elif told is None:
                 row = row_of(function) if hasattr(function, "__name__") else None
                 told = columns_of(row, known)
@@ -66,15 +74,21 @@ class Session:
 
         return register
 
-    def sink(self, columns: str, *, name: str | None = None) -> Callable[[F], F]:
-        """Make a stream to INSERT into: of the function below, which takes a list per column, or of a sink's class."""
+    def sink(self, columns: str | None = None, *, name: str | None = None) -> Callable[[F], F]:
+        """Make a stream to INSERT into: of the function below, which takes a list per column, or of a sink's class.
 
-        if callable(columns):
-            made, what = getattr(columns, "__name__", "it"), '@session.sink("a int64, b string")'
-            raise Misuse(f"{made}: expected the columns that it takes, as in {what}")
+        `columns` are those of a statement; without them, the class has a ``schema()``, or the function's parameters are
+        annotated, as in ``tick: list[int]``.
+        """
+
+        _with_parentheses(columns, "sink")
 
         def register(function: F) -> F:
-            self._session.register(_name(function, name), columns, "auto", None, function)
+            known, told = _name(function, name), columns
+            if told is None:
+                is_class = isinstance(function, type) or is_connector(function, "sink")
+                told = columns_of_class(function, "sink") if is_class else columns_taken(function, known)
+            self._session.register(known, told, "auto", None, function)
             return function
 
         return register
@@ -93,7 +107,9 @@ class Session:
 
         `parameters` and `returns` are those of ``CREATE FUNCTION``: ``"a int64, b string"`` and ``"string"``, or
         ``"input TABLE, n int"`` and ``"TABLE (a int64)"``. Without them, they are what the function is annotated with,
-        or an aggregate's ``process`` and ``finalize``; it is called for each row, unless an aggregate takes lists.
+        or an aggregate's ``process`` and ``finalize``; it is called for each row, unless an aggregate takes lists. One
+        that is annotated to return an iterator or a list of a dataclass or a NamedTuple gives a table, and each of its
+        parameters that is an ``Iterator`` takes one.
         `format` is ``list``, ``row``, ``arrow`` or ``numpy``; `volatility` is ``volatile``, ``stable`` or
         ``immutable``; one that is `strict` gives NULL where an argument is NULL.
 
@@ -118,13 +134,13 @@ class Session:
                 expected = 'parameters and returns, as in ("a int64, b string", "string")'
                 raise Misuse(f"{told}: expected {expected}, or a function or a class, got {shown(function)}")
             if parameters is None:
-                head, by = signature_of(function, told)
+                head, by, row = signature_of(function, told)
             else:
-                head, by = f"({parameters}) RETURNS {returns}", None
+                head, by, row = f"({parameters}) RETURNS {returns}", None, None
             kind = "AGGREGATE FUNCTION" if is_aggregate(function, returns or "") else "FUNCTION"
             clauses = [volatility.upper(), *(["STRICT"] if strict else []), *_options(format or by)]
             statement = f"CREATE {kind} {quoted(told)}{head} LANGUAGE PYTHON {' '.join(clauses)} AS $$$$"
-            self._session.register_function(statement, function)
+            self._session.register_function(statement, in_tuples(function, row))
             return function
 
         return register

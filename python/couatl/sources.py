@@ -31,7 +31,7 @@ from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from couatl import _calls, _clock, _errors
+from couatl import _calls, _clock, _errors, _methods
 from couatl._clock import now
 from couatl._columns import Columns
 from couatl._pull import is_arrow
@@ -131,8 +131,8 @@ class Partition:
     def cancel(self) -> None:
         """End what ``next_batch`` waits for: a lock in a database, an answer.
 
-        Called once, on a thread of its own, when the query ends before the partition does: whatever else runs, and
-        before ``close``, which waits for it up to three seconds. What it raises is logged.
+        Called at most once, on a thread of its own, where the query ends while ``next_batch`` runs, and before
+        ``close``, which waits for it up to three seconds. What it raises is logged.
         """
 
     def close(self) -> None:
@@ -224,6 +224,7 @@ class PollingSource(Source):
         """Open it."""
         if not hasattr(self, "interval"):
             raise _errors.Misuse(f"{type(self).__name__}.__init__() does not call super().__init__(interval)")
+        _methods.check_plain(self, "cancel")
         if state is not None:
             _calls.run(self, "resume(state)", state)
         return _Polling(self)
@@ -279,8 +280,8 @@ class PushSource(Source):
 
     ``run()`` runs on a thread of its own. Rows come through ``next``, from any thread; where a query is slower than
     they are, ``next`` waits. The end is ``close()``, or the return of ``run()``; what that raises comes after the rows
-    before it. Each query needs an instance of its own, and so does each partition, if there are several: then ``open``
-    gives another one for each.
+    before it, also within a second after a ``close()`` of its own. Each query needs an instance of its own, and so does
+    each partition, if there are several: then ``open`` gives another one for each.
 
     >>> class Words(PushSource):
     ...     def schema(self):

@@ -15,7 +15,8 @@
     [(0, 'a'), (1, 'b')]
     >>> check_source(Letters, text="ab")
 
-A connector runs here as the engine runs it, of whatever model it is, up to the conversion of its rows.
+A connector runs here as the engine runs it, a plain function or of whatever model it is, up to the conversion of its
+rows.
 
 ```text
   rows, rows_and_state, write      what goes in, what comes out
@@ -43,6 +44,7 @@ from couatl._conformance import check_resume, check_source
 from couatl._contract import ContractError
 from couatl._errors import counted, shown
 from couatl._failing import InjectedFailure, failing_sink, failing_source
+from couatl._plain import as_sink, as_source
 from couatl._reading import reading
 from couatl._script import Aborted, TestingSource
 from couatl._shapes import declaration, flat, row_of
@@ -88,7 +90,7 @@ def rows(
     declared = None if columns is None else declaration(columns)
     _check_limit("rows", limit)
     found: list[Any] = []
-    with closing(reading(thing, options, declared)) as source:
+    with closing(reading(as_source(thing), options, declared)) as source:
         for partition in source.partitions:
             left = None if limit is None else limit - len(found)
             if left != 0:
@@ -176,7 +178,7 @@ class Reader:
         self._columns = None if columns is None else declaration(columns)
         #: Whether there are no more rows.
         self.ended = False
-        self._source = reading(thing, options, self._columns)
+        self._source = reading(as_source(thing), options, self._columns)
         try:
             names = [name for name in self._source.partitions if partition in (None, name)]
             if not names:
@@ -260,7 +262,7 @@ def write(thing: object, rows: Iterable[Any], *, columns: Columns | Mapping[str,
     """
     declared = declaration(columns)
     values = [row_of(row, declared) for row in rows]
-    sink = writing(thing, options, declared)
+    sink = writing(as_sink(thing), options, declared)
     sink.open()
     try:
         if values:

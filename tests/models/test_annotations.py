@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import couatl
 import pytest
@@ -156,3 +156,32 @@ class Silent(Sink):
 def test_a_sink_that_does_not_say_its_columns_is_told(session, wrong, said):
     with pytest.raises(Misuse, match=f"^{said}"):
         session.sink()(wrong)
+
+
+class Pair(NamedTuple):
+    n: int
+    word: str | None
+
+
+def test_a_function_of_annotations_gives_a_table(session):
+    @session.function()
+    def counted(most: int) -> Iterator[Row]:
+        for n in range(most):
+            yield Row(n)
+
+    @session.function()
+    def listed(word: str) -> list[Pair]:
+        return [Pair(1, word), Pair(2, None)]
+
+    assert session.sql("SELECT n FROM counted(3)").to_arrow().to_pydict() == {"n": [0, 1, 2]}
+    assert session.sql("SELECT * FROM listed('a')").to_arrow().to_pydict() == {"n": [1, 2], "word": ["a", None]}
+
+
+def test_a_function_of_annotations_takes_a_table(session):
+    @session.function()
+    def repeated(rows: Iterator[Pair], times: int) -> Iterator[Row]:
+        for row in rows:
+            yield [Row(row.n)] * times
+
+    found = session.sql("SELECT n FROM repeated((SELECT 1 AS n, 'a' AS word UNION ALL SELECT 2, 'b'), times => 2)")
+    assert sorted(found.to_arrow().to_pydict()["n"]) == [1, 1, 2, 2]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import inspect
 import itertools
 import re
 import sys
 import threading
 from contextlib import closing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,7 +21,7 @@ from couatl._reading import reading
 from couatl.compat import bytewax, ekuiper, pathway, pyspark, streamz
 from couatl.sources import AsyncPartition, AsyncSource, Partition, PollingSource, PushSource, Source
 from couatl.testing import ContractError, TestingSource, check_resume, check_sink, check_source, clock
-from pulling import nothing_left_running  # noqa: F401
+from pulling import SOON, nothing_left_running  # noqa: F401
 
 QUICK = timedelta(seconds=0.05)
 N = {"n": "int64"}
@@ -499,6 +498,39 @@ def test_a_wait_that_no_cancel_ends(monkeypatch):
     assert said.startswith("Bad has not ended 0 seconds after a cancel: it waits where no interrupt comes; expected a")
 
 
+@pytest.mark.parametrize("method", ["open", "close"])
+def test_a_method_that_no_cancel_ends(monkeypatch, method):
+    monkeypatch.setattr("couatl._observed.CANCEL", 0.0)
+    monkeypatch.setattr("couatl._threads.GRACE", 0.05)
+    enough = threading.Event()
+
+    def held(self):
+        while not enough.is_set():
+            with contextlib.suppress(KeyboardInterrupt):
+                enough.wait()
+
+    class Van(Partition):
+        def next_batch(self):
+            raise StopIteration
+
+        def close(self):
+            if method == "close":
+                held(self)
+
+    class Bad(Source):
+        def open(self, partition, state):
+            if method == "open":
+                held(self)
+            return Van()
+
+    try:
+        said = refusal(check_source, Bad, columns={"n": "int64"}, patience=QUICK)
+    finally:
+        enough.set()
+    expected = f"{method}() waits where no interrupt comes; expected one that can be interrupted"
+    assert said == f"Bad has not ended 0 seconds after a cancel: {expected}"
+
+
 def test_one_that_is_cancelled_before_it_begins():
     class Part(CountedPart):
         is_cancelled = False
@@ -719,6 +751,36 @@ def test_sinks_of_other_models_pass():
     check_sink(Numbers, [1, 2], columns=N, stored=lambda: Numbers.stored)
 
 
-def test_a_function_says_which_model_would_fit():
+def test_what_is_no_connector_is_told_which_model_would_fit():
     with pytest.raises(TypeError, match="expected a source, got"):
-        check_source(inspect.getsource)
+        check_source([1])
+
+
+@pytest.mark.parametrize("ends", ["on a loop that is held up", "in a close that waits"])
+def test_an_end_that_is_interrupted_fails_the_check_and_not_the_run(monkeypatch, ends):
+    monkeypatch.setattr("couatl._threads.GRACE", 0.05)
+    enough = threading.Event()
+
+    class Held(AsyncSource):
+        async def open(self, partition, state):
+            yield 1
+            enough.wait()
+
+    class Closing(Partition):
+        def next_awake(self):
+            return datetime.max
+
+        def close(self):
+            enough.wait(SOON)
+
+    class Bad(Source):
+        def open(self, partition, state):
+            return Closing()
+
+    try:
+        said = refusal(check_source, Held if ends.startswith("on") else Bad, columns={"n": "int64"}, patience=QUICK)
+    finally:
+        enough.set()
+    assert re.match(
+        r"(Held|Bad) was still ending a while after a cancel, and was interrupted; expected a close\(\)", said
+    )

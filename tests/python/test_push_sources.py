@@ -16,7 +16,7 @@ from couatl._columns import Columns
 from couatl.sources import PushSource, Source
 from couatl.testing import rows
 from misuse import ALL, ERRORS, misused
-from pulling import SOON, asleep, nothing_left_running, opened, pulled  # noqa: F401
+from pulling import SOON, Elsewhere, asleep, nothing_left_running, opened, pulled  # noqa: F401
 
 
 class Pushing(PushSource):
@@ -212,6 +212,27 @@ def test_what_run_raises_after_close_is_raised():
 
     with pytest.raises(ValueError, match="after the end"):
         rows(Pushing(run))
+
+
+def test_what_run_raises_a_while_after_close_is_raised(monkeypatch):
+    monkeypatch.setattr(_threads, "GRACE", SOON)
+    going = threading.Event()
+
+    def run(self):
+        self.close()
+        assert not self.next(1)
+        assert going.wait(SOON)
+        raise ValueError("after the end")
+
+    pull = opened(Pushing(run))
+    assert list(pull) == []
+    ending = Elsewhere(pull.close)
+    # Longer than one is waited for that has not said the end itself.
+    asleep(ending.thread)
+    asleep(ending.thread)
+    asleep(ending.thread)
+    going.set()
+    assert str(ending.result()) == "after the end"
 
 
 def test_next_waits_while_the_query_is_slower():

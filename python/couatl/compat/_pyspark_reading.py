@@ -134,7 +134,7 @@ class Stream(Pull):
         super().__init__()
         self.reader = reader
         self.rows_of = rows_of
-        self.is_simple = not callable(getattr(reader, "latestOffset", None))
+        self.is_simple = not hasattr(reader, "latestOffset")
         self.start: Any = None
         self.end: Any = None
         #: How many rows of a microbatch have been given; None between two.
@@ -297,13 +297,17 @@ def one_by_one(rows: Rows) -> Rows:
 
 def takes_nothing(latest: Callable[..., Any]) -> bool:
     """Whether a ``latestOffset`` is as it was before Spark 4.2."""
-    return not inspect.signature(latest).parameters
+    try:
+        return not inspect.signature(latest).parameters
+    except (TypeError, ValueError):
+        # It is none, or lacks self: its check says so.
+        return False
 
 
 def batch_reader(data_source: Any, struct: Any) -> Any:
     """The reader of a batch."""
     reader, what = data_source.reader(struct), "a DataSourceReader"
-    if isinstance(reader, type) or not all(callable(getattr(reader, name, None)) for name in ("read", "partitions")):
+    if isinstance(reader, type) or not all(hasattr(reader, name) for name in ("read", "partitions")):
         raise misuse(data_source, "reader", reader, what)
     check_has(reader, "read", BASES, what, "partition")
     check_plain(reader, "partitions")
@@ -323,7 +327,7 @@ def stream_reader(data_source: Any, struct: Any) -> Any:
     if is_simple:
         method, expected = "simpleStreamReader", "a SimpleDataSourceStreamReader"
         reader = data_source.simpleStreamReader(struct)
-    if isinstance(reader, type) or not all(callable(getattr(reader, name, None)) for name in ("read", "initialOffset")):
+    if isinstance(reader, type) or not all(hasattr(reader, name) for name in ("read", "initialOffset")):
         raise misuse(data_source, method, reader, expected)
     check_stream_reader(reader)
     return reader
@@ -331,12 +335,12 @@ def stream_reader(data_source: Any, struct: Any) -> Any:
 
 def check_stream_reader(reader: Any) -> None:
     """Whether the methods of a reader of streams are there, and can be called."""
-    is_simple = not callable(getattr(reader, "latestOffset", None))
+    is_simple = not hasattr(reader, "latestOffset")
     what = "a SimpleDataSourceStreamReader" if is_simple else "a DataSourceStreamReader"
     for method, parameters in (SIMPLE_METHODS if is_simple else STREAM_METHODS).items():
         check_has(reader, method, BASES, what, *parameters)
-        if method != "latestOffset" or not takes_nothing(reader.latestOffset):
-            check_plain(reader, method, *parameters, yields=method == "read" and not is_simple)
+        taken = [] if method == "latestOffset" and takes_nothing(reader.latestOffset) else parameters
+        check_plain(reader, method, *taken, yields=method == "read" and not is_simple)
     check_plain(reader, "getDefaultReadLimit")
     check_plain(reader, "commit", "end")
     check_plain(reader, "stop")

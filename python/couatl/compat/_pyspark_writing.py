@@ -60,7 +60,7 @@ class PySparkSink(sinks.Sink):
         # INSERT adds: nothing is overwritten.
         self.writer = getattr(self.data_source, method)(struct, False)
         expected = "a DataSourceStreamWriter" if self.is_stream else "a DataSourceWriter"
-        if isinstance(self.writer, type) or not callable(getattr(self.writer, "write", None)):
+        if isinstance(self.writer, type) or not hasattr(self.writer, "write"):
             raise misuse(self.data_source, method, self.writer, expected)
         check_has(self.writer, "write", BASES, expected, "iterator")
         check_plain(self.writer, "write", "iterator")
