@@ -438,6 +438,10 @@ def test_the_end_of_an_iterator_is_no_end_of_rows(connection):
     body = "def picky(n):\n    return next(iter([n] if n != 2 else []))"
     function(connection, "picky(n int64) RETURNS int64", body, "OPTIONS (format 'row')")
     message = error(connection, "SELECT picky(n) FROM (VALUES (1), (2), (3)) AS t(n)")
+    assert "'picky' raised StopIteration" in message and "return next(iter(" in message
+    body = body.replace("picky(n)", "choosy(n, m)")
+    function(connection, "choosy(n int64, m int64) RETURNS int64", body, "OPTIONS (format 'row')")
+    message = error(connection, "SELECT choosy(n, n) FROM (VALUES (1), (2), (3)) AS t(n)")
     assert "RuntimeError: the function raised StopIteration for row 2" in message
 
 

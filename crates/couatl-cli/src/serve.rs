@@ -151,7 +151,7 @@ async fn serve(
     tokio::select! {
         served = &mut serving => return served.map(|()| 0),
         signal = signals.first() => {
-            tracing::info!(signal = signal.name, "a second signal ends at once");
+            tracing::info!(signal = signal.name, "the server ends; at a second signal, at once");
             stop.cancel();
         }
     }

@@ -318,12 +318,12 @@ async fn changed_rows(
         // Of no rows, it is known whether the statement can be run.
         for some in slices(partition) {
             not_cancelled(context).await?;
-            let copy = copied(table, vec![some])?;
+            let copy = copied(table, vec![some.clone()])?;
             for counted in run(over(dml, &copy)?, state, Arc::clone(context)).await? {
                 count += counted.column(0).as_primitive::<UInt64Type>().values().iter().sum::<u64>();
             }
             let mut rows = copy.batches[0].write().await;
-            rows.iter().try_for_each(|batch| kept.take(batch))?;
+            kept.replace(&some, &rows)?;
             of_partition.append(&mut rows);
         }
         changed.push(of_partition);

@@ -215,7 +215,20 @@ impl Account {
     /// # Errors
     /// Where there would be too many.
     pub(crate) fn take(&mut self, batch: &RecordBatch) -> DataFusionResult<()> {
-        self.0.try_grow(usize::try_from(size(batch)).unwrap_or(usize::MAX))
+        self.grow(size(batch))
+    }
+
+    /// Counts rows that take the place of others, as far as they are larger.
+    ///
+    /// # Errors
+    /// Where there would be too much.
+    pub(crate) fn replace(&mut self, before: &[RecordBatch], after: &[RecordBatch]) -> DataFusionResult<()> {
+        let all = |batches: &[RecordBatch]| batches.iter().map(size).sum::<u64>();
+        self.grow(all(after).saturating_sub(all(before)))
+    }
+
+    fn grow(&mut self, bytes: u64) -> DataFusionResult<()> {
+        self.0.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 }
 

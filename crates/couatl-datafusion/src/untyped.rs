@@ -22,12 +22,17 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use crate::prepared::verb;
 use crate::statement::{Description, gives_rows};
 use crate::{from_datafusion, parameters};
 
 /// What is known of a statement that cannot be planned yet, for this reason.
 pub(crate) fn described(statement: &Statement, error: Error) -> Result<Description> {
     let StatementKind::Other(tokens) = &statement.kind else { return Err(error) };
+    // The parameters of a PREPARE are those of its EXECUTE.
+    if verb(tokens).is_some() {
+        return Err(error);
+    }
     let parameters =
         (1..=parameters_of(tokens, error)?).map(|number| Field::new(format!("${number}"), DataType::Null, true));
     let parameters = Arc::new(Schema::new(parameters.collect::<Vec<_>>()));

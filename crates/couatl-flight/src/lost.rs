@@ -18,12 +18,15 @@ struct Account {
     unacked: u32,
     /// How often the oldest of them was sent again without success.
     retransmits: u8,
+    /// How often a client whose window is closed was asked without an answer.
+    probes: u8,
     last_ack: Duration,
 }
 
 impl Account {
     fn is_lost(self) -> bool {
-        self.unacked > 0 && self.retransmits > 0 && self.last_ack > UNHEARD
+        let is_silent = self.unacked > 0 && self.retransmits > 0 || self.probes > 1;
+        is_silent && self.last_ack > UNHEARD
     }
 }
 
@@ -48,7 +51,8 @@ fn account(socket: &TcpStream) -> Option<Account> {
         (failed != 0, info.assume_init())
     };
     let last_ack = Duration::from_millis(u64::from(info.tcpi_last_ack_recv));
-    (!failed).then_some(Account { unacked: info.tcpi_unacked, retransmits: info.tcpi_retransmits, last_ack })
+    let (retransmits, probes) = (info.tcpi_retransmits, info.tcpi_probes);
+    (!failed).then_some(Account { unacked: info.tcpi_unacked, retransmits, probes, last_ack })
 }
 
 /// Elsewhere it is the kernel that gives up.
@@ -80,12 +84,14 @@ mod tests {
 
     #[test]
     fn who_has_not_answered_for_long_is() {
-        let lost = Account { unacked: 1, retransmits: 3, last_ack: UNHEARD * 2 };
-        assert!(lost.is_lost());
+        let lost = Account { unacked: 1, retransmits: 3, probes: 0, last_ack: UNHEARD * 2 };
+        let closed = Account { unacked: 0, retransmits: 0, probes: 2, ..lost };
+        assert!(lost.is_lost() && closed.is_lost());
         let idle = Account { unacked: 0, ..lost };
         let began = Account { retransmits: 0, ..lost };
         let answers = Account { last_ack: UNHEARD / 2, ..lost };
-        for there in [idle, began, answers] {
+        let asked = Account { probes: 1, ..closed };
+        for there in [idle, began, answers, asked] {
             assert!(!there.is_lost(), "{there:?}");
         }
     }

@@ -19,6 +19,8 @@ def scalar(thing, is_called_by_row):
     def by_row(rows, *columns):
         if not columns:
             return [function() for _ in range(rows)]
+        if len(columns) == 1:
+            return [function(value) for value in columns[0]]
         values = list(map(function, *columns))
         if len(values) < rows:
             # It ends a map, as the end of a column does.
