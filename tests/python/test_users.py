@@ -418,6 +418,8 @@ def test_parameters_of_init_functions_are_shown_to_nobody_else(guarded):
         create(dora, "telling", "n int64", body, read_function_name="read", **settings)
         assert "no way with (init_function_parameters)" in error(rita, "SELECT * FROM telling")
         assert "no way with host=db password=hunter2" in error(dora, "SELECT * FROM telling")
+    log = guarded.log.read_text()
+    assert "no way with (init_function_parameters)" in log and "hunter2" not in log
 
 
 def test_grants_end_with_their_users(own_server, tmp_path):

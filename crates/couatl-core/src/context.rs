@@ -152,7 +152,7 @@ pub struct OpenContext {
     /// The values that were told, and what stands for them.
     told: Arc<AllTold>,
     /// The parameters of the init function.
-    parameters: AllTold,
+    parameters: Arc<AllTold>,
 }
 
 /// Values that were told, and what stands for them.
@@ -161,8 +161,8 @@ type AllTold = Mutex<Vec<(Told, String)>>;
 /// What was told to all code that is open in this process.
 static ALL_TOLD: Mutex<Vec<Weak<AllTold>>> = Mutex::new(Vec::new());
 
-/// A text without what any code that is open has been told, as [`OpenContext::hide`] leaves it out: for logs, which
-/// belong to no query.
+/// A text without what any code that is open has been told, parameters of init functions among it, as
+/// [`OpenContext::hide`] leaves it out: for logs, which belong to no query.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -200,8 +200,9 @@ impl OpenContext {
         let told = Arc::new(Mutex::new(told));
         let mut all = ALL_TOLD.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|told| told.strong_count() > 0);
-        all.push(Arc::downgrade(&told));
-        Self { secrets, credentials, told, parameters: Mutex::default() }
+        let parameters = Arc::default();
+        all.extend([&told, &parameters].map(Arc::downgrade));
+        Self { secrets, credentials, told, parameters }
     }
 
     /// What lets user code ask the server; none where there is no server.

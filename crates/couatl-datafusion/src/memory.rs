@@ -4,7 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 use couatl_core::{ENUM_METADATA_KEY, Error, Result, is_json};
 use datafusion::catalog::MemTable;
@@ -80,7 +81,8 @@ pub(crate) async fn create(state: SessionState, table: CreateMemoryTable) -> Res
     let batches = collect(plan, state.task_ctx()).await.map_err(from_datafusion)?;
     // Whose client has left while it ran ends here.
     tokio::task::yield_now().await;
-    let batches = batches.into_iter().map(|batch| with_schema(batch, &columns)).collect::<DataFusionResult<_>>();
+    let batches = batches.into_iter().map(|batch| compact(with_schema(batch, &columns)?));
+    let batches = batches.collect::<DataFusionResult<_>>();
     let made = MemTable::try_new(columns, vec![batches.map_err(from_datafusion)?]).map_err(from_datafusion)?;
     let made = made.with_constraints(keys(constraints)).with_column_defaults(column_defaults.into_iter().collect());
     // What it replaces is what was there, and nobody has written to it; nor can they from here on.
@@ -178,6 +180,17 @@ fn are_same(now: &[RecordBatch], seen: &[RecordBatch]) -> bool {
 pub(crate) fn with_schema(batch: RecordBatch, schema: &SchemaRef) -> DataFusionResult<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
+}
+
+/// The same rows in memory of about their size: a few may be in the buffers of many.
+fn compact(batch: RecordBatch) -> DataFusionResult<RecordBatch> {
+    /// What is not worth a copy.
+    const LITTLE: u64 = 4096;
+    if batch.get_array_memory_size() as u64 <= 2 * size(&batch) + LITTLE {
+        return Ok(batch);
+    }
+    let all = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
+    Ok(take_record_batch(&batch, &all)?)
 }
 
 /// Puts what makes an INSERT whole into a plan that writes to a table in memory.
@@ -282,7 +295,7 @@ impl ExecutionPlan for WholeExec {
         let schema = self.schema.clone();
         let mut kept = Account::new(context.memory_pool());
         let rows = rows.map(move |batch| {
-            let batch = with_schema(batch?, &schema)?;
+            let batch = compact(with_schema(batch?, &schema)?)?;
             kept.take(&batch)?;
             Ok(batch)
         });
@@ -304,5 +317,26 @@ pub(crate) async fn not_cancelled(context: &TaskContext) -> DataFusionResult<()>
             Err(into_datafusion(Error::cancelled("the query was cancelled, and has changed nothing")))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+
+    use super::*;
+
+    #[test]
+    fn a_row_does_not_keep_the_memory_of_many() {
+        let numbers = Arc::new(Int64Array::from_iter_values(0..100_000)) as ArrayRef;
+        let texts = Arc::new(StringArray::from_iter_values((0..100_000).map(|n| n.to_string()))) as ArrayRef;
+        let many = RecordBatch::try_from_iter([("n", numbers), ("s", texts)]).unwrap();
+        let few = many.slice(50_000, 2);
+        assert!(few.get_array_memory_size() > 1_000_000);
+        let kept = compact(few.clone()).unwrap();
+        assert_eq!(kept, few);
+        assert!(kept.get_array_memory_size() < 4096);
+        let whole = compact(many.clone()).unwrap();
+        assert!(Arc::ptr_eq(whole.column(0), many.column(0)), "what is worth it is not copied");
     }
 }

@@ -5,7 +5,7 @@
 //! dropping the future or the stream that this module returns aborts the task, and the task drops the query; where that
 //! computes at the moment, it is told.
 
-use couatl_core::{Error, Result};
+use couatl_core::{Error, Result, hidden};
 use couatl_datafusion::waited_for;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
@@ -86,7 +86,7 @@ async fn pull<T>(
         let Some(item) = item else { return };
         if let Err(error) = &item {
             // Escaped: what users write into messages must not look like lines of the log.
-            warn!(kind = %error.kind(), error = ?error.to_string(), "a query failed");
+            warn!(kind = %error.kind(), error = ?hidden(&error.to_string()), "a query failed");
             drop(items);
             let _ = sender.send(item).await;
             return;
