@@ -384,5 +384,5 @@ def test_a_wrong_value_of_a_setting_names_both(connection, name, given):
 def test_a_driver_may_count_in_text_beside_what_has_no_types(connection):
     assert rows(connection, "SELECT ? || ? LIMIT ?", ("a", "b", "1")) == [("ab",)]
     assert rows(connection, "SELECT unnest(?)", ([1, 2],)) == [(1,), (2,)]
-    expected = "the statement has a Placeholder (in the parser's words) where none is offered"
+    expected = "'Placeholder' (in the parser's words) is not offered here"
     assert expected in error(connection, "SET datafusion.execution.batch_size = ?", (77,))

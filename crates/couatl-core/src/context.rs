@@ -227,8 +227,11 @@ impl OpenContext {
     /// Those of [`Secrets::resolve`].
     pub fn init_parameters<'t>(&self, parameters: &'t str) -> Result<Cow<'t, str>> {
         let resolved = self.resolve(parameters)?;
-        let mut told = self.parameters.lock().unwrap_or_else(PoisonError::into_inner);
-        told.push((Told(resolved.clone().into_owned()), "(init_function_parameters)".to_owned()));
+        // Words and numbers, which stand everywhere, are no passwords.
+        if resolved.len() >= PART_CHARS {
+            let mut told = self.parameters.lock().unwrap_or_else(PoisonError::into_inner);
+            told.push((Told(resolved.clone().into_owned()), "(init_function_parameters)".to_owned()));
+        }
         Ok(resolved)
     }
 

@@ -108,8 +108,8 @@ pub trait Directory: fmt::Debug + Send + Sync {
     /// Whether somebody has this name.
     fn knows(&self, user: &str) -> bool;
 
-    /// Who is gone since this was asked last: others may come with their names.
-    fn gone(&self) -> Vec<Arc<str>> {
+    /// The names that others have now, since this was asked last: who had them was removed.
+    fn replaced(&self) -> Vec<Arc<str>> {
         Vec::new()
     }
 }
@@ -135,16 +135,16 @@ impl Grants {
         Err(Error::not_found(format!("there is no user '{user}'; `couatl user list` shows who there is")))
     }
 
-    /// Forgets what was said of users who are gone.
-    fn forget_gone(&self) {
-        let gone = self.directory.get().map(|directory| directory.gone()).unwrap_or_default();
-        if !gone.is_empty() {
-            self.said.write().retain(|(user, _), _| !gone.contains(user));
+    /// Forgets what was said of users whose names others have now.
+    fn forget_replaced(&self) {
+        let replaced = self.directory.get().map(|directory| directory.replaced()).unwrap_or_default();
+        if !replaced.is_empty() {
+            self.said.write().retain(|(user, _), _| !replaced.contains(user));
         }
     }
 
     pub(crate) fn say(&self, user: &str, table: ResolvedTableReference, privileges: &[Privilege], granted: bool) {
-        self.forget_gone();
+        self.forget_replaced();
         let mut said = self.said.write();
         let said = said.entry((user.into(), table)).or_default();
         said.extend(privileges.iter().map(|privilege| (*privilege, granted)));
@@ -156,7 +156,7 @@ impl Grants {
     }
 
     fn said(&self, user: &Arc<str>, table: &ResolvedTableReference, privilege: Privilege) -> Option<bool> {
-        self.forget_gone();
+        self.forget_replaced();
         self.said.read().get(&(Arc::clone(user), table.clone()))?.get(&privilege).copied()
     }
 

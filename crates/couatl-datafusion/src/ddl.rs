@@ -97,6 +97,10 @@ impl Session {
         let name = created_schema(statement).map_err(from_datafusion)?;
         let name = object_name_to_table_reference(name, options.sql_parser.enable_ident_normalization);
         let name = name.map_err(from_datafusion)?;
+        if name.catalog().is_some() {
+            let message = format!("expected a schema, or a catalog and a schema, found '{name}'");
+            return Err(Error::invalid_argument(message));
+        }
         let (catalog, schema) = (name.schema().unwrap_or(&options.catalog.default_catalog), name.table());
         let provider = state.catalog_list().catalog(catalog);
         let provider = provider.ok_or_else(|| Error::not_found(format!("there is no catalog '{catalog}'")))?;

@@ -65,7 +65,7 @@ fn message(error: &DataFusionError) -> String {
     if let Some(tree) = trees.iter().find_map(|label| text.strip_prefix(label)) {
         // What it calls the piece, without all that is below it in the parser's tree.
         let piece = tree.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-        return format!("the statement has a {piece} (in the parser's words) where none is offered");
+        return format!("'{piece}' (in the parser's words) is not offered here");
     }
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => {

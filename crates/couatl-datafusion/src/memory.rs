@@ -27,8 +27,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::query::Query;
-use crate::root::size;
 use crate::session::resolved;
+use crate::size::size;
 use crate::table::StreamTable;
 use crate::{catalog, from_datafusion, into_datafusion};
 

@@ -192,7 +192,7 @@ impl Session {
             let reason = error.strip_backtrace();
             Error::invalid_setting(format!("cannot set '{name}' to '{value}': {reason}"))
         })?;
-        self.has_changed();
+        self.mark_changed();
         Ok(())
     }
 

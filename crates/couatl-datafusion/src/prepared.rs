@@ -131,7 +131,7 @@ impl Session {
             ));
         }
         all.insert(name, Arc::new(kept));
-        self.has_changed();
+        self.mark_changed();
         Ok(())
     }
 

@@ -29,6 +29,7 @@ use crate::limits::{Turn, UserLimits};
 use crate::memory::Account;
 use crate::planner::StatementText;
 use crate::queries::{Entry, Queries};
+use crate::size::size;
 use crate::{departure, from_datafusion, into_datafusion};
 
 /// The root of every plan of a session: it books the query, waits for its turn, counts its rows, hears its cancel, and
@@ -224,13 +225,6 @@ impl<B: FnOnce() -> Result<SendableRecordBatchStream>> Running<B> {
             format!("the result has more than {over}, which is the most that one may have: use LIMIT, or select less"),
         ))
     }
-}
-
-/// The bytes of the rows in memory, whatever larger arrays they are part of.
-/// What the rows of a batch take.
-pub(crate) fn size(batch: &RecordBatch) -> u64 {
-    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size());
-    sizes.map(|size| size.map_or(0, |size| size as u64)).sum()
 }
 
 fn run<B>(running: Running<B>) -> impl futures::Stream<Item = couatl_core::Result<RecordBatch>> + Send

@@ -304,8 +304,14 @@ impl Session {
         let types: Vec<_> = rows.schema().fields().iter().map(|field| field.data_type().clone()).collect();
         let state = self.state(&prepared.last);
         // What cannot be planned for all rows may be for each of them.
-        let plan = depth::planned(self.plan(&state, tokens.clone(), &untyped::nulls(&types)?)).await;
-        if let Ok(plan) = plan
+        let plan = match depth::planned(self.plan(&state, tokens.clone(), &untyped::nulls(&types)?)).await {
+            Ok(plan) => Some(plan),
+            Err(error) => {
+                untyped::parameters_of(tokens, error)?;
+                None
+            }
+        };
+        if let Some(plan) = plan
             && parameters::takes_rows(&plan).map_err(from_datafusion)?
         {
             let rows = parameters::stored_rows(rows, &plan)?;
@@ -463,7 +469,7 @@ impl Session {
                 let (name, value) = (set.variable.clone(), set.value.clone());
                 let set = LogicalPlan::Statement(PlanStatement::SetVariable(set));
                 let done = context.execute_logical_plan(set).await.map_err(|error| misset(&name, &value, error))?;
-                self.has_changed();
+                self.mark_changed();
                 return Ok(done);
             }
             plan @ LogicalPlan::Statement(_) => context.execute_logical_plan(plan).await,
@@ -513,7 +519,7 @@ impl Session {
         self.inner.changed.load(Relaxed)
     }
 
-    pub(crate) fn has_changed(&self) {
+    pub(crate) fn mark_changed(&self) {
         self.inner.changed.store(true, Relaxed);
     }
 

@@ -393,8 +393,8 @@ impl Directory for Authenticator {
         self.users.current().get(user).is_some()
     }
 
-    fn gone(&self) -> Vec<Arc<str>> {
-        self.users.gone()
+    fn replaced(&self) -> Vec<Arc<str>> {
+        self.users.replaced()
     }
 }
 

@@ -186,7 +186,12 @@ impl Sessions {
             connection: connection.clone(),
         };
         if let Some(cookie) = cookie {
-            if let Some(known) = self.by_cookie.get(&cookie.id).filter(is_own) {
+            let of_connection = || {
+                let sessions = connection.as_ref()?.own.sessions.lock();
+                let mut there = sessions.iter().filter(|(_, known)| !known.marks.closed.load(Relaxed));
+                there.find(|(id, _)| *id == cookie.id).map(|(_, known)| known.clone())
+            };
+            if let Some(known) = self.by_cookie.get(&cookie.id).or_else(of_connection).filter(is_own) {
                 known.marks.by_cookie.store(true, Relaxed);
                 return Ok(client(cookie.id.clone(), known));
             }

@@ -181,9 +181,7 @@ impl Server {
         };
         let _sweep = AbortOnDropHandle::new(sweep);
         let service = FlightServiceServer::new(Flight::new(service, Arc::clone(&sessions), refusing.clone()))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            // What has been done is told, whatever its size: clients have limits of their own.
-            .max_encoding_message_size(2 * MAX_MESSAGE_BYTES);
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let described = config.reflection.then_some(Reflection { health: config.health });
         let (mut reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<FlightServiceServer<Flight>>().await;

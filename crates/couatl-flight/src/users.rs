@@ -184,6 +184,21 @@ fn failed(verb: &str, path: &Path, error: std::io::Error) -> Error {
     Error::new(ErrorKind::InvalidArgument, format!("cannot {verb} '{}': {error}", path.display())).with_source(error)
 }
 
+impl Known {
+    /// Takes the users as they are now. Who is missing for a moment, while the file is written, comes back as they were.
+    fn replace(&mut self, users: Users) {
+        for (name, entry) in self.users.by_name.iter().filter(|(name, _)| !users.by_name.contains_key(*name)) {
+            self.gone.insert(Arc::clone(name), entry.hash.clone());
+        }
+        for (name, entry) in &users.by_name {
+            if self.gone.remove(name).is_some_and(|hash| hash != entry.hash) {
+                self.replaced.push(Arc::clone(name));
+            }
+        }
+        self.users = Arc::new(users);
+    }
+}
+
 /// The users of a running server.
 #[derive(Debug)]
 pub(crate) struct UserFile {
@@ -198,15 +213,20 @@ struct Known {
     /// Whether the file of that time has been read; else the users are those of an earlier one.
     is_read: bool,
     users: Arc<Users>,
-    /// Who was a user, and is none, since somebody asked.
-    gone: Vec<Arc<str>>,
+    /// Who was a user, and is none, with what there was of their passwords.
+    gone: BTreeMap<Arc<str>, String>,
+    /// The names of those among them that others have now, since somebody asked.
+    replaced: Vec<Arc<str>>,
 }
 
 impl UserFile {
     pub(crate) fn open(path: PathBuf) -> Result<Self> {
         let changed = modified(&path);
         let users = Arc::new(Users::read(&path)?);
-        Ok(Self { path, read: Mutex::new(Known { changed, is_read: true, users, gone: Vec::new() }) })
+        Ok(Self {
+            path,
+            read: Mutex::new(Known { changed, is_read: true, users, gone: BTreeMap::new(), replaced: Vec::new() }),
+        })
     }
 
     /// The users, as the file has them now. One that cannot be read leaves those that were known.
@@ -217,10 +237,7 @@ impl UserFile {
         if changed != read.changed || !read.is_read {
             match Users::read(&self.path) {
                 Ok(users) => {
-                    let before = std::mem::replace(&mut read.users, Arc::new(users));
-                    let gone = before.by_name.keys().filter(|name| !read.users.by_name.contains_key(*name)).cloned();
-                    let gone: Vec<_> = gone.collect();
-                    read.gone.extend(gone);
+                    read.replace(users);
                     (read.changed, read.is_read) = (changed, true);
                 }
                 Err(error) => {
@@ -234,9 +251,9 @@ impl UserFile {
         Arc::clone(&read.users)
     }
 
-    /// Who was a user, and is none, since this was asked last.
-    pub(crate) fn gone(&self) -> Vec<Arc<str>> {
-        std::mem::take(&mut self.read.lock().gone)
+    /// The names that others have now than before, since this was asked last.
+    pub(crate) fn replaced(&self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.read.lock().replaced)
     }
 }
 

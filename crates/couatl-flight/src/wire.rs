@@ -14,7 +14,7 @@ use arrow::datatypes::{
     ArrowNativeType, DataType, Field, FieldRef, Int16Type, Int32Type, Int64Type, RunEndIndexType, Schema, SchemaRef,
 };
 use couatl_core::{Error, Result};
-use couatl_datafusion::Session;
+use couatl_datafusion::{Session, sliced_bytes};
 
 /// How large a message becomes, where rows are small enough: large enough that what a message costs is little beside
 /// its rows, and well below what clients take, which is 4 MiB where they were not told otherwise.
@@ -177,12 +177,27 @@ pub(crate) fn flat_bytes(array: &dyn Array) -> u64 {
             let columns = array.as_struct().columns().iter();
             columns.map(|column| flat_bytes(column.as_ref())).fold(0, u64::saturating_add)
         }
-        DataType::List(_) => flat_bytes(array.as_list::<i32>().values().as_ref()),
-        DataType::LargeList(_) => flat_bytes(array.as_list::<i64>().values().as_ref()),
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            within(list.value_offsets(), list.values())
+        }
+        DataType::LargeList(_) => {
+            let list = array.as_list::<i64>();
+            within(list.value_offsets(), list.values())
+        }
         DataType::FixedSizeList(_, _) => flat_bytes(array.as_fixed_size_list().values().as_ref()),
-        DataType::Map(_, _) => flat_bytes(array.as_map().entries()),
+        DataType::Map(_, _) => {
+            let map = array.as_map();
+            within(map.value_offsets(), map.entries())
+        }
         _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) as u64,
     }
+}
+
+/// What the values of lists with these offsets take.
+fn within<O: OffsetSizeTrait>(offsets: &[O], values: &dyn Array) -> u64 {
+    let [first, .., last] = offsets else { return 0 };
+    flat_bytes(values.slice(first.as_usize(), (*last - *first).as_usize()).as_ref())
 }
 
 /// What the runs of values take, each of them written out.
@@ -199,32 +214,6 @@ fn repeated<R: RunEndIndexType>(array: &dyn Array) -> u64 {
 
 fn lengths<O: OffsetSizeTrait>(keys: impl Iterator<Item = usize>, offsets: &[O]) -> u64 {
     keys.map(|key| (offsets[key + 1] - offsets[key]).as_usize() as u64).sum()
-}
-
-/// The bytes of the values that an array really holds, whatever the buffers behind it hold.
-fn sliced_bytes(array: &ArrayRef) -> usize {
-    let offsets_and_child = match array.data_type() {
-        DataType::List(_) => {
-            let list = array.as_list::<i32>();
-            Some((list.value_offsets(), Arc::clone(list.values())))
-        }
-        DataType::Map(_, _) => {
-            let map = array.as_map();
-            Some((map.value_offsets(), Arc::new(map.entries().clone()) as ArrayRef))
-        }
-        DataType::FixedSizeList(_, _) => return sliced_bytes(array.as_fixed_size_list().values()),
-        DataType::Struct(_) => return array.as_struct().columns().iter().map(sliced_bytes).sum(),
-        // The values come once, whatever is cut.
-        DataType::Dictionary(_, _) => return sliced_bytes(&array.as_any_dictionary().keys().slice(0, array.len())),
-        _ => None,
-    };
-    match offsets_and_child {
-        Some((offsets @ [first, .., last], child)) => {
-            let (first, last) = (*first as usize, *last as usize);
-            size_of_val(offsets) + sliced_bytes(&child.slice(first, last - first))
-        }
-        _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()),
-    }
 }
 
 #[cfg(test)]

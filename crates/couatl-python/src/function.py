@@ -69,7 +69,7 @@ def listed(values):
         import numpy
 
         # Arrow knows no other units, and each value says its own.
-        known = ("s", "ms", "us", "ns", *("D" * (values.dtype.kind == "M")))
+        known = {"m": ("s", "ms", "us", "ns"), "M": ("s", "ms", "us", "ns", "D")}[values.dtype.kind]
         if numpy.datetime_data(values.dtype)[0] not in known:
             return [None if value is numpy.ma.masked else value for value in values]
     return values
@@ -212,8 +212,8 @@ def aggregator(make):
     except TypeError as error:
         name = getattr(make, "__name__", type(make).__name__)
         raise Refused(f"expected '{name}' to be called without arguments for the object of a group ({error})") from None
-    except ValueError:
-        # One in C, which does not say what it takes.
+    except (ValueError, NameError):
+        # One in C, which does not say what it takes, or one whose annotations only type checkers know.
         pass
     one = make()
     missing = [method for method in ("process", "finalize") if not callable(getattr(one, method, None))]

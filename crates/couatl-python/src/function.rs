@@ -147,13 +147,13 @@ impl Feed {
         match event {
             None | Some(Some(InputEvent::End)) => Ok(None),
             Some(Some(InputEvent::Failed)) => {
-                self.control.raises(py);
+                self.control.about_to_raise(py);
                 Err(PyRuntimeError::new_err("the rows to read could not be had"))
             }
             Some(None) => {
                 // Nobody wants to know what this thread raises now.
                 self.control.cancel();
-                self.control.raises(py);
+                self.control.about_to_raise(py);
                 Err(PyKeyboardInterrupt::new_err("the query was cancelled"))
             }
             Some(Some(InputEvent::Batch(batch))) => {

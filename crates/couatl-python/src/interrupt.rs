@@ -45,7 +45,7 @@ pub(crate) struct Control {
     thread: AtomicU64,
     /// An interrupt has been sent and perhaps not been raised.
     pending: AtomicBool,
-    /// When the last interrupt was sent that was not withdrawn.
+    /// When the last interrupt was sent that was not withdrawn, or an exception of ours was raised.
     sent: Mutex<Option<Instant>>,
     /// Wakes the thread where it waits for its owner.
     wake: Box<dyn Fn() + Send + Sync>,
@@ -122,9 +122,9 @@ impl Control {
         unsafe { ffi::PyThreadState_SetAsyncExc(self.thread.load(SeqCst) as _, ptr::null_mut()) };
     }
 
-    /// An exception of ours ends the user code that waits for us: it is as good as an interrupt, which would tear what
-    /// cleans up after it. Called by the thread, attached.
-    pub(crate) fn raises(&self, py: Python<'_>) {
+    /// An exception of ours is about to end the user code that waits for us. It counts as an interrupt: a second one
+    /// would tear what cleans up. Called by the thread, attached.
+    pub(crate) fn about_to_raise(&self, py: Python<'_>) {
         if self.pending.load(SeqCst) {
             self.withdraw(py);
         }
