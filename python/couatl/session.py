@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from couatl import _couatl
 from couatl._annotations import (
@@ -53,14 +53,22 @@ class Session:
         rows, count = self._session.execute(text)
         return Result(rows, count)
 
-    def source(self, columns: str | None = None, *, name: str | None = None, mode: str = "auto") -> Callable[[F], F]:
+    @overload
+    def source(self, columns: F) -> F: ...
+    @overload
+    def source(
+        self, columns: str | None = None, *, name: str | None = None, mode: str = "auto"
+    ) -> Callable[[F], F]: ...
+    def source(self, columns: Any = None, *, name: str | None = None, mode: str = "auto") -> Any:
         """Make a stream of the function below, or of a class of ``couatl.sources``, in the place of one of that name.
 
         `columns` are those of a statement; without them, the class has a ``schema()``, or the function is annotated to
         return an iterator or a list of a dataclass or a NamedTuple. `mode` is ``batch``, ``streaming`` or ``auto``.
         """
 
-        _with_parentheses(columns, "source")
+        if callable(columns):
+            # Without parentheses.
+            return self.source()(columns)
 
         def register(function: F) -> F:
             known, row, told = _name(function, name), None, columns
@@ -74,14 +82,19 @@ class Session:
 
         return register
 
-    def sink(self, columns: str | None = None, *, name: str | None = None) -> Callable[[F], F]:
+    @overload
+    def sink(self, columns: F) -> F: ...
+    @overload
+    def sink(self, columns: str | None = None, *, name: str | None = None) -> Callable[[F], F]: ...
+    def sink(self, columns: Any = None, *, name: str | None = None) -> Any:
         """Make a stream to INSERT into: of the function below, which takes a list per column, or of a sink's class.
 
         `columns` are those of a statement; without them, the class has a ``schema()``, or the function's parameters are
         annotated, as in ``tick: list[int]``.
         """
 
-        _with_parentheses(columns, "sink")
+        if callable(columns):
+            return self.sink()(columns)
 
         def register(function: F) -> F:
             known, told = _name(function, name), columns
@@ -93,6 +106,9 @@ class Session:
 
         return register
 
+    @overload
+    def function(self, parameters: F) -> F: ...
+    @overload
     def function(
         self,
         parameters: str | None = None,
@@ -102,7 +118,17 @@ class Session:
         format: str | None = None,
         volatility: str = "volatile",
         strict: bool = False,
-    ) -> Callable[[F], F]:
+    ) -> Callable[[F], F]: ...
+    def function(
+        self,
+        parameters: Any = None,
+        returns: str | None = None,
+        *,
+        name: str | None = None,
+        format: str | None = None,
+        volatility: str = "volatile",
+        strict: bool = False,
+    ) -> Any:
         """Make a function of SQL of the one below, in the place of one of that name; of a class, an aggregate.
 
         `parameters` and `returns` are those of ``CREATE FUNCTION``: ``"a int64, b string"`` and ``"string"``, or
@@ -122,7 +148,8 @@ class Session:
         {'initials': ['AL']}
         """
 
-        _with_parentheses(parameters, "function")
+        if callable(parameters):
+            return self.function()(parameters)
         if (parameters is None) != (returns is None):
             raise Misuse(f"expected both parameters and returns, or none of them; got {parameters!r} and {returns!r}")
         if volatility not in VOLATILITIES:
@@ -144,13 +171,6 @@ class Session:
             return function
 
         return register
-
-
-def _with_parentheses(given: object, decorator: str) -> None:
-    """Refuse a function where the first argument of a decorator is to be."""
-    if callable(given):
-        made, what = getattr(given, "__name__", "it"), f"@session.{decorator}"
-        raise Misuse(f"{made}: expected {what}(…), with parentheses, as in {what}()")
 
 
 def _name(function: object, told: str | None) -> str:
