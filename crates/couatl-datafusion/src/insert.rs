@@ -27,10 +27,10 @@ use datafusion::sql::sqlparser::ast::{self, SetExpr};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use crate::into_datafusion;
 use crate::store::{can_store, store};
 use crate::table::StreamTable;
 use crate::uuid_text::to_uuid;
+use crate::{into_datafusion, parameters};
 
 /// Plans a statement; one that inserts into a stream in the way of this module, also under EXPLAIN and PREPARE. Its
 /// parameters have these types, and those of the columns that they go to where there are none.
@@ -299,9 +299,8 @@ impl Insert {
         let mut cells =
             select.expr.into_iter().zip(self.targets.iter().cycle()).map(|(cell, target)| match cell.unalias() {
                 Expr::Placeholder(Placeholder { id, field: None }) => {
-                    let number =
-                        id.trim_start_matches('$').parse().ok().and_then(|number: usize| number.checked_sub(1));
-                    let bound = number.and_then(|index| types.get(index)).filter(|bound| !bound.is_null());
+                    let bound = parameters::number(&id).and_then(|number| types.get(number - 1));
+                    let bound = bound.filter(|bound| !bound.is_null());
                     let data_type = bound.unwrap_or(fields.field(*target).data_type()).clone();
                     let field = Field::new(&id, data_type, true);
                     Expr::Placeholder(Placeholder { id, field: Some(Arc::new(field)) })

@@ -223,14 +223,6 @@ impl Account {
         Self(MemoryConsumer::new("rows of a table in memory").register(pool))
     }
 
-    /// Counts rows that stay.
-    ///
-    /// # Errors
-    /// Where there would be too many.
-    pub(crate) fn take(&mut self, batch: &RecordBatch) -> DataFusionResult<()> {
-        self.grow(size(batch))
-    }
-
     /// Counts rows that take the place of others, as far as they are larger.
     ///
     /// # Errors
@@ -240,7 +232,11 @@ impl Account {
         self.grow(all(after).saturating_sub(all(before)))
     }
 
-    fn grow(&mut self, bytes: u64) -> DataFusionResult<()> {
+    /// Counts so many bytes.
+    ///
+    /// # Errors
+    /// Where there would be too many.
+    pub(crate) fn grow(&mut self, bytes: u64) -> DataFusionResult<()> {
         self.0.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 }
@@ -296,7 +292,7 @@ impl ExecutionPlan for WholeExec {
         let mut kept = Account::new(context.memory_pool());
         let rows = rows.map(move |batch| {
             let batch = compact(with_schema(batch?, &schema)?)?;
-            kept.take(&batch)?;
+            kept.grow(size(&batch))?;
             Ok(batch)
         });
         let end = stream::once(async move {

@@ -83,16 +83,24 @@ pub(crate) fn count(tokens: &[TokenWithSpan]) -> Result<usize> {
 /// The parameters of a statement with this plan, from which values may have taken some.
 pub(crate) fn expected(plan: &LogicalPlan, tokens: &[TokenWithSpan]) -> Result<Schema> {
     let planned = parameters(plan)?;
-    let rest = (planned.fields().len()..count(tokens)?)
-        .map(|index| Field::new(format!("${}", index + 1), DataType::Null, true));
+    let rest = (planned.fields().len()..count(tokens)?).map(|index| unknown(index + 1));
     let fields = planned.fields().iter().cloned().chain(rest.map(Arc::new));
     Ok(Schema::new(fields.collect::<Vec<_>>()))
 }
 
+/// The number of a placeholder, which is from one on.
+pub(crate) fn number(id: &str) -> Option<usize> {
+    id.strip_prefix('$')?.parse().ok().filter(|number| (1..=MOST_PARAMETERS).contains(number))
+}
+
+/// A parameter of which no type is known.
+pub(crate) fn unknown(number: usize) -> Field {
+    Field::new(format!("${number}"), DataType::Null, true)
+}
+
 /// The number of the last of some placeholders.
 fn last<'a>(ids: impl Iterator<Item = &'a String>) -> Result<usize> {
-    let number = |id: &str| id.strip_prefix('$')?.parse().ok().filter(|number| (1..=MOST_PARAMETERS).contains(number));
-    let numbers = ids.map(|id| {
+    let mut numbers = ids.map(|id| {
         let message = || {
             format!(
                 "expected parameters as ? or $1, $2, … up to ${MOST_PARAMETERS}, which are bound by their place; found {id}"
@@ -100,7 +108,7 @@ fn last<'a>(ids: impl Iterator<Item = &'a String>) -> Result<usize> {
         };
         number(id).ok_or_else(|| Error::invalid_argument(message()))
     });
-    numbers.into_iter().try_fold(0, |most, number| Ok(most.max(number?)))
+    numbers.try_fold(0, |most, number| Ok(most.max(number?)))
 }
 
 /// The placeholders that LIMIT and OFFSET have, in which planning sees no type.

@@ -206,7 +206,7 @@ impl<B: FnOnce() -> Result<SendableRecordBatchStream>> Running<B> {
         self.rows += rows;
         self.bytes += bytes;
         if let Some(kept) = &mut self.kept {
-            kept.take(batch).map_err(from_datafusion)?;
+            kept.grow(bytes).map_err(from_datafusion)?;
         }
         let too_much = |limit: Option<u64>, made: u64| limit.filter(|limit| made > *limit);
         let over = match (too_much(self.limits.query_rows, self.rows), too_much(self.limits.query_bytes, self.bytes)) {

@@ -33,8 +33,7 @@ pub(crate) fn described(statement: &Statement, error: Error) -> Result<Descripti
     if verb(tokens).is_some() {
         return Err(error);
     }
-    let parameters =
-        (1..=parameters_of(tokens, error)?).map(|number| Field::new(format!("${number}"), DataType::Null, true));
+    let parameters = (1..=parameters_of(tokens, error)?).map(parameters::unknown);
     let parameters = Arc::new(Schema::new(parameters.collect::<Vec<_>>()));
     Ok(Description { is_planned: false, is_update: !gives_rows(statement), parameters, ..Description::update() })
 }
@@ -93,9 +92,8 @@ pub(crate) fn without_stand_ins(plan: LogicalPlan) -> DataFusionResult<LogicalPl
 
 /// One of so many placeholders as a call; every other token as it is.
 fn called(token: TokenWithSpan, count: usize) -> Vec<TokenWithSpan> {
-    let number = |id: &str| id.strip_prefix('$')?.parse().ok().filter(|number| (1..=count).contains(number));
     let Token::Placeholder(id) = &token.token else { return vec![token] };
-    if number(id).is_none() {
+    if parameters::number(id).is_none_or(|number| number > count) {
         return vec![token];
     }
     let call = [Token::make_word(id, Some('"')), Token::LParen, Token::RParen];

@@ -13,7 +13,7 @@ use arrow::ipc::{CompressionType, root_as_message};
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use couatl_core::{Error, ErrorKind, Result};
-use couatl_datafusion::{into_datafusion, row_values};
+use couatl_datafusion::{into_datafusion, row_values, sliced_bytes};
 use datafusion::common::ParamValues;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -147,11 +147,7 @@ impl Upload {
 
 /// What the columns of a batch hold, which may lie in one buffer.
 fn held_bytes(batch: &RecordBatch) -> usize {
-    let sizes = batch
-        .columns()
-        .iter()
-        .map(|column| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()));
-    sizes.sum()
+    batch.columns().iter().map(sliced_bytes).sum()
 }
 
 /// Refuses a message that holds too much before its memory is taken, or less than its header says.
