@@ -71,13 +71,8 @@ def check_callable(of: object, method: str, *parameters: str) -> Any:
     """What is called as a method; Misuse where that is something else."""
     function = _bound(of, method)
     if function is not _UNKNOWN and not callable(function):
-        raise no_method(of, method, function, parameters)
+        raise Misuse(f"{class_name(of)}.{method} is {shown(function)}; expected a method {_call(method, parameters)}")
     return function
-
-
-def no_method(of: object, method: str, found: object, parameters: Collection[str]) -> Misuse:
-    """The error for what is no method and stands in the place of one."""
-    return Misuse(f"{class_name(of)}.{method} is {shown(found)}; expected a method {_call(method, parameters)}")
 
 
 def check_plain(of: object, method: str, *parameters: str, yields: bool = False) -> None:
